@@ -1,0 +1,263 @@
+"""Every setting of a run: its name, default, help and legal values. No TensorFlow.
+
+A field of `Config` is a flag of the same name (`flags.py` reads them from here), a key of `config.json`, and nothing
+else has to be written down to add one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trainer.errors import UsageError, unknown_name
+
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
+MODELS = ("mlp", "lenet")
+INPUTS = ("queue", "preloaded", "feed", "synthetic")
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
+DECAYS = ("constant", "exponential", "piecewise", "cosine")
+CLIPS = ("none", "norm", "global_norm", "value")
+PERIOD_UNITS = {"": "steps", "steps": "steps", "epochs": "epochs", "epoch": "epochs", "s": "seconds"}
+
+
+class Period(NamedTuple):
+    """How often something happens: `100` (steps), `2epochs` or `60s`; 0 is never."""
+
+    count: float
+    unit: str  # "steps", "epochs" or "seconds"
+
+    def to_steps(self, steps_per_epoch: float) -> int:
+        """Counts the steps of a period of steps or epochs (at least one, or 0 for never)."""
+        if self.unit == "seconds":
+            raise ValueError("a period in seconds has no fixed number of steps")
+        steps = self.count * (steps_per_epoch if self.unit == "epochs" else 1)
+        return max(1, round(steps)) if steps > 0 else 0
+
+
+class Decay(NamedTuple):
+    """A parsed `--decay`."""
+
+    kind: str  # of DECAYS
+    rate: float = 1.0
+    every: Period = Period(1, "epochs")
+    staircase: bool = False
+    pieces: tuple[tuple[Period, float], ...] = ()  # (from here on, this rate)
+
+
+def option(default: Any, text: str, choices: tuple[str, ...] = (), identity: bool = False) -> Any:
+    """Declares a field; `identity` marks what a log directory cannot change between two runs."""
+    kind: dict[str, Any] = {"help": text, "choices": choices, "identity": identity}
+    return dataclasses.field(default=default, metadata=kind)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run of the trainer. The defaults train LeNet on the embedded digits."""
+
+    logdir: str = option("", "run directory, also for `tensorboard --logdir` (default: runs/DATASET_MODEL)")
+    dataset: str = option("digits", "data set", DATASETS, identity=True)
+    data_dir: str = option("", "directory of its TFRecord shards (default: data/DATASET)")
+    input: str = option("queue", "how batches reach the towers", INPUTS)
+    queue_readers: int = option(1, "threads that read and parse shards; the order of the records stays the same")
+    queue_capacity: int = option(64, "whole batches that the input queue holds")
+    model: str = option("lenet", "model", MODELS, identity=True)
+    hidden_sizes: tuple[int, ...] = option((500,), "mlp: units of each hidden layer, comma-separated", identity=True)
+    input_dropout: float = option(0.0, "mlp: fraction of the input pixels dropped, 0 <= p < 1")
+    dropout: float = option(0.5, "fraction of the hidden units dropped, 0 <= p < 1")
+    batch_size: int = option(64, "images of one step, over all towers")
+    train_steps: int = option(0, "last step (default: --epochs)")
+    epochs: float = option(0.0, "passes over the training set, instead of --train_steps (default: 60)")
+    optimizer: str = option("adam", "optimizer", OPTIMIZERS, identity=True)
+    momentum: float = option(0.9, "momentum of `momentum` and `rmsprop`")
+    rmsprop_decay: float = option(0.9, "discount of the squared gradients of `rmsprop`")
+    learning_rate: float = option(0.001, "learning rate, before --decay and --warmup")
+    decay: str = option(
+        "cosine",
+        "constant | exponential:RATE:PERIOD[:staircase] | piecewise:PERIOD=RATE,... | cosine "
+        "(to zero at the last step)",
+    )
+    warmup: str = option("0", "period over which the rate rises linearly to its value")
+    clip: str = option("none", "none | norm:MAX (each gradient) | global_norm:MAX | value:MAX")
+    weight_decay: float = option(0.0, "L2 factor on weights, never on biases: loss += factor * sum(w^2) / 2")
+    ema_decay: float = option(0.99, "decay of the weights' moving averages, with num_updates=step; 0: none", identity=True)
+    num_gpus: int = option(1, "towers of this process, one for each GPU; without GPUs, virtual CPU devices")
+    device: str = option("gpu", "cpu: hide the GPUs and use virtual CPU devices", ("gpu", "cpu"))
+    virtual_gpus: bool = option(False, "split the GPUs that are there into --num_gpus virtual ones")
+    parameter_device: str = option("cpu", "where the variables live: cpu, or the first tower's device", ("cpu", "gpu"))
+    allow_soft_placement: bool = option(True, "let an operation without a kernel for its device run elsewhere")
+    log_device_placement: bool = option(False, "print the device of every operation")
+    seed: int = option(1, "seed of the weights, the order of the records and dropout")
+    resume: str = option(
+        "auto",
+        "auto: go on from the newest checkpoint of --logdir; must: fail without one; "
+        "never: move an earlier run aside and start at step 0",
+        ("auto", "must", "never"),
+    )
+    checkpoint_every: str = option("60s", "period of checkpoints: 100 (steps), 2epochs, 60s or 0 (only at the end)")
+    keep_checkpoints: int = option(5, "newest checkpoints that are kept")
+    summary_every: str = option("100", "period of scalar summaries")
+    histogram_every: str = option("5epochs", "period of weight and gradient histograms and of the image grid")
+    eval_every: str = option("5epochs", "period of the evaluation on the validation set")
+    trace_every: str = option("0", "period of RunMetadata traces")
+    log_every: str = option("100", "period of progress lines where there is no terminal")
+
+
+def parse_period(name: str, text: str) -> Period:
+    """Reads `100`, `100steps`, `2epochs` or `60s`.
+
+    Raises:
+      UsageError: the text is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(steps|epochs|epoch|s|)", text)
+    if not match or (match[2] in ("", "steps") and "." in match[1]):
+        raise UsageError(f"{name}={text!r} is no period: write 100 (steps), 2epochs, 60s or 0 (never)")
+    return Period(float(match[1]), PERIOD_UNITS[match[2]])
+
+
+def parse_number(name: str, text: str) -> float:
+    """Reads a positive number.
+
+    Raises:
+      UsageError: the text is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise UsageError(f"{name}: {text!r} is no positive number")
+    return value
+
+
+def parse_clip(text: str) -> tuple[str, float]:
+    """Reads `none`, `norm:MAX`, `global_norm:MAX` or `value:MAX` into the kind and the maximum."""
+    kind, _, maximum = text.partition(":")
+    if kind not in CLIPS:
+        raise unknown_name("clip", kind, CLIPS)
+    if kind == "none":
+        return kind, 0.0
+    return kind, parse_number(f"clip={text}", maximum)
+
+
+def parse_decay(text: str) -> Decay:
+    """Reads `--decay`; its grammar stands in the flag's help."""
+    kind, _, rest = text.partition(":")
+    if kind not in DECAYS:
+        raise unknown_name("decay", kind, DECAYS)
+    name = f"decay={text}"
+    if kind == "exponential":
+        parts = rest.split(":")
+        if len(parts) not in (2, 3) or parts[2:] not in ([], ["staircase"]):
+            raise UsageError(f"{name}: write exponential:RATE:PERIOD[:staircase], as exponential:0.99:1epochs")
+        every = parse_period(name, parts[1])
+        if every.count == 0 or every.unit == "seconds":
+            raise UsageError(f"{name}: the period must be in steps or epochs, and not 0")
+        return Decay(kind, parse_number(name, parts[0]), every, len(parts) == 3)
+    if kind == "piecewise":
+        return Decay(kind, pieces=_parse_pieces(name, rest))
+    if rest:
+        raise UsageError(f"{name}: {kind} takes no arguments")
+    return Decay(kind)
+
+
+def _parse_pieces(name: str, text: str) -> tuple[tuple[Period, float], ...]:
+    pieces = []
+    for piece in text.split(","):
+        start, _, rate = piece.partition("=")
+        pieces.append((parse_period(name, start), parse_number(name, rate)))
+    if any(start.unit == "seconds" or start.count == 0 for start, _ in pieces):
+        raise UsageError(f"{name}: the boundaries must be in steps or epochs, and not 0")
+    if len({start.unit for start, _ in pieces}) > 1 or [s for s, _ in pieces] != sorted({s for s, _ in pieces}):
+        raise UsageError(f"{name}: the boundaries must rise, all in one unit")
+    return tuple(pieces)
+
+
+def validate(config: Config) -> Config:
+    """Fills in the defaults that depend on other fields and checks every value.
+
+    Raises:
+      UsageError: a value is illegal, or two of them conflict.
+    """
+    _check_choices(config)
+    _check_numbers(config)
+    if config.train_steps and config.epochs:
+        raise UsageError("--train_steps and --epochs conflict: give one of them")
+    if config.batch_size % config.num_gpus:
+        raise UsageError(uneven_split(config.batch_size, config.num_gpus))
+    for name in ("checkpoint_every", "summary_every", "histogram_every", "eval_every", "trace_every", "log_every", "warmup"):
+        period = parse_period(name, getattr(config, name))
+        if name == "warmup" and period.unit == "seconds":
+            raise UsageError(f"warmup={config.warmup}: the warm-up must be in steps or epochs")
+    parse_clip(config.clip)
+    parse_decay(config.decay)
+    return dataclasses.replace(
+        config,
+        logdir=config.logdir or f"runs/{config.dataset}_{config.model}",
+        data_dir=config.data_dir or f"data/{config.dataset}",
+        epochs=config.epochs or (0.0 if config.train_steps else 60.0),
+    )
+
+
+def uneven_split(batch_size: int, num_towers: int) -> str:
+    """Says that a batch does not split evenly, with the two nearest sizes that do."""
+    lower = batch_size // num_towers * num_towers
+    sizes = f"{lower} or {lower + num_towers}" if lower else f"{lower + num_towers}"
+    return f"batch_size={batch_size} does not split over {num_towers} towers; use {sizes}"
+
+
+def _check_choices(config: Config) -> None:
+    for field in dataclasses.fields(config):
+        value, choices = getattr(config, field.name), field.metadata["choices"]
+        if choices and value not in choices:
+            raise unknown_name(field.name, value, choices)
+
+
+def _check_numbers(config: Config) -> None:
+    def require(name: str, legal: bool, wanted: str) -> None:
+        if not legal:
+            raise UsageError(f"{name}={getattr(config, name)} is out of range: {wanted}")
+
+    for name in ("batch_size", "num_gpus", "queue_readers", "queue_capacity", "keep_checkpoints"):
+        require(name, getattr(config, name) >= 1, "at least 1")
+    for name in ("train_steps", "epochs", "weight_decay"):
+        require(name, 0 <= getattr(config, name) < float("inf"), "at least 0")
+    for name in ("input_dropout", "dropout", "momentum", "rmsprop_decay", "ema_decay"):
+        require(name, 0 <= getattr(config, name) < 1, "0 <= value < 1")
+    require("learning_rate", 0 < config.learning_rate < float("inf"), "above 0")
+    require("hidden_sizes", bool(config.hidden_sizes) and min(config.hidden_sizes) >= 1, "sizes of at least 1")
+    require("seed", 0 <= config.seed < 2**31, "0 <= seed < 2^31")
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def load_config(path: Path) -> Config:
+    """Reads a `config.json`, also one written with fewer fields.
+
+    Raises:
+      UsageError: the file is damaged, or holds fields that this version does not know.
+    """
+    try:
+        values = json.loads(path.read_text())
+        known = {field.name for field in dataclasses.fields(Config)}
+        if not isinstance(values, dict) or not set(values) <= known:
+            raise ValueError("it is not a configuration of this version")
+        values["hidden_sizes"] = tuple(values["hidden_sizes"])
+        return Config(**values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}; move the directory aside or use another --logdir") from error
+
+
+def identity_differences(old: Config, new: Config) -> list[str]:
+    """Lists what makes `new` another experiment than the one that `old` began, as `name: old -> new`."""
+    names = [field.name for field in dataclasses.fields(Config) if field.metadata["identity"]]
+    if old.model == new.model != "mlp":
+        names.remove("hidden_sizes")
+    pairs = [(name, getattr(old, name), getattr(new, name)) for name in names]
+    pairs = [(name, bool(a), bool(b)) if name == "ema_decay" else (name, a, b) for name, a, b in pairs]
+    return [f"{name}: {a} -> {b}" for name, a, b in pairs if a != b]

@@ -1,0 +1,83 @@
+"""Converts a data set into TFRecord shards: `python -m trainer.convert --dataset=mnist --data_dir=data/mnist`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer import flags
+from trainer.config import DATASETS, option
+from trainer.console import Console, run_program
+from trainer.errors import OK, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from trainer.data import manifest, sources
+
+USAGE = "python -m trainer.convert --dataset=NAME [--source_dir=DIR] [--data_dir=DIR]"
+
+
+@dataclass(frozen=True)
+class ConvertSettings:
+    dataset: str = option("mnist", "data set", DATASETS)
+    source_dir: str = option("", "folder of the original files (default: download them)")
+    data_dir: str = option("", "where the shards go (default: data/DATASET)")
+    download_dir: str = option("", "where downloads are kept (default: data/downloads/DATASET)")
+    shards: int = option(10, "files of the training split")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_program(_convert, argv)
+
+
+def _convert(argv: Sequence[str], console: Console) -> int:
+    settings: ConvertSettings = flags.parse_flags(ConvertSettings, argv, USAGE)
+    if settings.dataset not in DATASETS:
+        raise unknown_name("dataset", settings.dataset, DATASETS)
+    if not 1 <= settings.shards <= 1000:
+        raise UsageError(f"shards={settings.shards} is out of range: 1 to 1000")
+    data_dir = Path(settings.data_dir or f"data/{settings.dataset}")
+    start = time.monotonic()
+
+    from trainer.data import conversion, manifest, sources  # TensorFlow is imported after parsing.
+
+    if conversion.is_converted(settings.dataset, data_dir):
+        found = manifest.load_manifest(data_dir)
+        manifest.check_shards(found, data_dir)
+        console.say(f"{data_dir} already holds {describe(found)}; nothing to do")
+        return OK
+    source = sources.SOURCES[settings.dataset]
+    source_dir = _source_dir(settings, source, console)
+    written = conversion.convert(
+        settings.dataset, source, source_dir=source_dir, data_dir=data_dir, num_shards=settings.shards, console=console
+    )
+    console.say(f"wrote {describe(written)} to {data_dir} in {time.monotonic() - start:.1f} s")
+    return OK
+
+
+def _source_dir(settings: ConvertSettings, source: sources.Source, console: Console) -> Path:
+    if settings.source_dir:
+        folder = Path(settings.source_dir)
+        if not folder.is_dir():
+            raise UsageError(f"--source_dir={folder}: no such directory")
+        return folder
+
+    from trainer.data.download import download
+
+    folder = Path(settings.download_dir or f"data/downloads/{settings.dataset}")
+    for file in source.files:
+        console.say(f"downloading {file.name} ({file.num_bytes:,} bytes)")
+        download(file, source.mirrors, folder, say=console.say)
+    return folder
+
+
+def describe(found: manifest.Manifest) -> str:
+    counts = ", ".join(f"{found.num_examples(split):,} {split}" for split in found.splits)
+    return f"{found.dataset}: {counts} images of {'x'.join(str(size) for size in found.image_shape)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

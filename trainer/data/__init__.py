@@ -1,0 +1,1 @@
+"""Bytes -> numpy -> TFRecord shards."""

@@ -1,0 +1,184 @@
+"""TFRecord shards of `tf.train.Example`: int64 height, width, depth, label and bytes image_raw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from trainer.data.manifest import DataError, Manifest, Shard, sha256_of
+from trainer.tf1 import tf
+
+FRAME_BYTES = 16  # of a TFRecord beside its data: length, its checksum, the data's checksum
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    return f"{split}-{index:05d}-of-{count:05d}.tfrecords"
+
+
+def serialize_example(image: np.ndarray, label: int) -> bytes:
+    """Makes the serialized Example of an image (uint8 [height, width, depth])."""
+    height, width, depth = image.shape
+    features = {
+        "height": _int64(height),
+        "width": _int64(width),
+        "depth": _int64(depth),
+        "label": _int64(label),
+        "image_raw": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image.tobytes()])),
+    }
+    serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    return serialized
+
+
+def _int64(value: int) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+
+def write_shards(
+    examples: Iterable[tuple[np.ndarray, int]],
+    *,
+    folder: Path,
+    split: str,
+    num_shards: int,
+    advance: Callable[[int], None],
+) -> tuple[Shard, ...]:
+    """Deals examples out over `num_shards` files, one by one, so that each shard is a sample of the whole.
+
+    Args:
+      examples: (image uint8 [height, width, depth], label); consumed one at a time.
+      folder: where the shards are written.
+      split: the first word of their names.
+      num_shards: how many; at most the number of examples, so that none is empty.
+      advance: called with the number of examples written since the last call.
+    """
+    names = [shard_name(split, index, num_shards) for index in range(num_shards)]
+    counts = [0] * num_shards
+    with ExitStack() as stack:
+        writers = [stack.enter_context(tf.io.TFRecordWriter(str(folder / name))) for name in names]
+        for index, (image, label) in enumerate(examples):
+            writers[index % num_shards].write(serialize_example(image, label))
+            counts[index % num_shards] += 1
+            if index % 1000 == 999:
+                advance(1000)
+        advance(sum(counts) % 1000)
+    paths = [folder / name for name in names]
+    return tuple(
+        Shard(path.name, count, path.stat().st_size, sha256_of(path)) for path, count in zip(paths, counts, strict=True)
+    )
+
+
+def read_records(path: Path) -> Iterator[bytes]:
+    """Yields the serialized records of one shard.
+
+    Raises:
+      DataError: a record is damaged or cut off; the message names the shard, the record's number and its offset.
+    """
+    offset = number = 0
+    try:
+        for record in tf.io.tf_record_iterator(str(path)):
+            yield record
+            offset += FRAME_BYTES + len(record)
+            number += 1
+    except tf.errors.OpError as error:
+        raise DataError(f"{path}: record {number} at byte {offset} is damaged: {error.message}") from error
+
+
+def parse_record(record: bytes, manifest: Manifest) -> tuple[np.ndarray, int]:
+    """Parses and checks one record.
+
+    Raises:
+      ValueError: it is no Example, or not one of this data set.
+    """
+    try:
+        example = tf.train.Example.FromString(record)
+    except Exception as error:  # The class of protobuf's error differs between its implementations.
+        raise ValueError(f"it is no tf.train.Example: {error}") from error
+    feature = example.features.feature
+    values = [_only_value(feature, name) for name in ("height", "width", "depth", "label")]
+    raw = feature["image_raw"].bytes_list.value if "image_raw" in feature else []
+    if tuple(values[:3]) != manifest.image_shape:
+        raise ValueError(f"its image is {values[:3]}, wanted {list(manifest.image_shape)}")
+    if len(raw) != 1 or len(raw[0]) != manifest.image_bytes:
+        raise ValueError(f"image_raw holds {[len(value) for value in raw]} bytes, wanted {manifest.image_bytes}")
+    if not 0 <= values[3] < manifest.num_classes:
+        raise ValueError(f"label {values[3]} is out of range 0..{manifest.num_classes - 1}")
+    return np.frombuffer(raw[0], np.uint8).reshape(manifest.image_shape), values[3]
+
+
+def _only_value(feature: tf.train.Features, name: str) -> int:
+    values = feature[name].int64_list.value if name in feature else []
+    if len(values) != 1:
+        raise ValueError(f"feature {name} holds {list(values)}, wanted one int64")
+    return int(values[0])
+
+
+def read_examples(path: Path, manifest: Manifest) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (image, label) of one shard, each checked against the manifest.
+
+    Raises:
+      DataError: a record is damaged or wrong; the message names the shard, the record's number and its offset.
+    """
+    offset = 0
+    for number, record in enumerate(read_records(path)):
+        try:
+            yield parse_record(record, manifest)
+        except ValueError as error:
+            raise DataError(f"{path}: record {number} at byte {offset}: {error}") from error
+        offset += FRAME_BYTES + len(record)
+
+
+def record_batches(folder: Path, manifest: Manifest, split: str, batch_size: int) -> Iterator[list[bytes]]:
+    """Yields a split's serialized records in lists of `batch_size`, each record once; the last list may be shorter.
+
+    Raises:
+      DataError: a record is damaged, or a shard holds another number of records than its manifest says.
+    """
+    batch: list[bytes] = []
+    for shard in manifest.splits[split]:
+        count = 0
+        for record in read_records(folder / shard.file):
+            batch.append(record)
+            count += 1
+            if len(batch) == batch_size:
+                yield batch
+                batch = []
+        check_count(folder, shard, count)
+    if batch:
+        yield batch
+
+
+def load_split(folder: Path, manifest: Manifest, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a whole split into memory: images uint8 [n, height, width, depth] and labels int32 [n].
+
+    Raises:
+      DataError: a record is damaged or wrong, or there are more or fewer than the manifest says.
+    """
+    images = np.empty((manifest.num_examples(split), *manifest.image_shape), np.uint8)
+    labels = np.empty(len(images), np.int32)
+    position = 0
+    for shard in manifest.splits[split]:
+        start = position
+        for image, label in read_examples(folder / shard.file, manifest):
+            if position - start < shard.num_examples:
+                images[position], labels[position] = image, label
+            position += 1
+        check_count(folder, shard, position - start)
+    return images, labels
+
+
+def check_count(folder: Path, shard: Shard, count: int) -> None:
+    if count != shard.num_examples:
+        raise DataError(f"{folder / shard.file} holds {count:,} records, its manifest says {shard.num_examples:,}")
+
+
+def explain_input_error(folder: Path, manifest: Manifest, split: str) -> DataError | None:
+    """Looks for the first bad record of a split, after a reader in the graph failed on it; None if all are good."""
+    try:
+        for shard in manifest.splits[split]:
+            count = sum(1 for _ in read_examples(folder / shard.file, manifest))
+            check_count(folder, shard, count)
+    except DataError as error:
+        return error
+    return None

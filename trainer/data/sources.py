@@ -1,0 +1,159 @@
+"""The data sets that `trainer.convert` knows: where their files are, and how their examples are read."""
+
+from __future__ import annotations
+
+import itertools
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from trainer.data import cifar, digits, idx
+from trainer.data.download import RemoteFile
+from trainer.data.manifest import DataError
+
+Examples = Iterator[tuple[np.ndarray, int]]
+
+
+class Source(NamedTuple):
+    """A data set before its conversion."""
+
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    sizes: dict[str, int]  # examples of each split
+    attribution: str
+    read: Callable[[Path, str], Examples]  # (source_dir, split) -> examples
+    mirrors: tuple[str, ...] = ()
+    files: tuple[RemoteFile, ...] = ()
+
+
+# The first 5,000 training images are for validation, as in TensorFlow's MNIST tutorial.
+NUM_VALIDATION = 5_000
+DIGIT_NAMES = tuple(str(digit) for digit in range(10))
+CIFAR_ARCHIVE = "cifar-10-binary.tar.gz"
+
+
+def _read_idx_split(folder: Path, split: str) -> Examples:
+    part = "t10k" if split == "test" else "train"
+    images_path = idx.find_idx(folder, f"{part}-images-idx3-ubyte")
+    labels_path = idx.find_idx(folder, f"{part}-labels-idx1-ubyte")
+    pairs = itertools.zip_longest(idx.read_idx(images_path, 3), idx.read_idx(labels_path, 1))
+    return _choose(_checked(pairs, images_path, labels_path), split)
+
+
+def _checked(pairs: Iterator[tuple[np.ndarray, np.ndarray]], images_path: Path, labels_path: Path) -> Examples:
+    for number, (image, label) in enumerate(pairs):
+        if image is None or label is None:
+            raise DataError(f"{images_path} and {labels_path} hold different numbers of examples")
+        if image.shape != (28, 28):
+            raise DataError(f"{images_path} holds images of {image.shape}, wanted (28, 28)")
+        yield image[..., np.newaxis], _check_label(int(label), labels_path, number)
+
+
+def _check_label(label: int, path: Path, number: int) -> int:
+    if label >= 10:
+        raise DataError(f"{path}: label {label} of example {number} is out of range 0..9")
+    return label
+
+
+def _choose(examples: Examples, split: str) -> Examples:
+    if split == "validation":
+        # All are read, so that what is wrong behind the last validation image is seen here too.
+        return (example for number, example in enumerate(examples) if number < NUM_VALIDATION)
+    return examples if split == "test" else itertools.islice(examples, NUM_VALIDATION, None)
+
+
+def _read_cifar_split(folder: Path, split: str) -> Examples:
+    folder = _unpacked(folder)
+    names = ["test_batch.bin"] if split == "test" else [f"data_batch_{number}.bin" for number in range(1, 6)]
+    return _choose(itertools.chain.from_iterable(_read_cifar_file(folder / name) for name in names), split)
+
+
+def _read_cifar_file(path: Path) -> Examples:
+    for number, (image, label) in enumerate(cifar.read_cifar(path)):
+        yield image, _check_label(label, path, number)
+
+
+def _unpacked(folder: Path) -> Path:
+    """Finds the folder of the batches; unpacks the archive if only that is there."""
+    inner = folder / "cifar-10-batches-bin"
+    if (folder / "test_batch.bin").is_file():
+        return folder
+    if not (inner / "test_batch.bin").is_file() and (folder / CIFAR_ARCHIVE).is_file():
+        try:
+            with tarfile.open(folder / CIFAR_ARCHIVE) as archive:
+                archive.extractall(folder, filter="data")
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise DataError(f"{folder / CIFAR_ARCHIVE} is damaged: {error}") from error
+    return inner if inner.is_dir() else folder
+
+
+def _idx_files(*checksums: tuple[int, str]) -> tuple[RemoteFile, ...]:
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return tuple(RemoteFile(f"{name}-ubyte.gz", *check) for name, check in zip(names, checksums, strict=True))
+
+
+SOURCES = {
+    "digits": Source(
+        image_shape=(8, 8, 1),
+        class_names=DIGIT_NAMES,
+        sizes={"train": 1_258, "validation": 180, "test": 359},
+        attribution=digits.ATTRIBUTION,
+        read=lambda _, split: digits.read_digits(split),
+    ),
+    "mnist": Source(
+        image_shape=(28, 28, 1),
+        class_names=DIGIT_NAMES,
+        sizes={"train": 55_000, "validation": 5_000, "test": 10_000},
+        attribution="MNIST, Y. LeCun, C. Cortes and C. Burges, http://yann.lecun.com/exdb/mnist/",
+        read=_read_idx_split,
+        mirrors=(
+            "https://storage.googleapis.com/cvdf-datasets/mnist",
+            "https://ossci-datasets.s3.amazonaws.com/mnist",
+        ),
+        files=_idx_files(
+            (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+            (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+            (1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+            (4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+        ),
+    ),
+    "fashion_mnist": Source(
+        image_shape=(28, 28, 1),
+        class_names=(
+            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+        ),
+        sizes={"train": 55_000, "validation": 5_000, "test": 10_000},
+        attribution="Fashion-MNIST, H. Xiao, K. Rasul and R. Vollgraf, 2017, https://arxiv.org/abs/1708.07747, MIT",
+        read=_read_idx_split,
+        mirrors=(
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+        ),
+        files=_idx_files(
+            (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+            (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+            (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+            (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+        ),
+    ),
+    "cifar10": Source(
+        image_shape=(32, 32, 3),
+        class_names=(
+            "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+        ),
+        sizes={"train": 45_000, "validation": 5_000, "test": 10_000},
+        attribution="CIFAR-10, A. Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
+        read=_read_cifar_split,
+        mirrors=("https://www.cs.toronto.edu/~kriz",),
+        files=(
+            RemoteFile(
+                CIFAR_ARCHIVE,
+                170_052_171,
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,34 @@
+"""What can end a run, and the exit code that it ends with."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+OK, ERROR, USAGE, NOT_FINITE, SIGINT, SIGTERM = 0, 1, 2, 3, 130, 143
+
+
+class TrainerError(Exception):
+    """Ends a program with one line on standard error and no traceback."""
+
+    exit_code = ERROR
+
+
+class UsageError(TrainerError):
+    """Something that the user asked for cannot be done as asked."""
+
+    exit_code = USAGE
+
+
+class NotFiniteError(TrainerError):
+    """A loss became NaN or infinite."""
+
+    exit_code = NOT_FINITE
+
+
+def unknown_name(what: str, got: str, known: Iterable[str]) -> UsageError:
+    """Makes the error for a name that is not in a registry: all choices, and the nearest one."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(got, names, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return UsageError(f"{what}={got} is unknown: choose one of {', '.join(names)}{hint}")

@@ -1,0 +1,118 @@
+"""Command lines into settings: the only reader of absl flags, and no TensorFlow, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags as absl_flags
+
+from trainer import config as config_lib
+from trainer.config import Config
+from trainer.errors import UsageError
+
+# In a wheel the configs lie inside the package, in a checkout beside it.
+CONFIG_DIRS = (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs")
+
+DEFINE_BY_TYPE: dict[type, Callable[..., Any]] = {
+    bool: absl_flags.DEFINE_bool,
+    int: absl_flags.DEFINE_integer,
+    float: absl_flags.DEFINE_float,
+    str: absl_flags.DEFINE_string,
+    tuple: absl_flags.DEFINE_list,
+}
+
+
+def config_from_flags(argv: Sequence[str]) -> Config:
+    """Parses a trainer's command line (`argv[0]` is the program) into a checked `Config`.
+
+    Raises:
+      UsageError: an unknown flag, a value of the wrong type or range, or a positional argument.
+      SystemExit: `--help` was printed.
+    """
+    values = parse_flags(Config, argv, "python -m trainer [--flagfile=configs/NAME.flags] [--flag=value ...]")
+    return config_lib.validate(values)
+
+
+def parse_flags(settings: type[Any], argv: Sequence[str], usage: str) -> Any:
+    """Parses a command line into a dataclass whose fields are declared by `config.option`."""
+    values = absl_flags.FlagValues()
+    for field in dataclasses.fields(settings):
+        _define(field, values)
+    if {"--help", "-help", "-h", "--helpfull"} & set(argv[1:]):
+        print(help_text(settings, usage))
+        sys.exit(0)
+    try:
+        rest = values([argv[0], *(find_flagfile(arg) for arg in argv[1:])])
+    except absl_flags.Error as error:
+        raise UsageError(f"{error}; --help lists the flags") from error
+    if len(rest) > 1:
+        raise UsageError(f"unexpected argument {rest[1]!r}: write every flag as --name=value; --help lists the flags")
+    return settings(**{field.name: _value(field, values) for field in dataclasses.fields(settings)})
+
+
+def _define(field: dataclasses.Field[Any], values: absl_flags.FlagValues) -> None:
+    define = DEFINE_BY_TYPE[type(field.default)]
+    default = flag_text(field.default) if isinstance(field.default, tuple) else field.default
+    define(field.name, default, field.metadata["help"], flag_values=values)
+
+
+def _value(field: dataclasses.Field[Any], values: absl_flags.FlagValues) -> Any:
+    value = values[field.name].value
+    if value is None:
+        raise UsageError(f"--{field.name} needs a value")
+    if not isinstance(field.default, tuple):
+        return value
+    try:
+        return tuple(int(item) for item in value)
+    except ValueError as error:
+        raise UsageError(f"{field.name}={','.join(value)} is no list of whole numbers, as 625,625") from error
+
+
+def find_flagfile(arg: str) -> str:
+    """Lets `--flagfile=configs/NAME.flags` work from any directory and from an installed wheel.
+
+    Raises:
+      UsageError: no such file here, nor among the configs that come with the trainer.
+    """
+    for dashes in ("--flagfile=", "-flagfile="):
+        if arg.startswith(dashes):
+            break
+    else:
+        return arg
+    path = Path(arg.removeprefix(dashes)).expanduser()
+    if path.is_file():
+        return arg
+    bundled = [folder / path.name for folder in CONFIG_DIRS if path.parent.name in ("", "configs")]
+    for candidate in bundled:
+        if candidate.is_file():
+            return f"--flagfile={candidate}"
+    names = sorted({file.name for folder in CONFIG_DIRS for file in folder.glob("*.flags")})
+    raise UsageError(f"--flagfile={path}: no such file; configs that come with the trainer: {', '.join(names)}")
+
+
+def help_text(settings: type[Any], usage: str) -> str:
+    lines = [f"usage: {usage}", ""]
+    for field in dataclasses.fields(settings):
+        choices = f" ({'|'.join(field.metadata['choices'])})" if field.metadata["choices"] else ""
+        lines.append(f"  --{field.name}={flag_text(field.default)}")
+        lines.append(f"      {field.metadata['help']}{choices}")
+    return "\n".join([*lines, "  --flagfile=FILE", "      reads flags from FILE, one a line; later flags win"])
+
+
+def flag_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def to_flagfile(config: Config) -> str:
+    """Writes a config as a flag file that gives it again."""
+    pairs = [(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)]
+    lines = [f"--{name}={flag_text(value)}" for name, value in pairs]
+    if config.train_steps:
+        lines.remove(f"--epochs={flag_text(config.epochs)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,207 @@
+"""All parts into two graphs' ends: what a training step runs, and what an evaluation runs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from trainer import config as config_lib
+from trainer.config import Config
+from trainer.inputs.batch import Batch, Input, parse_examples
+from trainer.learning import averages, clipping, losses, metrics, optimizers, schedules
+from trainer.models import layers
+from trainer.models.inference import inference
+from trainer.placing.reductions import average_gradients, tower_mean
+from trainer.placing.towers import for_each_tower
+from trainer.tf1 import tf
+
+GRID = 4  # images in each direction of the summary's grid
+
+
+class Counters(NamedTuple):
+    """What a checkpoint says of progress."""
+
+    step: tf.Variable  # int64 [], finished updates
+    position: tf.Variable  # int64 [], examples that they consumed
+
+
+class TrainGraph(NamedTuple):
+    train_op: tf.Operation  # one update of everything
+    step: tf.Tensor  # int64 [], read AFTER the update
+    position: tf.Tensor  # int64 [], read AFTER the update
+    loss: tf.Tensor  # float32 [], cross entropy, mean over towers, plus regularization
+    learning_rate: tf.Tensor  # float32 [], of this update
+    scalars: tf.Tensor  # serialized summaries
+    histograms: tf.Tensor  # serialized summaries of weights, gradients, and the grid of images
+    fill: tf.Tensor | None  # float32 [], fraction of the input queue that holds batches
+
+
+class EvalGraph(NamedTuple):
+    serialized: tf.Tensor  # string [n], placeholder for records
+    sums: metrics.Sums
+
+
+class TowerResult(NamedTuple):
+    loss: tf.Tensor
+    accuracy: tf.Tensor
+    gradients: list[tf.Tensor]
+
+
+def build_counters() -> Counters:
+    step = tf.train.get_or_create_global_step()
+    position = tf.get_variable(
+        "position", [], tf.int64, tf.zeros_initializer(), trainable=False, regularizer=tf.no_regularizer
+    )
+    return Counters(step, position)
+
+
+def build_train_graph(
+    config: Config,
+    counters: Counters,
+    source: Input,
+    *,
+    num_classes: int,
+    tower_devices: list[str],
+    parameter_device: str,
+    train_steps: int,
+    steps_per_epoch: float,
+) -> tuple[TrainGraph, tf.train.ExponentialMovingAverage | None]:
+    """Builds towers, averaged and clipped gradients, the update, and the summaries.
+
+    Args:
+      config: of the run.
+      counters: from `build_counters`.
+      source: of the batches.
+      num_classes: width of the logits.
+      tower_devices: one for each tower.
+      parameter_device: of the variables.
+      train_steps: the last step, where a cosine decay ends.
+      steps_per_epoch: turns epochs into steps.
+    """
+    with tf.variable_scope("", regularizer=losses.l2_regularizer(config.weight_decay)):
+        towers = _build_towers(config, counters, source.batch, num_classes, tower_devices, parameter_device)
+    variables = tf.trainable_variables()
+    with tf.device(parameter_device):
+        loss, gradients = _reduce(towers, variables, parameter_device)
+        clipped = clipping.clip_gradients(gradients, *config_lib.parse_clip(config.clip))
+        decay = config_lib.parse_decay(config.decay)
+        rate = schedules.build_learning_rate(
+            counters.step,
+            base=config.learning_rate,
+            decay=decay,
+            warmup_steps=config_lib.parse_period("warmup", config.warmup).to_steps(steps_per_epoch),
+            train_steps=train_steps,
+            steps_per_epoch=steps_per_epoch,
+        )
+        train_op, ema = _build_update(config, counters, rate, list(zip(clipped, variables, strict=True)))
+        with tf.control_dependencies([train_op]):
+            step, position = counters.step.read_value(), counters.position.read_value()
+        scalars = _scalar_summaries(loss, rate, gradients, towers, source.fill)
+        histograms = _histogram_summaries(variables, gradients, source.batch.images)
+    return TrainGraph(train_op, step, position, loss, rate, scalars, histograms, source.fill), ema
+
+
+def _build_towers(
+    config: Config, counters: Counters, batch: Batch, num_classes: int, devices: list[str], parameter_device: str
+) -> list[TowerResult]:
+    images, labels = tf.split(batch.images, len(devices)), tf.split(batch.labels, len(devices))
+
+    def build(index: int) -> TowerResult:
+        # Each tower drops other units: its masks depend on its number too.
+        draw = counters.step.read_value() * len(devices) + index
+        logits = inference(
+            images[index],
+            model=config.model,
+            num_classes=num_classes,
+            hidden_sizes=config.hidden_sizes,
+            input_dropout=config.input_dropout,
+            hidden_dropout=config.dropout,
+            dropout=layers.make_dropout(config.seed, draw),
+        )
+        loss = losses.cross_entropy(logits, labels[index])
+        gradients = tf.gradients(loss, tf.trainable_variables())
+        return TowerResult(loss, metrics.accuracy(logits, labels[index]), gradients)
+
+    return for_each_tower(devices, parameter_device, build)
+
+
+def _reduce(
+    towers: list[TowerResult], variables: list[tf.Variable], parameter_device: str
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Means losses and gradients over the towers; adds the regularization, which is the same in all, once."""
+    loss = tower_mean([tower.loss for tower in towers])
+    gradients = average_gradients([tower.gradients for tower in towers], parameter_device)
+    regularization = losses.regularization_loss()
+    if regularization is None:
+        return loss, gradients
+    extra = tf.gradients(regularization, variables)
+    gradients = [gradient if more is None else gradient + more for gradient, more in zip(gradients, extra, strict=True)]
+    return loss + regularization, gradients
+
+
+def _build_update(
+    config: Config, counters: Counters, rate: tf.Tensor, gradients: list[tuple[tf.Tensor, tf.Variable]]
+) -> tuple[tf.Operation, tf.train.ExponentialMovingAverage | None]:
+    optimizer = optimizers.make_optimizer(
+        config.optimizer, rate, momentum=config.momentum, rmsprop_decay=config.rmsprop_decay
+    )
+    apply_op = optimizer.apply_gradients(gradients, global_step=counters.step)
+    updates = [apply_op, counters.position.assign_add(config.batch_size), *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+    ema = averages.make_averages(config.ema_decay, counters.step)
+    if ema is not None:
+        with tf.control_dependencies([apply_op]):
+            updates.append(ema.apply(tf.trainable_variables()))
+    with tf.control_dependencies(updates):
+        return tf.no_op(name="train"), ema
+
+
+def _scalar_summaries(
+    loss: tf.Tensor, rate: tf.Tensor, gradients: list[tf.Tensor], towers: list[TowerResult], fill: tf.Tensor | None
+) -> tf.Tensor:
+    values = {
+        "loss": loss,
+        "learning_rate": rate,
+        "gradient_norm": tf.global_norm(gradients),
+        "accuracy": tower_mean([tower.accuracy for tower in towers]),
+    }
+    if fill is not None:
+        values["queue_fill"] = fill
+    with tf.name_scope(""):
+        return tf.summary.merge([tf.summary.scalar(name, value) for name, value in values.items()])
+
+
+def _histogram_summaries(variables: list[tf.Variable], gradients: list[tf.Tensor], images: tf.Tensor) -> tf.Tensor:
+    summaries = []
+    for variable, gradient in zip(variables, gradients, strict=True):
+        name = variable.op.name
+        summaries.append(tf.summary.histogram(f"weights/{name}", variable))
+        summaries.append(tf.summary.histogram(f"gradients/{name}", gradient))
+    return tf.summary.merge([*summaries, tf.summary.image("input", image_grid(images), max_outputs=1)])
+
+
+def image_grid(images: tf.Tensor) -> tf.Tensor:
+    """Lays the first images, uint8 [batch, h, w, d], out as one: uint8 [1, rows * h, GRID * w, d]."""
+    batch, height, width, depth = images.shape.as_list()
+    columns = min(GRID, batch)
+    rows = min(GRID, batch // columns)
+    tiles = tf.reshape(images[: rows * columns], [rows, columns, height, width, depth])
+    grid = tf.reshape(tf.transpose(tiles, [0, 2, 1, 3, 4]), [1, rows * height, columns * width, depth])
+    return grid if depth in (1, 3, 4) else grid[..., :1]
+
+
+def build_eval_graph(
+    config: Config,
+    ema: tf.train.ExponentialMovingAverage | None,
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    device: str,
+) -> EvalGraph:
+    """Builds sums over records that are fed, on the averaged weights where there are averages."""
+    with tf.name_scope("evaluation"), tf.device(device):
+        serialized = tf.placeholder(tf.string, [None], name="serialized")
+        batch = parse_examples(serialized, image_shape=image_shape, num_classes=num_classes)
+        with tf.variable_scope("", reuse=True, custom_getter=averages.averaged_getter(ema)):
+            logits = inference(
+                batch.images, model=config.model, num_classes=num_classes, hidden_sizes=config.hidden_sizes
+            )
+        return EvalGraph(serialized, metrics.batch_sums(logits, batch.labels))

@@ -1,0 +1,74 @@
+"""The inputs by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.data.manifest import Manifest
+from trainer.data.records import load_split
+from trainer.inputs import feed, preloaded, queues, synthetic
+from trainer.inputs.batch import Input
+from trainer.tf1 import tf
+
+
+class InputSettings(NamedTuple):
+    """What an input may use."""
+
+    folder: Path
+    manifest: Manifest
+    batch_size: int
+    seed: int
+    position: int  # examples that earlier steps have consumed
+    position_variable: tf.Variable  # the same, and counted on
+    num_readers: int
+    capacity: int  # whole batches on the queue
+
+
+def _build_queue(s: InputSettings) -> Input:
+    return queues.build(
+        queues.make_plan(s.folder, s.manifest, s.seed),
+        image_shape=s.manifest.image_shape,
+        num_classes=s.manifest.num_classes,
+        batch_size=s.batch_size,
+        position=s.position,
+        num_readers=s.num_readers,
+        capacity=s.capacity,
+    )
+
+
+def _build_preloaded(s: InputSettings) -> Input:
+    images, labels = load_split(s.folder, s.manifest, "train")
+    position = s.position_variable.read_value()
+    return preloaded.build(images, labels, batch_size=s.batch_size, position=position, seed=s.seed)
+
+
+def _build_feed(s: InputSettings) -> Input:
+    images, labels = load_split(s.folder, s.manifest, "train")
+    return feed.build(
+        images, labels, batch_size=s.batch_size, position=s.position, seed=s.seed, capacity=s.capacity
+    )
+
+
+def _build_synthetic(s: InputSettings) -> Input:
+    return synthetic.build(
+        image_shape=s.manifest.image_shape,
+        num_classes=s.manifest.num_classes,
+        batch_size=s.batch_size,
+        seed=s.seed,
+    )
+
+
+INPUTS: dict[str, Callable[[InputSettings], Input]] = {
+    "queue": _build_queue,
+    "preloaded": _build_preloaded,
+    "feed": _build_feed,
+    "synthetic": _build_synthetic,
+}
+
+
+def build_input(name: str, settings: InputSettings) -> Input:
+    """Builds the input of this name on the host: images reach the towers' devices as uint8."""
+    with tf.device("/cpu:0"), tf.name_scope("input"):
+        return INPUTS[name](settings)

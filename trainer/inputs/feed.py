@@ -1,0 +1,69 @@
+"""The feed input: a Python thread puts batches on a queue through placeholders."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+from trainer.inputs.batch import Batch, Input
+from trainer.tf1 import tf
+
+
+def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: int, seed: int, capacity: int) -> Input:
+    """Builds a queue of batches that a Python thread fills from arrays in memory.
+
+    Args:
+      images: uint8 [n, height, width, depth].
+      labels: int32 [n].
+      batch_size: images of a step.
+      position: examples that earlier steps have consumed.
+      seed: of the order.
+      capacity: whole batches that the queue holds.
+    """
+    shapes = [[batch_size, *images.shape[1:]], [batch_size]]
+    queue = tf.FIFOQueue(capacity, [tf.uint8, tf.int32], shapes, name="batches")
+    placeholders = [tf.placeholder(dtype, shape) for dtype, shape in zip(queue.dtypes, shapes, strict=True)]
+    enqueue, close = queue.enqueue(placeholders), queue.close(cancel_pending_enqueues=True)
+
+    def feed(session: tf.Session, coord: tf.train.Coordinator) -> None:
+        # An error in here ends the run, with its own message.
+        with coord.stop_on_exception():
+            put = session.make_callable(enqueue, feed_list=placeholders)
+            for chosen in batch_indices(len(labels), batch_size, position, seed):
+                if coord.should_stop():
+                    return
+                try:
+                    put(images[chosen], labels[chosen])
+                except tf.errors.CancelledError:
+                    return  # The queue was closed because the run stops.
+
+    def close_on_stop(session: tf.Session, coord: tf.train.Coordinator) -> None:
+        coord.wait_for_stop()
+        session.run(close)
+
+    def start(session: tf.Session, coord: tf.train.Coordinator) -> None:
+        for target in (feed, close_on_stop):
+            thread = threading.Thread(target=target, args=(session, coord), name=f"input_{target.__name__}", daemon=True)
+            coord.register_thread(thread)
+            thread.start()
+
+    fill = tf.cast(queue.size(), tf.float32) / capacity
+    return Input(Batch(*queue.dequeue()), fill, start)
+
+
+def batch_indices(num_examples: int, batch_size: int, position: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields the indices of one batch after another, without end; each epoch is a permutation of its own."""
+    epoch, offset = divmod(position, num_examples)
+    rest = _permutation(num_examples, epoch, seed)[offset:]
+    while True:
+        while len(rest) < batch_size:
+            epoch += 1
+            rest = np.concatenate([rest, _permutation(num_examples, epoch, seed)])
+        yield rest[:batch_size]
+        rest = rest[batch_size:]
+
+
+def _permutation(num_examples: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_examples)

@@ -1,0 +1,45 @@
+"""The preloaded input: the whole training set in two variables, a step gathers its images from them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainer.inputs.batch import Batch, Input
+from trainer.tf1 import tf
+
+
+def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: tf.Tensor, seed: int) -> Input:
+    """Builds batches that read every example once an epoch, in an order that follows from seed and position alone.
+
+    Args:
+      images: uint8 [n, height, width, depth].
+      labels: int32 [n].
+      batch_size: images of a step.
+      position: int64 [], examples that earlier steps have consumed.
+      seed: of the order.
+    """
+    stored, fillers = zip(*(_store(name, array) for name, array in (("images", images), ("labels", labels))), strict=True)
+    positions = position + tf.range(batch_size, dtype=tf.int64)
+    epochs = positions // len(labels)
+    seeds = tf.stack([tf.fill([batch_size], np.int64(seed)), epochs], axis=1)
+    # A permutation of each epoch that is computed element by element, never as a whole.
+    chosen = tf.random.experimental.index_shuffle(positions % len(labels), seeds, np.int64(len(labels) - 1))
+
+    def start(session: tf.Session, _: tf.train.Coordinator) -> None:
+        for fill, array in zip(fillers, (images, labels), strict=True):
+            fill(session, array)
+
+    return Input(Batch(*(tf.gather(variable, chosen) for variable in stored)), start=start)
+
+
+def _store(name: str, array: np.ndarray) -> tuple[tf.Variable, object]:
+    # Filled through a placeholder: as a constant the set would be part of the graph, which may hold 2 GiB.
+    placeholder = tf.placeholder(array.dtype, array.shape)
+    variable = tf.get_variable(
+        f"preloaded_{name}", initializer=placeholder, trainable=False, collections=[], regularizer=tf.no_regularizer
+    )
+
+    def fill(session: tf.Session, value: np.ndarray) -> None:
+        session.run(variable.initializer, {placeholder: value})
+
+    return variable, fill

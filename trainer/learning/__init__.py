@@ -1,0 +1,1 @@
+"""Logits -> losses -> gradients -> updates."""

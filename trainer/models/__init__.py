@@ -1,0 +1,1 @@
+"""Images -> logits: one `inference` function that training, evaluation and export share."""

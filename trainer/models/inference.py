@@ -1,0 +1,42 @@
+"""Images -> logits, for any model: what training, evaluation and export share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainer.models import layers, lenet, mlp
+from trainer.tf1 import tf
+
+MODELS = {"mlp": mlp.build, "lenet": lenet.build}
+
+
+def inference(
+    images: tf.Tensor,
+    *,
+    model: str,
+    num_classes: int,
+    hidden_sizes: Sequence[int],
+    input_dropout: float = 0.0,
+    hidden_dropout: float = 0.0,
+    dropout: layers.Dropout = layers.no_dropout,
+) -> tf.Tensor:
+    """Builds a model on images, uint8 [batch, height, width, depth]: logits, float32 [batch, classes].
+
+    Args:
+      images: pixels 0..255; the model sees them as 0..1.
+      model: of MODELS.
+      num_classes: width of the logits.
+      hidden_sizes: of the mlp.
+      input_dropout: fraction of the mlp's input that is dropped in training.
+      hidden_dropout: fraction of the hidden units that is dropped in training.
+      dropout: `layers.make_dropout(...)` in training.
+    """
+    pixels = tf.cast(images, tf.float32) * (1 / 255)
+    return MODELS[model](
+        pixels,
+        num_classes=num_classes,
+        dropout=dropout,
+        hidden_dropout=hidden_dropout,
+        hidden_sizes=hidden_sizes,
+        input_dropout=input_dropout,
+    )

@@ -1,0 +1,96 @@
+"""Towers on the devices that are there: GPUs, parts of GPUs, or virtual CPU devices."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from trainer.errors import TrainerError, UsageError
+from trainer.tf1 import tf
+
+VIRTUAL_GPU_SHARE = 0.9  # of a split GPU's memory; the rest is for CUDA's own needs
+
+
+class Devices(NamedTuple):
+    """Where towers and variables live."""
+
+    towers: list[str]  # a device for each tower
+    parameters: str  # the device of the variables
+    parts: tuple[int, ...] = ()  # how many virtual GPUs each GPU is split into; empty: none is split
+    note: str = ""  # what the user should know about the choice
+
+
+def choose_devices(num_towers: int, *, num_gpus: int, device: str, virtual_gpus: bool, parameter_device: str) -> Devices:
+    """Gives each tower a device.
+
+    Args:
+      num_towers: wanted towers.
+      num_gpus: GPUs of the machine.
+      device: "gpu", or "cpu" to leave GPUs alone.
+      virtual_gpus: may GPUs be split.
+      parameter_device: "cpu", or "gpu" for the first tower's device.
+
+    Raises:
+      UsageError: there are GPUs, but fewer than towers, and they may not be split.
+    """
+    kind, note = "gpu", ""
+    parts: tuple[int, ...] = ()
+    if device == "cpu" or not num_gpus:
+        kind = "cpu"
+        reason = "--device=cpu" if device == "cpu" else "this machine has no GPU that TensorFlow can use"
+        note = f"{reason}: training on {num_towers} virtual CPU device{'s' if num_towers > 1 else ''}"
+    elif num_towers > num_gpus:
+        if not virtual_gpus:
+            raise UsageError(
+                f"num_gpus={num_towers}, but this machine has {num_gpus}: use --num_gpus={num_gpus}, "
+                "--virtual_gpus to split them, or --device=cpu"
+            )
+        parts = tuple(num_towers // num_gpus + (gpu < num_towers % num_gpus) for gpu in range(num_gpus))
+        note = f"{num_gpus} GPUs split into {num_towers} virtual ones: {', '.join(str(part) for part in parts)}"
+    towers = [f"/{kind}:{index}" for index in range(num_towers)]
+    return Devices(towers, towers[0] if parameter_device == "gpu" else "/cpu:0", parts, note)
+
+
+def make_session_config(
+    devices: Devices,
+    *,
+    allow_soft_placement: bool,
+    log_device_placement: bool,
+    gpu_memory_mib: Callable[[], Sequence[float]],
+) -> tf.ConfigProto:
+    """Makes the session's settings: virtual CPU devices, or GPUs whose memory grows with need.
+
+    Args:
+      devices: from `choose_devices`.
+      allow_soft_placement: may an operation without a kernel for its device run elsewhere.
+      log_device_placement: does TensorFlow print every operation's device.
+      gpu_memory_mib: asks for the memory of each GPU, in MiB; only called where GPUs are split.
+    """
+    config = tf.ConfigProto(allow_soft_placement=allow_soft_placement, log_device_placement=log_device_placement)
+    config.gpu_options.allow_growth = True
+    if devices.towers[0].startswith("/cpu"):
+        config.device_count["CPU"] = len(devices.towers)
+        config.device_count["GPU"] = 0
+    if devices.parts:
+        for memory, parts in zip(gpu_memory_mib(), devices.parts, strict=False):
+            split = config.gpu_options.experimental.virtual_devices.add()
+            split.memory_limit_mb.extend([memory * VIRTUAL_GPU_SHARE / parts] * parts)
+    return config
+
+
+def gpu_memory_mib() -> list[float]:
+    """Asks the driver for the memory of each visible GPU, in MiB.
+
+    Raises:
+      TrainerError: it does not answer.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        # TensorFlow itself could only tell after it has taken the memory.
+        output = subprocess.run(query + ([f"--id={visible}"] if visible else []), check=True, capture_output=True, text=True)
+        return [float(line) for line in output.stdout.split()]
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        raise TrainerError(f"--virtual_gpus: the size of the GPUs is unknown, {' '.join(query)} failed: {error}") from error

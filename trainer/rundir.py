@@ -1,0 +1,29 @@
+"""The name of every file in a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CHECKPOINT_PREFIX = "model.ckpt"
+
+
+class RunDir:
+    """Paths under `--logdir`; nothing is created here."""
+
+    def __init__(self, logdir: str | Path) -> None:
+        self.path = Path(logdir)
+        self.config = self.path / "config.json"
+        self.flags = self.path / "flags.txt"
+        self.graph = self.path / "graph.pbtxt"
+        self.log = self.path / "train.log"
+        self.metrics = self.path / "metrics.jsonl"
+        self.result = self.path / "result.json"
+        self.traces = self.path / "traces"
+        self.eval_events = self.path / "eval"
+        self.checkpoint_prefix = self.path / CHECKPOINT_PREFIX
+
+    def trace(self, step: int) -> Path:
+        return self.traces / f"step_{step}.json"
+
+    def top_ops(self, step: int) -> Path:
+        return self.traces / f"step_{step}.top_ops.txt"

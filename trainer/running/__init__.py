@@ -1,0 +1,1 @@
+"""Sessions, threads and signals."""

@@ -1,0 +1,39 @@
+"""Exact evaluation: every example of a split once, whatever the batch size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.data.manifest import DataError, Manifest
+from trainer.data.records import explain_input_error, record_batches
+from trainer.graph import EvalGraph
+from trainer.tf1 import tf
+
+BATCH_SIZE = 500
+
+
+class EvalResult(NamedTuple):
+    count: int
+    accuracy: float
+    loss: float  # mean cross entropy
+
+
+def evaluate(
+    session: tf.Session, *, graph: EvalGraph, folder: Path, manifest: Manifest, split: str, batch_size: int = BATCH_SIZE
+) -> EvalResult:
+    """Evaluates the session's weights on one split.
+
+    Raises:
+      DataError: a record of the split is damaged or wrong.
+    """
+    run = session.make_callable(list(graph.sums), feed_list=[graph.serialized])
+    count = correct = 0
+    loss = 0.0
+    try:
+        for records in record_batches(folder, manifest, split, batch_size):
+            count_v, correct_v, loss_v = run(records)
+            count, correct, loss = count + int(count_v), correct + int(correct_v), loss + float(loss_v)
+    except tf.errors.InvalidArgumentError as error:
+        raise explain_input_error(folder, manifest, split) or DataError(f"{folder}, {split}: {error.message}") from error
+    return EvalResult(count, correct / count, loss / count)

@@ -1,0 +1,37 @@
+"""Evaluation on the validation set during training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trainer.graph import TrainGraph
+from trainer.running.evaluation import EvalResult
+from trainer.timing import Every
+from trainer.tf1 import tf
+
+
+class ValidationHook(tf.train.SessionRunHook):
+    """Evaluates after the steps that are due, and hands the result on."""
+
+    def __init__(
+        self,
+        graph: TrainGraph,
+        *,
+        every: Every,
+        evaluate: Callable[[tf.Session], EvalResult],
+        report: Callable[[int, EvalResult], None],
+    ) -> None:
+        self._graph = graph
+        self._every = every
+        self._evaluate = evaluate
+        self._report = report
+
+    def due(self, step: int) -> bool:
+        return self._every.due(step)
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
+        return tf.train.SessionRunArgs(self._graph.step)
+
+    def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
+        self._report(int(run_values.results), self._evaluate(run_context.session))
+        self._every.restart()

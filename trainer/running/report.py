@@ -1,0 +1,61 @@
+"""Where a run's figures go: event files, metrics.jsonl, the console, and the result."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from types import TracebackType
+
+from tensorboard.summary.v1 import text_pb
+
+from trainer import flags
+from trainer.running.evaluation import EvalResult
+from trainer.running.hooks.summaries import scalar_summary
+from trainer.running.job import Job
+from trainer.running.metrics_file import MetricsFile
+from trainer.running.result import RunResult
+from trainer.timing import Throughput
+from trainer.tf1 import tf
+
+
+class Report:
+    """The open files of a run; a context manager that closes them."""
+
+    def __init__(self, job: Job, result: RunResult) -> None:
+        self._job = job
+        self._stack = ExitStack()
+        enter = self._stack.enter_context
+        self.result = result
+        self.writer = enter(tf.summary.FileWriter(str(job.rundir.path)))
+        self.metrics = enter(MetricsFile(job.rundir.metrics, job.start.step))
+        self.throughput = Throughput(job.config.batch_size, time.monotonic)
+        self.fills: list[float] = []  # of the input queue, one at each summary
+        self._eval_writer = enter(tf.summary.FileWriter(str(job.rundir.eval_events)))
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        self._stack.close()
+
+    def start(self, graph: tf.Graph) -> None:
+        """Writes what TensorBoard shows of the run itself: the graph, the flags, and where it went on."""
+        job, step = self._job, self._job.start.step
+        if step:
+            # TensorBoard then drops the points that the earlier run wrote after its last checkpoint.
+            for writer in (self.writer, self._eval_writer):
+                writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
+        self.writer.add_graph(graph)
+        lines = flags.to_flagfile(job.config).splitlines()
+        text = text_pb("flags", "\n".join(f"    {line}" for line in lines))
+        self.writer.add_summary(text.SerializeToString(), step)
+        tf.train.write_graph(graph, str(job.rundir.path), job.rundir.graph.name, as_text=True)
+
+    def validation(self, step: int, found: EvalResult) -> None:
+        self.result.validation_accuracy = found.accuracy
+        self._job.console.say(f"step {step}  validation accuracy {found.accuracy:.2%}  loss {found.loss:.4f}")
+        self.metrics.write(step=step, validation_accuracy=found.accuracy, validation_loss=found.loss)
+        self._eval_writer.add_summary(scalar_summary("accuracy", found.accuracy), step)
+        self._eval_writer.add_summary(scalar_summary("loss", found.loss), step)
+        # The evaluation was a pause: it does not count as training time.
+        self.throughput.resume()

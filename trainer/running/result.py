@@ -1,0 +1,51 @@
+"""`result.json`, and the verdict on what bounded the speed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# A queue that is on average emptier than this makes the towers wait.
+INPUT_BOUND_FILL = 0.25
+
+
+@dataclass
+class RunResult:
+    """What a run came to; written at its end, however it ends."""
+
+    step: int = 0
+    epochs: float = 0.0
+    train_loss: float | None = None
+    validation_accuracy: float | None = None
+    test_accuracy: float | None = None
+    images_per_second: float = 0.0
+    input_bound: bool | None = None
+    seconds: float = 0.0
+    devices: list[str] = field(default_factory=list)
+    status: str = "error"
+
+    def save(self, path: Path) -> None:
+        """Replaces the file at once, so that nobody reads half of it."""
+        aside = path.with_suffix(".json.part")
+        aside.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        aside.replace(path)
+
+
+def input_verdict(input_name: str, fills: Sequence[float]) -> tuple[bool | None, str]:
+    """Says whether the input or the computation bounded the speed, and on which figure that rests.
+
+    Args:
+      input_name: of the input.
+      fills: samples of the queue's fill, 0..1, taken with training steps.
+    """
+    if input_name in ("preloaded", "synthetic"):
+        return False, f"compute-bound: {input_name} input has no queue to wait for"
+    if not fills:
+        return None, "input-bound or compute-bound: unknown, no summary sampled the input queue"
+    mean = sum(fills) / len(fills)
+    bound = mean < INPUT_BOUND_FILL
+    figure = f"the input queue was {mean:.0%} full on average, over {len(fills)} samples"
+    return bound, f"{'input' if bound else 'compute'}-bound: {figure}"

@@ -1,0 +1,73 @@
+"""A session from its start to its orderly end: variables, input threads, and whose error the user sees."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from trainer.inputs.batch import Input
+from trainer.tf1 import tf
+
+STOP_GRACE_SECONDS = 10.0
+
+
+@contextmanager
+def open_session(
+    source: Input, settings: tf.ConfigProto, restore: Callable[[tf.Session], None] | None
+) -> Iterator[tf.Session]:
+    """Opens a session on the default graph with its variables set and its input threads running; ends them all.
+
+    Where an input thread fails, its error is raised instead of the closed queue that the step then meets.
+
+    Args:
+      source: of the batches; `start` is called before the queue runners.
+      settings: of the session.
+      restore: sets all global variables; None: they are initialized.
+    """
+    graph = tf.get_default_graph()
+    initializers = [tf.local_variables_initializer()]
+    if restore is None:
+        initializers.append(tf.global_variables_initializer())
+    with tf.Session(config=settings) as session:
+        session.run(initializers)
+        if restore is not None:
+            restore(session)
+        graph.finalize()
+        coord = tf.train.Coordinator()
+        try:
+            with coord.stop_on_exception():
+                if source.start:
+                    source.start(session, coord)
+                threads = tf.train.start_queue_runners(session, coord)
+                yield session
+        finally:
+            coord.request_stop()
+            # Raises the first error that any thread, or the block above, has reported.
+            coord.join(threads, stop_grace_period_secs=STOP_GRACE_SECONDS, ignore_live_threads=True)
+
+
+class StopFlag:
+    """Remembers the first SIGINT or SIGTERM, so that the step in hand can end and a checkpoint be saved."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self) -> bool:
+        return self.signal != 0
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handles the signals inside the block; a second SIGINT interrupts at once."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, _: object) -> None:
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = self.signal or number
