@@ -27,14 +27,14 @@ PERIOD_UNITS = {"": "steps", "steps": "steps", "epochs": "epochs", "epoch": "epo
 class Period(NamedTuple):
     """How often something happens: `100` (steps), `2epochs` or `60s`; 0 is never."""
 
-    count: float
+    amount: float
     unit: str  # "steps", "epochs" or "seconds"
 
     def to_steps(self, steps_per_epoch: float) -> int:
         """Counts the steps of a period of steps or epochs (at least one, or 0 for never)."""
         if self.unit == "seconds":
             raise ValueError("a period in seconds has no fixed number of steps")
-        steps = self.count * (steps_per_epoch if self.unit == "epochs" else 1)
+        steps = self.amount * (steps_per_epoch if self.unit == "epochs" else 1)
         return max(1, round(steps)) if steps > 0 else 0
 
 
@@ -83,7 +83,9 @@ class Config:
     warmup: str = option("0", "period over which the rate rises linearly to its value")
     clip: str = option("none", "none | norm:MAX (each gradient) | global_norm:MAX | value:MAX")
     weight_decay: float = option(0.0, "L2 factor on weights, never on biases: loss += factor * sum(w^2) / 2")
-    ema_decay: float = option(0.99, "decay of the weights' moving averages, with num_updates=step; 0: none", identity=True)
+    ema_decay: float = option(
+        0.99, "decay of the weights' moving averages, with num_updates=step; 0: none", identity=True
+    )
     num_gpus: int = option(1, "towers of this process, one for each GPU; without GPUs, virtual CPU devices")
     device: str = option("gpu", "cpu: hide the GPUs and use virtual CPU devices", ("gpu", "cpu"))
     virtual_gpus: bool = option(False, "split the GPUs that are there into --num_gpus virtual ones")
@@ -154,7 +156,7 @@ def parse_decay(text: str) -> Decay:
         if len(parts) not in (2, 3) or parts[2:] not in ([], ["staircase"]):
             raise UsageError(f"{name}: write exponential:RATE:PERIOD[:staircase], as exponential:0.99:1epochs")
         every = parse_period(name, parts[1])
-        if every.count == 0 or every.unit == "seconds":
+        if every.amount == 0 or every.unit == "seconds":
             raise UsageError(f"{name}: the period must be in steps or epochs, and not 0")
         return Decay(kind, parse_number(name, parts[0]), every, len(parts) == 3)
     if kind == "piecewise":
@@ -169,7 +171,7 @@ def _parse_pieces(name: str, text: str) -> tuple[tuple[Period, float], ...]:
     for piece in text.split(","):
         start, _, rate = piece.partition("=")
         pieces.append((parse_period(name, start), parse_number(name, rate)))
-    if any(start.unit == "seconds" or start.count == 0 for start, _ in pieces):
+    if any(start.unit == "seconds" or start.amount == 0 for start, _ in pieces):
         raise UsageError(f"{name}: the boundaries must be in steps or epochs, and not 0")
     if len({start.unit for start, _ in pieces}) > 1 or [s for s, _ in pieces] != sorted({s for s, _ in pieces}):
         raise UsageError(f"{name}: the boundaries must rise, all in one unit")
@@ -188,7 +190,15 @@ def validate(config: Config) -> Config:
         raise UsageError("--train_steps and --epochs conflict: give one of them")
     if config.batch_size % config.num_gpus:
         raise UsageError(uneven_split(config.batch_size, config.num_gpus))
-    for name in ("checkpoint_every", "summary_every", "histogram_every", "eval_every", "trace_every", "log_every", "warmup"):
+    for name in (
+        "checkpoint_every",
+        "summary_every",
+        "histogram_every",
+        "eval_every",
+        "trace_every",
+        "log_every",
+        "warmup",
+    ):
         period = parse_period(name, getattr(config, name))
         if name == "warmup" and period.unit == "seconds":
             raise UsageError(f"warmup={config.warmup}: the warm-up must be in steps or epochs")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import functools
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from trainer.errors import ERROR, SIGINT, TrainerError
 
 # The errors of a file system that a user can mend.
-FILE_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EDQUOT}
+FILE_ERRORS = {
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.EDQUOT,
+}
 
 
 class Console:
@@ -85,6 +97,7 @@ def progress(console: Console, title: str, total: int) -> Iterator[Callable[[int
 def run_program(main: Callable[[Sequence[str], Console], int], argv: Sequence[str] | None) -> int:
     """Runs a program's `main` and turns what ends it into one line and an exit code."""
     console = Console()
+    threading.excepthook = functools.partial(_report_thread, console)
     try:
         return main(sys.argv if argv is None else argv, console)
     except TrainerError as error:
@@ -107,6 +120,16 @@ def _fail(console: Console, message: str, code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
     console.log_only(f"error: {message}")
     return code
+
+
+def _report_thread(console: Console, args: threading.ExceptHookArgs) -> None:
+    """Reports a thread that failed; what waits for the thread raises the same in the main one."""
+    error = args.exc_value
+    if isinstance(error, OSError) or type(error).__module__.startswith("tensorflow."):
+        name = args.thread.name if args.thread else "a thread"
+        _fail(console, f"{name}: {str(error).strip().splitlines()[0]}", ERROR)
+    else:
+        threading.__excepthook__(args)
 
 
 def bullet_list(lines: Iterable[str]) -> str:

@@ -33,8 +33,16 @@ def config_from_flags(argv: Sequence[str]) -> Config:
       UsageError: an unknown flag, a value of the wrong type or range, or a positional argument.
       SystemExit: `--help` was printed.
     """
-    values = parse_flags(Config, argv, "python -m trainer [--flagfile=configs/NAME.flags] [--flag=value ...]")
-    return config_lib.validate(values)
+    config = parse_flags(Config, argv, "python -m trainer [--flagfile=configs/NAME.flags] [--flag=value ...]")
+    # A length on the command line wins over the other kind of length in a flag file.
+    given = [name for name in ("train_steps", "epochs") if any(_names(arg, name) for arg in argv[1:])]
+    if len(given) == 1:
+        config = dataclasses.replace(config, **({"epochs": 0.0} if given == ["train_steps"] else {"train_steps": 0}))
+    return config_lib.validate(config)
+
+
+def _names(arg: str, name: str) -> bool:
+    return arg.startswith("-") and arg.lstrip("-").partition("=")[0] == name
 
 
 def parse_flags(settings: type[Any], argv: Sequence[str], usage: str) -> Any:

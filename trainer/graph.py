@@ -82,18 +82,19 @@ def build_train_graph(
     variables = tf.trainable_variables()
     with tf.device(parameter_device):
         loss, gradients = _reduce(towers, variables, parameter_device)
-        clipped = clipping.clip_gradients(gradients, *config_lib.parse_clip(config.clip))
-        decay = config_lib.parse_decay(config.decay)
-        rate = schedules.build_learning_rate(
-            counters.step,
-            base=config.learning_rate,
-            decay=decay,
-            warmup_steps=config_lib.parse_period("warmup", config.warmup).to_steps(steps_per_epoch),
-            train_steps=train_steps,
-            steps_per_epoch=steps_per_epoch,
-        )
+        with tf.name_scope("clip"):
+            clipped = clipping.clip_gradients(gradients, *config_lib.parse_clip(config.clip))
+        with tf.name_scope("learning_rate"):
+            rate = schedules.build_learning_rate(
+                counters.step,
+                base=config.learning_rate,
+                decay=config_lib.parse_decay(config.decay),
+                warmup_steps=config_lib.parse_period("warmup", config.warmup).to_steps(steps_per_epoch),
+                train_steps=train_steps,
+                steps_per_epoch=steps_per_epoch,
+            )
         train_op, ema = _build_update(config, counters, rate, list(zip(clipped, variables, strict=True)))
-        with tf.control_dependencies([train_op]):
+        with tf.name_scope("after_update"), tf.control_dependencies([train_op]):
             step, position = counters.step.read_value(), counters.position.read_value()
         scalars = _scalar_summaries(loss, rate, gradients, towers, source.fill)
         histograms = _histogram_summaries(variables, gradients, source.batch.images)
@@ -103,7 +104,8 @@ def build_train_graph(
 def _build_towers(
     config: Config, counters: Counters, batch: Batch, num_classes: int, devices: list[str], parameter_device: str
 ) -> list[TowerResult]:
-    images, labels = tf.split(batch.images, len(devices)), tf.split(batch.labels, len(devices))
+    with tf.name_scope("split_batch"):
+        images, labels = tf.split(batch.images, len(devices)), tf.split(batch.labels, len(devices))
 
     def build(index: int) -> TowerResult:
         # Each tower drops other units: its masks depend on its number too.
@@ -128,14 +130,16 @@ def _reduce(
     towers: list[TowerResult], variables: list[tf.Variable], parameter_device: str
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """Means losses and gradients over the towers; adds the regularization, which is the same in all, once."""
-    loss = tower_mean([tower.loss for tower in towers])
+    with tf.name_scope("loss"):
+        loss = tower_mean([tower.loss for tower in towers])
     gradients = average_gradients([tower.gradients for tower in towers], parameter_device)
     regularization = losses.regularization_loss()
     if regularization is None:
         return loss, gradients
-    extra = tf.gradients(regularization, variables)
-    gradients = [gradient if more is None else gradient + more for gradient, more in zip(gradients, extra, strict=True)]
-    return loss + regularization, gradients
+    with tf.name_scope("regularization"):
+        extra = tf.gradients(regularization, variables)
+        pairs = zip(gradients, extra, strict=True)
+        return loss + regularization, [gradient if more is None else gradient + more for gradient, more in pairs]
 
 
 def _build_update(
@@ -144,47 +148,54 @@ def _build_update(
     optimizer = optimizers.make_optimizer(
         config.optimizer, rate, momentum=config.momentum, rmsprop_decay=config.rmsprop_decay
     )
-    apply_op = optimizer.apply_gradients(gradients, global_step=counters.step)
-    updates = [apply_op, counters.position.assign_add(config.batch_size), *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
-    ema = averages.make_averages(config.ema_decay, counters.step)
-    if ema is not None:
-        with tf.control_dependencies([apply_op]):
-            updates.append(ema.apply(tf.trainable_variables()))
-    with tf.control_dependencies(updates):
-        return tf.no_op(name="train"), ema
+    with tf.name_scope("update"):
+        apply_op = optimizer.apply_gradients(gradients, global_step=counters.step)
+        consumed = counters.position.assign_add(config.batch_size)
+        updates = [apply_op, consumed, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+        ema = averages.make_averages(config.ema_decay, counters.step)
+        if ema is not None:
+            with tf.control_dependencies([apply_op]):
+                updates.append(ema.apply(tf.trainable_variables()))
+        with tf.control_dependencies(updates):
+            return tf.no_op(name="train"), ema
 
 
 def _scalar_summaries(
     loss: tf.Tensor, rate: tf.Tensor, gradients: list[tf.Tensor], towers: list[TowerResult], fill: tf.Tensor | None
 ) -> tf.Tensor:
-    values = {
-        "loss": loss,
-        "learning_rate": rate,
-        "gradient_norm": tf.global_norm(gradients),
-        "accuracy": tower_mean([tower.accuracy for tower in towers]),
-    }
-    if fill is not None:
-        values["queue_fill"] = fill
-    with tf.name_scope(""):
-        return tf.summary.merge([tf.summary.scalar(name, value) for name, value in values.items()])
+    with tf.name_scope("summaries"):
+        values = {
+            "loss": loss,
+            "learning_rate": rate,
+            "gradient_norm": tf.global_norm(gradients),
+            "accuracy": tower_mean([tower.accuracy for tower in towers]),
+        }
+        if fill is not None:
+            values["queue_fill"] = fill
+        # Raw operations, because `tf.summary` makes the name scope a part of the tag.
+        return tf.summary.merge([tf.raw_ops.ScalarSummary(tags=tag, values=value) for tag, value in values.items()])
 
 
 def _histogram_summaries(variables: list[tf.Variable], gradients: list[tf.Tensor], images: tf.Tensor) -> tf.Tensor:
-    summaries = []
-    for variable, gradient in zip(variables, gradients, strict=True):
-        name = variable.op.name
-        summaries.append(tf.summary.histogram(f"weights/{name}", variable))
-        summaries.append(tf.summary.histogram(f"gradients/{name}", gradient))
-    return tf.summary.merge([*summaries, tf.summary.image("input", image_grid(images), max_outputs=1)])
+    with tf.name_scope("histograms"):
+        summaries = [tf.raw_ops.ImageSummary(tag="input", tensor=image_grid(images), max_images=1)]
+        for variable, gradient in zip(variables, gradients, strict=True):
+            name = variable.op.name
+            summaries.append(tf.raw_ops.HistogramSummary(tag=f"weights/{name}", values=variable.read_value()))
+            summaries.append(tf.raw_ops.HistogramSummary(tag=f"gradients/{name}", values=gradient))
+        return tf.summary.merge(summaries)
 
 
 def image_grid(images: tf.Tensor) -> tf.Tensor:
-    """Lays the first images, uint8 [batch, h, w, d], out as one: uint8 [1, rows * h, GRID * w, d]."""
-    batch, height, width, depth = images.shape.as_list()
+    """Lays the first images, uint8 [batch, h, w, d], out as one: uint8 [1, rows * h, columns * w, d]."""
+    batch, depth = int(images.shape[0]), int(images.shape[3])
     columns = min(GRID, batch)
-    rows = min(GRID, batch // columns)
-    tiles = tf.reshape(images[: rows * columns], [rows, columns, height, width, depth])
-    grid = tf.reshape(tf.transpose(tiles, [0, 2, 1, 3, 4]), [1, rows * height, columns * width, depth])
+    rows = [
+        tf.unstack(images[start : start + columns])
+        for start in range(0, columns * min(GRID, batch // columns), columns)
+    ]
+    grid = tf.concat([tf.concat(row, axis=1) for row in rows], axis=0)[tf.newaxis]
+    # PNG knows grey, colour, and colour with transparency.
     return grid if depth in (1, 3, 4) else grid[..., :1]
 
 

@@ -40,7 +40,8 @@ with _without_import_notices():
     # The first look for GPUs complains where there is no driver; looking takes no GPU memory.
     NUM_PHYSICAL_GPUS = len(tf.config.list_physical_devices("GPU"))
 
-tf.logging.set_verbosity(tf.logging.ERROR)
+# What TensorFlow logs as an error it also raises.
+tf.logging.set_verbosity(tf.logging.FATAL)
 tf.disable_v2_behavior()
 tf.enable_resource_variables()
 

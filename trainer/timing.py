@@ -22,7 +22,7 @@ class Every:
     def from_period(cls, period: Period, steps_per_epoch: float, clock: Clock) -> Every:
         """Turns a flag's period into steps once; a period in seconds stays one."""
         if period.unit == "seconds":
-            return cls(every_seconds=period.count, clock=clock)
+            return cls(every_seconds=period.amount, clock=clock)
         return cls(every_steps=period.to_steps(steps_per_epoch), clock=clock)
 
     def due(self, step: int) -> bool:

@@ -35,7 +35,11 @@ def read_cifar(path: Path) -> Iterator[tuple[np.ndarray, int]]:
 def _read_blocks(path: Path, count: int) -> Iterator[np.ndarray]:
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
         files = tf.FIFOQueue(1, [tf.string], [[]])
-        session.run([files.enqueue([str(path)]), ])
+        session.run(
+            [
+                files.enqueue([str(path)]),
+            ]
+        )
         session.run(files.close())
         _, records = tf.FixedLengthRecordReader(RECORD_BYTES).read_up_to(files, BLOCK)
         # The shape is known here, where decode_raw alone would leave it open.

@@ -32,7 +32,9 @@ def is_converted(dataset: str, data_dir: Path) -> bool:
     return False
 
 
-def convert(dataset: str, source: Source, *, source_dir: Path, data_dir: Path, num_shards: int, console: Console) -> Manifest:
+def convert(
+    dataset: str, source: Source, *, source_dir: Path, data_dir: Path, num_shards: int, console: Console
+) -> Manifest:
     """Writes the shards and the manifest aside, then renames the directory to `data_dir`.
 
     Raises:

@@ -59,7 +59,7 @@ def download(
             reasons.append(f"{url}: {error}")
             say(f"download failed: {reasons[-1]}")
     raise DataError(
-        f"{file.name} could not be downloaded ({'; '.join(reasons)}); fetch it by hand and give its folder as --source_dir"
+        f"{file.name} could not be downloaded ({'; '.join(reasons)}); fetch it by hand and use --source_dir"
     )
 
 

@@ -54,8 +54,10 @@ def _read_header(path: Path, file: BinaryIO, num_dimensions: int) -> tuple[int, 
     header = file.read(4 + 4 * num_dimensions)
     wanted = struct.pack(">BBBB", 0, 0, UINT8, num_dimensions)
     if header[:4] != wanted:
-        raise DataError(f"{path} is no IDX file of {num_dimensions} dimensions: it begins with {header[:4].hex()}, "
-                        f"wanted {wanted.hex()}")
+        raise DataError(
+            f"{path} is no IDX file of {num_dimensions} dimensions: it begins with {header[:4].hex()}, "
+            f"wanted {wanted.hex()}"
+        )
     if len(header) < 4 + 4 * num_dimensions:
         raise DataError(f"{path} is truncated within its header")
     return struct.unpack(f">{num_dimensions}I", header[4:])

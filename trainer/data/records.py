@@ -83,6 +83,9 @@ def read_records(path: Path) -> Iterator[bytes]:
             number += 1
     except tf.errors.OpError as error:
         raise DataError(f"{path}: record {number} at byte {offset} is damaged: {error.message}") from error
+    # TensorFlow takes a record that is cut off within its first 12 bytes for the end of the file.
+    if offset != path.stat().st_size:
+        raise DataError(f"{path}: record {number} at byte {offset} is damaged: the file ends within it")
 
 
 def parse_record(record: bytes, manifest: Manifest) -> tuple[np.ndarray, int]:

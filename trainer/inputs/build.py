@@ -46,9 +46,7 @@ def _build_preloaded(s: InputSettings) -> Input:
 
 def _build_feed(s: InputSettings) -> Input:
     images, labels = load_split(s.folder, s.manifest, "train")
-    return feed.build(
-        images, labels, batch_size=s.batch_size, position=s.position, seed=s.seed, capacity=s.capacity
-    )
+    return feed.build(images, labels, batch_size=s.batch_size, position=s.position, seed=s.seed, capacity=s.capacity)
 
 
 def _build_synthetic(s: InputSettings) -> Input:
@@ -70,5 +68,5 @@ INPUTS: dict[str, Callable[[InputSettings], Input]] = {
 
 def build_input(name: str, settings: InputSettings) -> Input:
     """Builds the input of this name on the host: images reach the towers' devices as uint8."""
-    with tf.device("/cpu:0"), tf.name_scope("input"):
+    with tf.device("/cpu:0"), tf.variable_scope("input"):
         return INPUTS[name](settings)

@@ -45,7 +45,9 @@ def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: 
 
     def start(session: tf.Session, coord: tf.train.Coordinator) -> None:
         for target in (feed, close_on_stop):
-            thread = threading.Thread(target=target, args=(session, coord), name=f"input_{target.__name__}", daemon=True)
+            thread = threading.Thread(
+                target=target, args=(session, coord), name=f"input_{target.__name__}", daemon=True
+            )
             coord.register_thread(thread)
             thread.start()
 

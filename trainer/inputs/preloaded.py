@@ -18,12 +18,16 @@ def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: 
       position: int64 [], examples that earlier steps have consumed.
       seed: of the order.
     """
-    stored, fillers = zip(*(_store(name, array) for name, array in (("images", images), ("labels", labels))), strict=True)
+    stored, fillers = zip(
+        *(_store(name, array) for name, array in (("images", images), ("labels", labels))), strict=True
+    )
     positions = position + tf.range(batch_size, dtype=tf.int64)
     epochs = positions // len(labels)
-    seeds = tf.stack([tf.fill([batch_size], np.int64(seed)), epochs], axis=1)
-    # A permutation of each epoch that is computed element by element, never as a whole.
-    chosen = tf.random.experimental.index_shuffle(positions % len(labels), seeds, np.int64(len(labels) - 1))
+    seeds = tf.stack([tf.fill([batch_size], np.int64(seed)), epochs, tf.zeros_like(epochs)], axis=1)
+    # A permutation of each epoch that is computed element by element, never as a whole. The raw operation, because
+    # `tf.random.experimental.index_shuffle` refuses a seed for each element.
+    last = np.int64(len(labels) - 1)
+    chosen = tf.raw_ops.RandomIndexShuffle(index=positions % len(labels), seed=seeds, max_index=last)
 
     def start(session: tf.Session, _: tf.train.Coordinator) -> None:
         for fill, array in zip(fillers, (images, labels), strict=True):

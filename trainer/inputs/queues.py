@@ -149,11 +149,19 @@ def _next_block(lanes: list[tf.FIFOQueue], plan: Plan, start: Start, image_shape
         at_edge = tf.equal(number % len(plan.paths), 0) & tf.equal(record, 0)
         return tf.equal(size, 0) | ((size < plan.block) & ~at_edge)
 
-    def take(number: tf.Tensor, record: tf.Tensor, size: tf.Tensor, chunks: tf.Tensor, *arrays: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def take(
+        number: tf.Tensor, record: tf.Tensor, size: tf.Tensor, chunks: tf.Tensor, *arrays: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         lane = tf.QueueBase.from_list(tf.cast(number % len(lanes), tf.int32), lanes) if len(lanes) > 1 else lanes[0]
         images, labels = lane.dequeue()
+        total = tf.gather(counts, _shard_at(plan, number))
         length = tf.size(labels, out_type=tf.int64)
-        done = tf.equal(record + length, tf.gather(counts, _shard_at(plan, number)))
+        done = tf.equal(record + length, total)
+        # Chunks are whole up to a shard's last one; those before the start come empty.
+        legal = done | tf.equal(length, 0) | (tf.equal(length, plan.chunk) & (record + length < total))
+        message = "a shard holds another number of records than its manifest says"
+        with tf.control_dependencies([tf.Assert(legal, [message, number, record, length, total])]):
+            length = tf.identity(length)
         return (
             number + tf.cast(done, tf.int64),
             tf.where(done, tf.zeros_like(record), record + length),

@@ -9,7 +9,10 @@ from trainer.tf1 import tf
 
 
 def make_averages(decay: float, step: tf.Variable) -> tf.train.ExponentialMovingAverage | None:
-    """Makes averages of decay min(decay, (1 + step) / (10 + step)), so that early steps are not dominated by the start."""
+    """Makes averages of decay min(decay, (1 + step) / (10 + step)); None where the decay is 0.
+
+    The smaller decay of early steps keeps the start from dominating the averages.
+    """
     return tf.train.ExponentialMovingAverage(decay, num_updates=step) if decay else None
 
 

@@ -15,7 +15,9 @@ from trainer.tf1 import tf
 Dropout = Callable[[tf.Tensor, float], tf.Tensor]  # (x, fraction to drop) -> x of the same shape
 
 
-def dense(x: tf.Tensor, units: int, name: str, *, activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu) -> tf.Tensor:
+def dense(
+    x: tf.Tensor, units: int, name: str, *, activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu
+) -> tf.Tensor:
     """Multiplies x, float32 [batch, n], with weights and adds biases: float32 [batch, units]."""
     with tf.variable_scope(name):
         weights, biases = _parameters([int(x.shape[1]), units], relu=activation is not None)
@@ -24,7 +26,7 @@ def dense(x: tf.Tensor, units: int, name: str, *, activation: Callable[[tf.Tenso
 
 
 def conv2d(x: tf.Tensor, filters: int, size: int, name: str) -> tf.Tensor:
-    """Convolves x, float32 [batch, height, width, n], at stride 1 with padding, then ReLU: the same, of depth filters."""
+    """Convolves x, float32 [batch, height, width, n], with padding, then ReLU: [batch, height, width, filters]."""
     with tf.variable_scope(name):
         weights, biases = _parameters([size, size, int(x.shape[3]), filters], relu=True)
         return tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, weights, strides=1, padding="SAME"), biases))

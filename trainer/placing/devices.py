@@ -22,7 +22,9 @@ class Devices(NamedTuple):
     note: str = ""  # what the user should know about the choice
 
 
-def choose_devices(num_towers: int, *, num_gpus: int, device: str, virtual_gpus: bool, parameter_device: str) -> Devices:
+def choose_devices(
+    num_towers: int, *, num_gpus: int, device: str, virtual_gpus: bool, parameter_device: str
+) -> Devices:
     """Gives each tower a device.
 
     Args:
@@ -90,7 +92,11 @@ def gpu_memory_mib() -> list[float]:
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         # TensorFlow itself could only tell after it has taken the memory.
-        output = subprocess.run(query + ([f"--id={visible}"] if visible else []), check=True, capture_output=True, text=True)
+        output = subprocess.run(
+            query + ([f"--id={visible}"] if visible else []), check=True, capture_output=True, text=True
+        )
         return [float(line) for line in output.stdout.split()]
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
-        raise TrainerError(f"--virtual_gpus: the size of the GPUs is unknown, {' '.join(query)} failed: {error}") from error
+        raise TrainerError(
+            f"--virtual_gpus: the size of the GPUs is unknown, {' '.join(query)} failed: {error}"
+        ) from error

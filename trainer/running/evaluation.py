@@ -14,7 +14,7 @@ BATCH_SIZE = 500
 
 
 class EvalResult(NamedTuple):
-    count: int
+    num_examples: int
     accuracy: float
     loss: float  # mean cross entropy
 
@@ -35,5 +35,7 @@ def evaluate(
             count_v, correct_v, loss_v = run(records)
             count, correct, loss = count + int(count_v), correct + int(correct_v), loss + float(loss_v)
     except tf.errors.InvalidArgumentError as error:
-        raise explain_input_error(folder, manifest, split) or DataError(f"{folder}, {split}: {error.message}") from error
+        raise explain_input_error(folder, manifest, split) or DataError(
+            f"{folder}, {split}: {error.message}"
+        ) from error
     return EvalResult(count, correct / count, loss / count)

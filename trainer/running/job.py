@@ -16,8 +16,8 @@ from trainer.inputs.build import InputSettings, build_input
 from trainer.placing.devices import Devices
 from trainer.rundir import RunDir
 from trainer.saving.checkpoints import Progress
-from trainer.timing import Every
 from trainer.tf1 import tf
+from trainer.timing import Every
 
 
 class Job(NamedTuple):

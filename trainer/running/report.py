@@ -14,8 +14,8 @@ from trainer.running.hooks.summaries import scalar_summary
 from trainer.running.job import Job
 from trainer.running.metrics_file import MetricsFile
 from trainer.running.result import RunResult
-from trainer.timing import Throughput
 from trainer.tf1 import tf
+from trainer.timing import Throughput
 
 
 class Report:
@@ -26,25 +26,29 @@ class Report:
         self._stack = ExitStack()
         enter = self._stack.enter_context
         self.result = result
-        self.writer = enter(tf.summary.FileWriter(str(job.rundir.path)))
+        # TensorFlow names event files by the second: a run that starts again within it must not overwrite the first.
+        suffix = f".step{job.start.step}"
+        self.writer = enter(tf.summary.FileWriter(str(job.rundir.path), filename_suffix=suffix))
         self.metrics = enter(MetricsFile(job.rundir.metrics, job.start.step))
         self.throughput = Throughput(job.config.batch_size, time.monotonic)
-        self.fills: list[float] = []  # of the input queue, one at each summary
-        self._eval_writer = enter(tf.summary.FileWriter(str(job.rundir.eval_events)))
+        self.validated_step = -1
+        self._eval_writer = enter(tf.summary.FileWriter(str(job.rundir.eval_events), filename_suffix=suffix))
 
     def __enter__(self) -> Report:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     def start(self, graph: tf.Graph) -> None:
         """Writes what TensorBoard shows of the run itself: the graph, the flags, and where it went on."""
         job, step = self._job, self._job.start.step
         if step:
-            # TensorBoard then drops the points that the earlier run wrote after its last checkpoint.
+            # TensorBoard then drops the points from this step on, which the earlier run wrote after its checkpoint.
             for writer in (self.writer, self._eval_writer):
-                writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
+                writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
         self.writer.add_graph(graph)
         lines = flags.to_flagfile(job.config).splitlines()
         text = text_pb("flags", "\n".join(f"    {line}" for line in lines))
@@ -52,6 +56,7 @@ class Report:
         tf.train.write_graph(graph, str(job.rundir.path), job.rundir.graph.name, as_text=True)
 
     def validation(self, step: int, found: EvalResult) -> None:
+        self.validated_step = step
         self.result.validation_accuracy = found.accuracy
         self._job.console.say(f"step {step}  validation accuracy {found.accuracy:.2%}  loss {found.loss:.4f}")
         self.metrics.write(step=step, validation_accuracy=found.accuracy, validation_loss=found.loss)

@@ -44,7 +44,7 @@ def input_verdict(input_name: str, fills: Sequence[float]) -> tuple[bool | None,
     if input_name in ("preloaded", "synthetic"):
         return False, f"compute-bound: {input_name} input has no queue to wait for"
     if not fills:
-        return None, "input-bound or compute-bound: unknown, no summary sampled the input queue"
+        return None, "input-bound or compute-bound: unknown, the run was too short to sample the input queue"
     mean = sum(fills) / len(fills)
     bound = mean < INPUT_BOUND_FILL
     figure = f"the input queue was {mean:.0%} full on average, over {len(fills)} samples"

@@ -15,12 +15,13 @@ from trainer.placing.devices import choose_devices, gpu_memory_mib, make_session
 from trainer.rundir import RunDir
 from trainer.running.evaluation import EvalResult, evaluate
 from trainer.running.hooks.checkpointing import CheckpointHook
+from trainer.running.hooks.input_fill import InputFillHook
 from trainer.running.hooks.progress import ProgressHook
 from trainer.running.hooks.summaries import SummaryHook
 from trainer.running.hooks.tracing import TraceHook
 from trainer.running.hooks.validation import ValidationHook
 from trainer.running.job import Graphs, Job, build_graphs
-from trainer.running.loop import run_steps
+from trainer.running.loop import LoopEnd, run_steps
 from trainer.running.preparation import prepare_data, prepare_rundir
 from trainer.running.report import Report
 from trainer.running.result import RunResult, input_verdict
@@ -41,19 +42,13 @@ def train(config: Config, console: Console) -> int:
     """Trains, evaluates and writes the result; returns the exit code."""
     begin = time.monotonic()
     stop = StopFlag()
-    result = RunResult()
-    with stop.installed():
-        job = prepare(config, console)
-        result.devices = job.devices.towers
-        result.step = job.start.step
-        try:
-            _train(job, stop, result)
-        except NotFiniteError:
-            result.status = "not finite"
-            raise
-        finally:
-            result.seconds = round(time.monotonic() - begin, 3)
-            result.save(job.rundir.result)
+    try:
+        with stop.installed():
+            job = prepare(config, console)
+            result = _train_to_result(job, stop, begin)
+    except OSError as error:
+        error.filename = error.filename or config.logdir  # Opening a file says which, writing does not.
+        raise
     if stop.signal:
         console.say(f"{result.status} after step {result.step}; the same command goes on from there")
         return 128 + stop.signal
@@ -62,6 +57,20 @@ def train(config: Config, console: Console) -> int:
         f"{job.rundir.result}"
     )
     return OK
+
+
+def _train_to_result(job: Job, stop: StopFlag, begin: float) -> RunResult:
+    """Trains and writes result.json, whatever ends the training."""
+    result = RunResult(step=job.start.step, devices=job.devices.towers)
+    try:
+        _train(job, stop, result)
+    except NotFiniteError:
+        result.status = "not finite"
+        raise
+    finally:
+        result.seconds = round(time.monotonic() - begin, 3)
+        result.save(job.rundir.result)
+    return result
 
 
 def prepare(config: Config, console: Console) -> Job:
@@ -116,11 +125,15 @@ def _train(job: Job, stop: StopFlag, result: RunResult) -> None:
 def _run(job: Job, graphs: Graphs, session: tf.Session, stop: StopFlag, report: Report, saver: tf.train.Saver) -> None:
     """Trains to the last step or to a signal, saves, and evaluates where there was no signal."""
     result = report.result
-    evaluate_on = functools.partial(evaluate, graph=graphs.eval, folder=Path(job.config.data_dir), manifest=job.manifest)
+    evaluate_on = functools.partial(
+        evaluate, graph=graphs.eval, folder=Path(job.config.data_dir), manifest=job.manifest
+    )
     checkpoint_hook = CheckpointHook(saver, job.rundir, graphs.train, job.every("checkpoint_every"), job.start.step)
     progress = _make_progress(job, graphs, report)
+    fill_hook = InputFillHook(graphs.train, num_steps=job.last_step - job.start.step)
     hooks = [
         progress,
+        fill_hook,
         _make_summaries(job, graphs, report),
         TraceHook(report.writer, job.rundir, graphs.train, job.every("trace_every")),
         checkpoint_hook,
@@ -142,13 +155,14 @@ def _run(job: Job, graphs: Graphs, session: tf.Session, stop: StopFlag, report: 
             after_step=report.throughput.step,
         )
     checkpoint_hook.save(session, end.step)
-    _fill_result(job, report, end.step, end.loss)
+    _fill_result(job, report, end, fill_hook.samples)
     if stop.signal:
         result.status = f"stopped by {signal.Signals(stop.signal).name}"
         return
     if end.step == job.start.step:
         job.console.say(f"already trained to step {end.step}; a larger --train_steps or --epochs goes on")
-    report.validation(end.step, evaluate_on(session, split="validation"))
+    if report.validated_step != end.step:
+        report.validation(end.step, evaluate_on(session, split="validation"))
     test: EvalResult = evaluate_on(session, split="test")
     result.test_accuracy, result.status = test.accuracy, "done"
 
@@ -174,16 +188,15 @@ def _make_summaries(job: Job, graphs: Graphs, report: Report) -> SummaryHook:
         scalars=job.every("summary_every"),
         histograms=job.every("histogram_every"),
         images_per_second=report.throughput.average,
-        on_fill=report.fills.append,
     )
 
 
-def _fill_result(job: Job, report: Report, step: int, loss: float | None) -> None:
+def _fill_result(job: Job, report: Report, end: LoopEnd, fills: list[float]) -> None:
     result = report.result
-    result.step, result.train_loss = step, loss
-    steps = step - job.start.step
+    result.step, result.train_loss = end
+    steps = end.step - job.start.step
     result.epochs = round((job.start.position + steps * job.config.batch_size) / job.manifest.num_examples("train"), 4)
     result.images_per_second = round(report.throughput.average(), 1)
     if steps:
-        result.input_bound, verdict = input_verdict(job.config.input, report.fills)
+        result.input_bound, verdict = input_verdict(job.config.input, fills)
         job.console.say(f"{verdict}; {result.images_per_second:,.0f} images/s")

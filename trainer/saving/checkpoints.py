@@ -32,7 +32,9 @@ def load_progress(rundir: RunDir) -> Progress | None:
     state = tf.train.get_checkpoint_state(str(rundir.path))
     if state is None or not state.model_checkpoint_path:
         if any(rundir.path.glob(f"{rundir.checkpoint_prefix.name}-*.index")):
-            raise TrainerError(f"{rundir.path}/checkpoint is missing or empty, but checkpoints are there; it names the newest")
+            raise TrainerError(
+                f"{rundir.path}/checkpoint is missing or empty, but checkpoints are there; it names the newest"
+            )
         return None
     path = state.model_checkpoint_path
     try:
@@ -65,7 +67,9 @@ def checkpoint_differences(path: str) -> list[str]:
     lines = [f"{name} {wanted[name]} is not in it" for name in sorted(set(wanted) - set(saved))]
     lines += [f"{name} {saved[name]} is not in the model" for name in sorted(set(saved) - set(wanted))]
     both = sorted(set(saved) & set(wanted))
-    return lines + [f"{name} has shape {saved[name]}, wanted {wanted[name]}" for name in both if saved[name] != wanted[name]]
+    return lines + [
+        f"{name} has shape {saved[name]}, wanted {wanted[name]}" for name in both if saved[name] != wanted[name]
+    ]
 
 
 def move_aside(rundir: RunDir) -> Path | None:

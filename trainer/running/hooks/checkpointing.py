@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from trainer.errors import TrainerError
 from trainer.graph import TrainGraph
 from trainer.rundir import RunDir
-from trainer.timing import Every
 from trainer.tf1 import tf
+from trainer.timing import Every
 
 
 class CheckpointHook(tf.train.SessionRunHook):
@@ -29,7 +30,16 @@ class CheckpointHook(tf.train.SessionRunHook):
         self._every.restart()
 
     def save(self, session: tf.Session, step: int) -> None:
-        """Saves `step`, unless it is the one that was saved last."""
-        if step != self._saved:
+        """Saves `step`, unless it is the one that was saved last.
+
+        Raises:
+          TrainerError: it could not be written.
+        """
+        if step == self._saved:
+            return
+        try:
             self._saver.save(session, str(self._rundir.checkpoint_prefix), global_step=step)
-            self._saved = step
+        except tf.errors.OpError as error:
+            reason = error.message.strip().splitlines()[0]
+            raise TrainerError(f"the checkpoint of step {step} could not be saved: {reason}") from error
+        self._saved = step

@@ -5,8 +5,8 @@ from __future__ import annotations
 from trainer.console import Console, StepBar
 from trainer.graph import TrainGraph
 from trainer.running.metrics_file import MetricsFile
-from trainer.timing import Clock, Every, Throughput, format_seconds
 from trainer.tf1 import tf
+from trainer.timing import Clock, Every, Throughput, format_seconds
 
 BAR_SECONDS = 0.25
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trainer.graph import TrainGraph
-from trainer.timing import Every
 from trainer.tf1 import tf
+from trainer.timing import Every
 
 
 class SummaryHook(tf.train.SessionRunHook):
@@ -20,14 +20,12 @@ class SummaryHook(tf.train.SessionRunHook):
         scalars: Every,
         histograms: Every,
         images_per_second: Callable[[], float],
-        on_fill: Callable[[float], None],
     ) -> None:
         self._writer = writer
         self._graph = graph
         self._scalars = scalars
         self._histograms = histograms
         self._images_per_second = images_per_second
-        self._on_fill = on_fill
         self._step = 0
 
     def due(self, step: int) -> bool:
@@ -38,8 +36,6 @@ class SummaryHook(tf.train.SessionRunHook):
         fetches = {"step": self._graph.step}
         if self._scalars.due(self._step):
             fetches["scalars"] = self._graph.scalars
-            if self._graph.fill is not None:
-                fetches["fill"] = self._graph.fill
         if self._histograms.due(self._step):
             fetches["histograms"] = self._graph.histograms
         return tf.train.SessionRunArgs(fetches)
@@ -55,8 +51,6 @@ class SummaryHook(tf.train.SessionRunHook):
             if rate := self._images_per_second():
                 self._writer.add_summary(scalar_summary("images_per_second", rate), step)
             self._scalars.restart()
-        if "fill" in results:
-            self._on_fill(float(results["fill"]))
 
 
 def scalar_summary(tag: str, value: float) -> tf.Summary:

@@ -6,8 +6,8 @@ from collections import defaultdict
 
 from trainer.graph import TrainGraph
 from trainer.rundir import RunDir
-from trainer.timing import Every
 from trainer.tf1 import Timeline, tf
+from trainer.timing import Every
 
 TOP_OPS = 30
 

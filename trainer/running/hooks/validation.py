@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from trainer.graph import TrainGraph
 from trainer.running.evaluation import EvalResult
-from trainer.timing import Every
 from trainer.tf1 import tf
+from trainer.timing import Every
 
 
 class ValidationHook(tf.train.SessionRunHook):

@@ -1,0 +1,59 @@
+"""What the queue input costs: the same steps with `--input=queue` and `--input=synthetic`, in turn.
+
+    python benchmarks/input_cost.py --data_dir=data/mnist
+
+prints the images per second of each (median and range) and the median of the ratios of neighbouring runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# Model flags and steps: a run of several seconds each on two cores.
+WORK = {
+    "lenet": (["--model=lenet"], 400),
+    "mnist_mlp": (["--model=mlp", "--hidden_sizes=500", "--dropout=0", "--optimizer=sgd", "--learning_rate=0.1"], 8000),
+}
+QUIET = ["--eval_every=0", "--summary_every=0", "--histogram_every=0", "--checkpoint_every=0", "--log_every=0"]
+
+
+def images_per_second(flags: list[str], steps: int, data_dir: str, source: str) -> float:
+    """Trains in a process of its own and reads the speed of its steps, start-up and evaluation apart."""
+    with tempfile.TemporaryDirectory() as logdir:
+        command = [sys.executable, "-m", "trainer", "--dataset=mnist", f"--data_dir={data_dir}", f"--logdir={logdir}"]
+        command += [*flags, *QUIET, "--batch_size=128", f"--train_steps={steps}", f"--input={source}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return float(json.loads((Path(logdir) / "result.json").read_text())["images_per_second"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", default="data/mnist")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--work", choices=[*WORK, "all"], default="all")
+    args = parser.parse_args()
+    print(f"{'work':<10} {'queue':>24} {'synthetic':>24} {'ratio':>20}   (median [range], images/s)")
+    for name in WORK if args.work == "all" else [args.work]:
+        rows = [
+            [images_per_second(*WORK[name], args.data_dir, source) for source in ("queue", "synthetic")]
+            for _ in range(args.rounds)
+        ]
+        queue, synthetic = zip(*rows, strict=True)
+        ratios = [a / b for a, b in rows]
+        print(
+            f"{name:<10} {show(queue, ',.0f'):>24} {show(synthetic, ',.0f'):>24} {show(ratios, '.3f'):>20}", flush=True
+        )
+
+
+def show(values: list[float], form: str) -> str:
+    return f"{statistics.median(values):{form}} [{min(values):{form}}-{max(values):{form}}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Shared fixtures: converted data sets, and the trainer run in this process or in one of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+MNIST_FILES = Path(os.environ.get("MNIST_DIR", REPO.parent / "shared" / "data" / "mnist"))
+
+
+@pytest.fixture(scope="session")
+def mnist_files() -> Path:
+    if not (MNIST_FILES / "train-images-idx3-ubyte.gz").is_file():
+        pytest.skip(f"the MNIST files are not in {MNIST_FILES} (MNIST_DIR names their folder)")
+    return MNIST_FILES
+
+
+def _convert(dataset: str, source_dir: Path, data_dir: Path, num_shards: int = 10) -> Path:
+    from trainer.console import Console
+    from trainer.data import conversion, sources
+
+    conversion.convert(
+        dataset,
+        sources.SOURCES[dataset],
+        source_dir=source_dir,
+        data_dir=data_dir,
+        num_shards=num_shards,
+        console=Console(),
+    )
+    return data_dir
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded digits as shards; tests only read them."""
+    folder = tmp_path_factory.mktemp("data")
+    return _convert("digits", folder, folder / "digits")
+
+
+@pytest.fixture
+def own_digits_dir(tmp_path: Path) -> Path:
+    """The same, for a test that damages them."""
+    return _convert("digits", tmp_path, tmp_path / "own_digits")
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _convert("mnist", mnist_files, tmp_path_factory.mktemp("data") / "mnist")
+
+
+@pytest.fixture
+def train(digits_dir: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Trains on the digits in this process; returns the run directory."""
+    from trainer.config import Config, validate
+    from trainer.console import Console
+    from trainer.running import training
+
+    def run(**settings: Any) -> Path:
+        settings = {"data_dir": str(digits_dir), "logdir": str(tmp_path / "run"), "eval_every": "0", **settings}
+        config = validate(Config(**settings))
+        assert training.train(config, Console()) == 0
+        return Path(config.logdir)
+
+    return run
+
+
+class Finished:
+    """A program that has ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def __repr__(self) -> str:
+        return f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture
+def program() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `python -m MODULE ARGS` and ends it with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(module: str, *args: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *args],
+            cwd=cwd,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture
+def run_program(program: Callable[..., subprocess.Popen[str]]) -> Callable[..., Finished]:
+    """Runs `python -m MODULE ARGS` to its end."""
+
+    def run(module: str, *args: str, cwd: Path | None = None, timeout: float = 120) -> Finished:
+        process = program(module, *args, cwd=cwd)
+        out, err = process.communicate(timeout=timeout)
+        return Finished(process.returncode, out, err)
+
+    return run
+
+
+def read_metrics(logdir: Path, name: str) -> dict[int, float]:
+    """Reads one value of metrics.jsonl by step."""
+    rows = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row[name] for row in rows if name in row}

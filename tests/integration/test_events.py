@@ -1,0 +1,138 @@
+"""Event files and traces, read with TensorBoard's own reader."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+from tests.conftest import read_metrics
+
+pytestmark = pytest.mark.timeout(120)
+EVERYTHING = {"tensors": 0, "images": 0, "scalars": 0, "histograms": 0, "compressedHistograms": 0}
+
+
+def load(folder: Path) -> EventAccumulator:
+    found = EventAccumulator(str(folder), size_guidance=EVERYTHING)
+    found.Reload()
+    return found
+
+
+@pytest.fixture(scope="module")
+def logdir(digits_dir, tmp_path_factory):
+    """A run of 40 steps on two towers with everything that can be logged."""
+    from trainer.config import Config, validate
+    from trainer.console import Console
+    from trainer.running import training
+
+    folder = tmp_path_factory.mktemp("run")
+    config = Config(
+        data_dir=str(digits_dir),
+        logdir=str(folder),
+        train_steps=40,
+        num_gpus=2,
+        summary_every="5",
+        histogram_every="20",
+        eval_every="10",
+        trace_every="20",
+        log_every="5",
+    )
+    assert training.train(validate(config), Console()) == 0
+    return folder
+
+
+def test_scalars(logdir):
+    events = load(logdir)
+    steps = list(range(5, 41, 5))
+    for tag in ("loss", "learning_rate", "gradient_norm", "accuracy", "queue_fill"):
+        assert [event.step for event in events.Scalars(tag)] == steps, tag
+    # Before step 11 there is no steady speed to tell.
+    assert [event.step for event in events.Scalars("images_per_second")] == steps[2:]
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(
+        list(read_metrics(logdir, "loss").values())
+    )
+    assert all(0 <= event.value <= 1 for event in events.Scalars("queue_fill"))
+
+
+def test_validation_has_its_own_curve(logdir):
+    events = load(logdir / "eval")
+    found = {event.step: event.value for event in events.Scalars("accuracy")}
+    assert found == pytest.approx(read_metrics(logdir, "validation_accuracy"))
+    assert list(found) == [10, 20, 30, 40]
+
+
+def test_histograms_of_weights_and_gradients(logdir):
+    events = load(logdir)
+    layers = [f"{layer}/{kind}" for layer in ("conv1", "conv2", "fc1", "logits") for kind in ("weights", "biases")]
+    assert set(events.Tags()["histograms"]) == {
+        f"{what}/{name}" for what in ("weights", "gradients") for name in layers
+    }
+    histogram = events.Histograms("weights/conv1/weights")
+    assert [event.step for event in histogram] == [20, 40]
+    assert histogram[0].histogram_value.num == 5 * 5 * 32
+
+
+def test_a_grid_of_input_images(logdir):
+    events = load(logdir)
+    (tag,) = events.Tags()["images"]
+    image = events.Images(tag)[0]
+    assert (image.width, image.height) == (32, 32)  # 4 x 4 images of 8 x 8
+    assert image.encoded_image_string.startswith(b"\x89PNG")
+
+
+def test_the_graph_and_the_flags(logdir):
+    events = load(logdir)
+    graph = events.Graph()
+    names = {node.name for node in graph.node}
+    assert {"conv1/weights", "tower_0/conv1/Conv2D", "tower_1/conv1/Conv2D", "update/train"} <= names
+    devices = {node.device for node in graph.node if node.name == "tower_1/conv1/Conv2D"}
+    assert devices == {"/cpu:1"}
+    text = tensor_util.make_ndarray(events.Tensors("flags/text_summary")[0].tensor_proto)
+    assert b"--num_gpus=2" in text.reshape(-1)[0]
+    assert events.summary_metadata["flags/text_summary"].plugin_data.plugin_name == "text"
+
+
+def test_traces_for_tensorboard_perfetto_and_people(logdir):
+    events = load(logdir)
+    assert events.Tags()["run_metadata"] == ["step020", "step040"]
+    stats = events.RunMetadata("step040").step_stats
+    assert {device.device.split("/")[-1] for device in stats.dev_stats} >= {"device:CPU:0", "device:CPU:1"}
+
+    trace = json.loads((logdir / "traces" / "step_40.json").read_text())
+    spans = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert any(event["name"] == "Conv2D" or "Conv2D" in json.dumps(event) for event in spans)
+    assert all(event["dur"] >= 0 for event in spans)
+
+    table = (logdir / "traces" / "step_40.top_ops.txt").read_text().splitlines()
+    assert table[0].split() == ["us", "share", "calls", "type", "name", "(device)"]
+    times = [int(line.split()[0]) for line in table[1:-1]]
+    assert times == sorted(times, reverse=True) and 0 < len(times) <= 30
+    total = sum(n.op_end_rel_micros - n.op_start_rel_micros for d in stats.dev_stats for n in d.node_stats)
+    assert int(table[-1].split()[0]) == total
+    assert any("Conv2D" in line for line in table)
+
+
+def test_a_resumed_run_shows_one_line(digits_dir, tmp_path):
+    """The first run goes on after its last checkpoint, as one that is killed does; TensorBoard drops those points."""
+    from trainer.config import Config, validate
+    from trainer.console import Console
+    from trainer.running import training
+
+    settings = {"data_dir": str(digits_dir), "logdir": str(tmp_path / "run"), "summary_every": "2", "eval_every": "0"}
+    training.train(validate(Config(**settings, train_steps=20, checkpoint_every="8")), Console())
+    for path in (tmp_path / "run").glob("model.ckpt-20.*"):
+        path.unlink()
+    (tmp_path / "run" / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-16"\n')
+    training.train(validate(Config(**settings, train_steps=30)), Console())
+    steps = [event.step for event in load(tmp_path / "run").Scalars("loss")]
+    assert steps == list(range(2, 31, 2))
+
+
+def test_event_files_are_tfrecords(logdir):
+    """The frame of the first record, without TensorFlow: its length and the version event."""
+    (path,) = logdir.glob("events.out.tfevents.*")
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    assert b"brain.Event:2" in data[12 : 12 + length]

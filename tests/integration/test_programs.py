@@ -1,0 +1,273 @@
+"""The programs as a user runs them: processes, exit codes, and the one line of an error."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.conftest import read_metrics
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def one_error_line(finished):
+    """Checks that a failed program wrote one line and no traceback to standard error; returns it."""
+    lines = finished.err.strip().splitlines()
+    assert lines and lines[0].startswith("error: ") and "Traceback" not in finished.err, finished
+    return finished.err
+
+
+@pytest.mark.timeout(180)
+def test_the_first_command_of_the_readme(run_program, tmp_path):
+    """From an empty directory: two towers on the embedded digits to 97.5%, in under 60 s with start-up and all."""
+    start = time.monotonic()
+    done = run_program("trainer", "--num_gpus", "2", cwd=tmp_path)
+    seconds = time.monotonic() - start
+    assert done.code == 0, done
+    logdir = tmp_path / "runs" / "digits_lenet"
+    result = json.loads((logdir / "result.json").read_text())
+    assert result["test_accuracy"] >= 0.975 and result["status"] == "done" and len(result["devices"]) == 2
+    assert seconds < 60
+    assert "training on 2 virtual CPU devices" in done.out or "/gpu:1" in result["devices"]
+    assert "compute-bound: the input queue was" in done.out or "input-bound: the input queue was" in done.out
+    assert "step 100/1179  loss " in done.out and "images/s" in done.out
+    assert done.err == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "runs"]
+
+    again = run_program("trainer", "--num_gpus", "2", cwd=tmp_path)
+    assert again.code == 0 and "already trained to step 1179" in again.out
+
+
+def test_a_run_that_is_interrupted_saves_and_goes_on(program, run_program, digits_dir, tmp_path):
+    for number, code, name in ((signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM")):
+        logdir = tmp_path / name
+        args = [
+            f"--data_dir={digits_dir}",
+            f"--logdir={logdir}",
+            "--train_steps=1000000",
+            "--log_every=10",
+            "--decay=constant",
+            "--eval_every=0",
+        ]
+        process = program("trainer", *args)
+        for line in process.stdout:
+            if line.startswith("step 50/"):
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == code, err
+        result = json.loads((logdir / "result.json").read_text())
+        step = result["step"]
+        assert step >= 50 and result["status"] == f"stopped by {name}"
+        assert f"stopped by {name} after step {step}; the same command goes on from there" in out
+        assert (logdir / f"model.ckpt-{step}.index").exists()
+
+        again = run_program("trainer", *args, f"--train_steps={step + 7}", "--log_every=1")
+        assert again.code == 0 and f"resuming from step {step}" in again.out
+        assert list(read_metrics(logdir, "loss"))[-7:] == list(range(step + 1, step + 8))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--modle=mlp"], "Unknown command line flag 'modle'. Did you mean: model ?"),
+        (["--batch_size=100", "--num_gpus=3"], "batch_size=100 does not split over 3 towers; use 99 or 102"),
+        (["--train_steps=5", "--epochs=2"], "--train_steps and --epochs conflict"),
+        (["train"], "unexpected argument 'train'"),
+    ],
+)
+def test_usage_errors_are_one_line_and_code_2(run_program, tmp_path, args, message):
+    done = run_program("trainer", *args, cwd=tmp_path)
+    assert done.code == 2 and message in one_error_line(done)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_data_names_the_command_that_makes_it(run_program, tmp_path):
+    done = run_program("trainer", "--dataset=mnist", cwd=tmp_path)
+    assert done.code == 1
+    assert "python -m trainer.convert --dataset=mnist --data_dir=data/mnist" in one_error_line(done)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_batch_larger_than_the_set_is_refused(run_program, digits_dir, tmp_path):
+    done = run_program("trainer", f"--data_dir={digits_dir}", "--batch_size=2000", cwd=tmp_path)
+    assert done.code == 2
+    assert "batch_size=2000 is larger than the training set of 1,258 examples" in one_error_line(done)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_of_another_set_is_refused(run_program, digits_dir, tmp_path):
+    done = run_program("trainer", "--dataset=mnist", f"--data_dir={digits_dir}", cwd=tmp_path)
+    assert done.code == 2 and "holds digits, not --dataset=mnist" in one_error_line(done)
+
+
+def test_a_corrupt_record_is_named_by_shard_and_record(run_program, own_digits_dir, tmp_path):
+    shard = own_digits_dir / "train-00003-of-00010.tfrecords"
+    data = bytearray(shard.read_bytes())
+    data[167 * 11 + 50] ^= 1
+    shard.write_bytes(data)
+    done = run_program("trainer", f"--data_dir={own_digits_dir}", cwd=tmp_path)
+    assert done.code == 1
+    assert f"{shard}: record 11 at byte {167 * 11} is damaged" in one_error_line(done)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("source", ["queue", "preloaded", "feed"])
+def test_a_record_that_breaks_during_the_run_is_named_too(run_program, own_digits_dir, tmp_path, monkeypatch, source):
+    """The checksums of the manifest are made to agree: only the reader can see the damage."""
+    from trainer.data.manifest import load_manifest, sha256_of
+
+    shard = own_digits_dir / "train-00003-of-00010.tfrecords"
+    data = bytearray(shard.read_bytes())
+    data[167 * 11 + 50] ^= 1
+    shard.write_bytes(data)
+    found = load_manifest(own_digits_dir)
+    path = own_digits_dir / "manifest.json"
+    path.write_text(path.read_text().replace(found.splits["train"][3].sha256, sha256_of(shard)))
+    done = run_program("trainer", f"--data_dir={own_digits_dir}", f"--input={source}", cwd=tmp_path)
+    assert done.code == 1
+    assert f"{shard}: record 11 at byte {167 * 11} is damaged" in one_error_line(done)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_bytes(b""), "has 0 bytes, its manifest says 21,042"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-5]), "has 21,037 bytes, its manifest says 21,042"),
+    ],
+)
+def test_missing_empty_and_truncated_shards_are_named(run_program, own_digits_dir, tmp_path, damage, message):
+    shard = own_digits_dir / "train-00003-of-00010.tfrecords"
+    damage(shard)
+    done = run_program("trainer", f"--data_dir={own_digits_dir}", cwd=tmp_path)
+    assert done.code == 1 and f"{shard} {message}" in one_error_line(done)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def small_tmpfs(tmp_path):
+    """A file system of 1 MiB, where the tests may mount one."""
+    import subprocess
+
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_log_directory_is_an_error_of_one_line(run_program, digits_dir, small_tmpfs):
+    (small_tmpfs / "ballast").write_bytes(b"x" * 900_000)
+    done = run_program("trainer", f"--data_dir={digits_dir}", f"--logdir={small_tmpfs / 'run'}", "--train_steps=30")
+    assert done.code == 1
+    message = one_error_line(done)
+    assert "No space left on device" in message and str(small_tmpfs) in message
+
+
+def test_a_read_only_log_directory_is_an_error_of_one_line(run_program, digits_dir, small_tmpfs):
+    import subprocess
+
+    subprocess.run(["mount", "-o", "remount,ro", str(small_tmpfs)], check=True)
+    done = run_program("trainer", f"--data_dir={digits_dir}", f"--logdir={small_tmpfs / 'run'}")
+    assert done.code == 1 and "Read-only file system" in one_error_line(done)
+
+
+def test_a_log_directory_that_is_a_file_is_an_error_of_one_line(run_program, digits_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run_program("trainer", f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'file'}")
+    assert done.code in (1, 2) and str(tmp_path / "file") in one_error_line(done)
+
+
+def test_a_checkpoint_of_another_model_is_refused(run_program, digits_dir, tmp_path):
+    args = [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'run'}", "--train_steps=3"]
+    assert run_program("trainer", *args).code == 0
+    done = run_program("trainer", *args, "--model=mlp")
+    assert done.code == 2 and "model: lenet -> mlp" in one_error_line(done)
+    # Without config.json the variables themselves tell.
+    (tmp_path / "run" / "config.json").unlink()
+    done = run_program("trainer", *args, "--model=mlp")
+    assert done.code == 1
+    message = one_error_line(done)
+    assert "is of another model" in message and "hidden1/weights [64, 500] is not in it" in message
+    assert "conv1/weights [5, 5, 1, 32] is not in the model" in message
+
+
+def test_convert_refuses_what_it_cannot_do(run_program, tmp_path):
+    done = run_program("trainer.convert", "--dataset=mnist", f"--source_dir={tmp_path}", cwd=tmp_path)
+    assert done.code == 1 and "train-images-idx3-ubyte: no such file" in one_error_line(done)
+    done = run_program("trainer.convert", "--dataset=mnist", "--source_dir=absent", cwd=tmp_path)
+    assert done.code == 2 and "--source_dir=absent: no such directory" in one_error_line(done)
+    done = run_program("trainer.convert", "--dataset=mnits", cwd=tmp_path)
+    assert done.code == 2 and "did you mean mnist?" in one_error_line(done)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "data"] or list(tmp_path.iterdir()) == []
+
+
+def test_mnist_is_converted_in_under_15_seconds(run_program, mnist_files, tmp_path):
+    start = time.monotonic()
+    done = run_program("trainer.convert", "--dataset=mnist", f"--source_dir={mnist_files}", cwd=tmp_path)
+    assert done.code == 0 and time.monotonic() - start < 15, done
+    assert (tmp_path / "data" / "mnist" / "test-00001-of-00002.tfrecords").exists()
+
+
+def test_placement_can_be_printed(run_program, digits_dir, tmp_path):
+    done = run_program(
+        "trainer",
+        f"--data_dir={digits_dir}",
+        f"--logdir={tmp_path}",
+        "--train_steps=2",
+        "--num_gpus=2",
+        "--log_device_placement",
+    )
+    assert done.code == 0
+    assert "tower_1/conv1/Conv2D" in done.err and "device:CPU:1" in done.err
+
+
+def test_a_one_process_run_opens_no_port(program, digits_dir, tmp_path):
+    import psutil
+
+    process = program("trainer", f"--data_dir={digits_dir}", f"--logdir={tmp_path}", "--train_steps=1000000")
+    for line in process.stdout:
+        if line.startswith("step 100/"):
+            break
+    assert psutil.Process(process.pid).net_connections() == []
+    os.kill(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(shutil.which("python3") is None, reason="no python3")
+def test_the_wheel_holds_configs_and_data(tmp_path):
+    """Built and unpacked: the package finds its configs and digits without the checkout."""
+    import subprocess
+    import sys
+    import zipfile
+
+    from tests.conftest import REPO
+
+    built = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path), str(REPO)],
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("tower_trainer-*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "trainer",
+            "--flagfile=configs/mnist_lenet.flags",
+            "--dataset=digits",
+            "--train_steps=2",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "launch").is_dir()

@@ -1,0 +1,132 @@
+"""The queue input, against a census of the records and against itself started elsewhere in the stream."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from trainer.data import records
+from trainer.data.manifest import DataError, Manifest, load_manifest, save_manifest
+from trainer.inputs import queues
+from trainer.tf1 import tf
+
+SHAPE = (2, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Seven shards of very different sizes; the label and the image hold the number of the example."""
+    folder = tmp_path_factory.mktemp("shards")
+    parts, number = [], 0
+    for index, count in enumerate([1, 40, 3, 25, 17, 8, 9]):
+        examples = [(np.full(SHAPE, n, np.uint8), n) for n in range(number, number + count)]
+        split = f"part{index}"
+        parts += records.write_shards(examples, folder=folder, split=split, num_shards=1, advance=lambda n: None)
+        number += count
+    names = tuple(str(n) for n in range(number))
+    found = Manifest("toy", SHAPE, names, "", {"train": tuple(parts), "validation": (), "test": ()})
+    save_manifest(found, folder)
+    return folder, found
+
+
+def read(shards, steps, *, batch_size=10, position=0, readers=1, seed=1, block=32):
+    folder, found = shards
+    with tf.Graph().as_default(), tf.Session() as session:
+        source = queues.build(
+            queues.make_plan(folder, found, seed, block),
+            image_shape=found.image_shape,
+            num_classes=found.num_classes,
+            batch_size=batch_size,
+            position=position,
+            num_readers=readers,
+            capacity=3,
+        )
+        session.run(tf.local_variables_initializer())
+        coord = tf.train.Coordinator()
+        threads = tf.train.start_queue_runners(session, coord)
+        try:
+            with coord.stop_on_exception():
+                batches = [session.run(source.batch) for _ in range(steps)]
+                fill = session.run(source.fill)
+        finally:
+            coord.request_stop()
+            coord.join(threads, stop_grace_period_secs=10)
+    assert 0 <= fill <= 1
+    for images, labels in batches:
+        assert images.shape == (batch_size, *SHAPE) and images.dtype == np.uint8 and labels.dtype == np.int32
+        # Images and labels have stayed together.
+        np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+    return np.concatenate([batch.labels for batch in batches])
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3, 9])
+@pytest.mark.parametrize("block", [4, 32, 1000])
+def test_every_epoch_holds_each_record_once(shards, readers, block):
+    """103 records and batches of 10: the epochs' edges fall into batches."""
+    stream = read(shards, 52, readers=readers, block=block)
+    for epoch in range(5):
+        assert Counter(stream[epoch * 103 : (epoch + 1) * 103]) == Counter(range(103)), f"epoch {epoch}"
+
+
+def test_the_number_of_readers_changes_nothing(shards):
+    one = read(shards, 40)
+    for readers in (2, 3, 8):
+        np.testing.assert_array_equal(read(shards, 40, readers=readers), one)
+
+
+@pytest.mark.parametrize("block", [4, 32, 1000])
+def test_a_later_start_continues_the_same_stream(shards, block):
+    """Started all over three epochs, on both sides of their edges at 10.3 and 20.6 steps."""
+    whole = read(shards, 34, block=block)
+    for step in (1, 2, 5, 9, 10, 11, 15, 20, 21, 31):
+        rest = read(shards, 2, position=step * 10, readers=1 + step % 3, block=block)
+        np.testing.assert_array_equal(rest, whole[step * 10 : step * 10 + 20], err_msg=f"step {step}")
+
+
+def test_another_batch_size_continues_the_same_stream(shards):
+    whole = read(shards, 30)
+    np.testing.assert_array_equal(read(shards, 7, batch_size=7, position=130), whole[130:179])
+
+
+def test_seeds_and_epochs_have_orders_of_their_own(shards):
+    first, other = read(shards, 31), read(shards, 31, seed=2)
+    assert (first != other).mean() > 0.9
+    assert (first[:103] != first[103:206]).mean() > 0.9
+
+
+def test_a_block_mixes_the_records_of_several_shards(shards):
+    """With one block for the whole epoch, neighbours in the stream are hardly ever neighbours on disk."""
+    stream = read(shards, 10, block=1000)[:100]
+    assert np.mean(np.abs(np.diff(stream)) == 1) < 0.1
+
+
+def test_uniform_over_positions(shards):
+    """In one block of 103 records every record is as likely at every position: the mean position is the middle."""
+    stream = read(shards, 1030, block=1000)
+    positions = np.argsort(stream[: 100 * 103].reshape(100, 103), axis=1)
+    means = positions.mean(axis=0)
+    # Standard error of a mean of 100 uniform positions: 103 / sqrt(12) / 10 = 2.97; five of them.
+    assert np.all(np.abs(means - 51) < 5 * 2.97)
+
+
+@pytest.mark.timeout(60)
+def test_a_shard_of_another_number_of_records_is_an_error_and_no_hang(shards, tmp_path):
+    folder, found = shards
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    victim = tmp_path / found.splits["train"][1].file
+    kept = list(records.read_records(victim))[:30]
+    with tf.io.TFRecordWriter(str(victim)) as writer:
+        for record in kept:
+            writer.write(record)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="another number of records than its manifest says"):
+        read((tmp_path, found), 30)
+    with pytest.raises(DataError, match="holds 30 records, its manifest says 40"):
+        raise records.explain_input_error(tmp_path, found, "train")
+
+
+def test_the_plan_bounds_blocks_of_large_images(shards, digits_dir):
+    large = load_manifest(digits_dir)
+    large = Manifest("large", (1024, 1024, 3), large.class_names, "", large.splits)
+    plan = queues.make_plan(digits_dir, large, 1)
+    assert plan.block * large.image_bytes <= queues.BLOCK_BYTES
