@@ -123,13 +123,11 @@ def _fail(console: Console, message: str, code: int) -> int:
 
 
 def _report_thread(console: Console, args: threading.ExceptHookArgs) -> None:
-    """Reports a thread that failed; what waits for the thread raises the same in the main one."""
-    error = args.exc_value
-    if isinstance(error, OSError) or type(error).__module__.startswith("tensorflow."):
-        name = args.thread.name if args.thread else "a thread"
-        _fail(console, f"{name}: {str(error).strip().splitlines()[0]}", ERROR)
-    else:
-        threading.__excepthook__(args)
+    """Reports a thread that failed in one line; the traceback goes to the log."""
+    name = args.thread.name if args.thread else "a thread"
+    message = str(args.exc_value).strip() or args.exc_type.__name__
+    _fail(console, f"{name}: {message.splitlines()[0]}", ERROR)
+    console.log_only("".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)))
 
 
 def bullet_list(lines: Iterable[str]) -> str:

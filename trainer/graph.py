@@ -27,7 +27,6 @@ class Counters(NamedTuple):
 class TrainGraph(NamedTuple):
     train_op: tf.Operation  # one update of everything
     step: tf.Tensor  # int64 [], read AFTER the update
-    position: tf.Tensor  # int64 [], read AFTER the update
     loss: tf.Tensor  # float32 [], cross entropy, mean over towers, plus regularization
     learning_rate: tf.Tensor  # float32 [], of this update
     scalars: tf.Tensor  # serialized summaries
@@ -95,10 +94,10 @@ def build_train_graph(
             )
         train_op, ema = _build_update(config, counters, rate, list(zip(clipped, variables, strict=True)))
         with tf.name_scope("after_update"), tf.control_dependencies([train_op]):
-            step, position = counters.step.read_value(), counters.position.read_value()
+            step = counters.step.read_value()
         scalars = _scalar_summaries(loss, rate, gradients, towers, source.fill)
         histograms = _histogram_summaries(variables, gradients, source.batch.images)
-    return TrainGraph(train_op, step, position, loss, rate, scalars, histograms, source.fill), ema
+    return TrainGraph(train_op, step, loss, rate, scalars, histograms, source.fill), ema
 
 
 def _build_towers(

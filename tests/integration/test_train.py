@@ -178,6 +178,12 @@ def test_the_newest_checkpoints_are_kept(train):
     assert sorted(path.stem for path in logdir.glob("*.index")) == ["model.ckpt-12", "model.ckpt-16", "model.ckpt-20"]
 
 
+def test_the_newest_checkpoints_are_kept_over_a_resume(train):
+    train(train_steps=12, checkpoint_every="4", keep_checkpoints=3)
+    logdir = train(train_steps=20, checkpoint_every="4", keep_checkpoints=3)
+    assert sorted(path.stem for path in logdir.glob("*.index")) == ["model.ckpt-12", "model.ckpt-16", "model.ckpt-20"]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(train, tmp_path):
     with pytest.raises(NotFiniteError, match=r"step \d+: the loss is (nan|inf)") as caught:
         train(train_steps=500, optimizer="sgd", learning_rate=1e12, decay="constant")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -34,7 +35,9 @@ def open_session(
         if restore is not None:
             restore(session)
         graph.finalize()
-        coord = tf.train.Coordinator()
+        # No kind of error counts as a clean end: inputs go on for ever.
+        coord = tf.train.Coordinator(clean_stop_exception_types=())
+        threads: list[threading.Thread] = []
         try:
             with coord.stop_on_exception():
                 if source.start:

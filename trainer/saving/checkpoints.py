@@ -56,6 +56,9 @@ def restore(saver: tf.train.Saver, session: tf.Session, path: str) -> None:
         raise TrainerError(f"checkpoint {path} is of another model; use another --logdir:{listed}")
     try:
         saver.restore(session, path)
+        # The saver goes on counting the checkpoints that it keeps.
+        state = tf.train.get_checkpoint_state(str(Path(path).parent))
+        saver.recover_last_checkpoints(state.all_model_checkpoint_paths)
     except tf.errors.OpError as error:
         raise TrainerError(f"checkpoint {path} is damaged: {_first_line(error)}") from error
 
@@ -73,8 +76,8 @@ def checkpoint_differences(path: str) -> list[str]:
 
 
 def move_aside(rundir: RunDir) -> Path | None:
-    """Renames an existing run directory to the first free `LOGDIR.N`; None where there was none."""
-    if not rundir.config.exists():
+    """Renames an existing run directory to the first free `LOGDIR.N`; None where there was no run."""
+    if not rundir.config.exists() and not any(rundir.path.glob(f"{rundir.checkpoint_prefix.name}-*")):
         return None
     number = 1
     while (target := rundir.path.with_name(f"{rundir.path.name}.{number}")).exists():
