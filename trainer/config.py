@@ -90,6 +90,10 @@ class Config:
     device: str = option("gpu", "cpu: hide the GPUs and use virtual CPU devices", ("gpu", "cpu"))
     virtual_gpus: bool = option(False, "split the GPUs that are there into --num_gpus virtual ones")
     parameter_device: str = option("cpu", "where the variables live: cpu, or the first tower's device", ("cpu", "gpu"))
+    intra_op_threads: int = option(0, "threads that one operation may use; 0: as many as cores")
+    inter_op_threads: int = option(
+        0, "operations that may run at once; 0: chosen, see benchmarks/README.md; -1: a step's own thread runs them"
+    )
     allow_soft_placement: bool = option(True, "let an operation without a kernel for its device run elsewhere")
     log_device_placement: bool = option(False, "print the device of every operation")
     seed: int = option(1, "seed of the weights, the order of the records and dropout")
@@ -233,10 +237,11 @@ def _check_numbers(config: Config) -> None:
 
     for name in ("batch_size", "num_gpus", "queue_readers", "queue_capacity", "keep_checkpoints"):
         require(name, getattr(config, name) >= 1, "at least 1")
-    for name in ("train_steps", "epochs", "weight_decay"):
+    for name in ("train_steps", "epochs", "weight_decay", "intra_op_threads"):
         require(name, 0 <= getattr(config, name) < float("inf"), "at least 0")
     for name in ("input_dropout", "dropout", "momentum", "rmsprop_decay", "ema_decay"):
         require(name, 0 <= getattr(config, name) < 1, "0 <= value < 1")
+    require("inter_op_threads", config.inter_op_threads >= -1, "at least -1")
     require("learning_rate", 0 < config.learning_rate < float("inf"), "above 0")
     require("hidden_sizes", bool(config.hidden_sizes) and min(config.hidden_sizes) >= 1, "sizes of at least 1")
     require("seed", 0 <= config.seed < 2**31, "0 <= seed < 2^31")

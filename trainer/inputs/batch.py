@@ -23,19 +23,16 @@ class Input(NamedTuple):
     start: Callable[[tf.Session, tf.train.Coordinator], None] | None = None  # called once, before the queue runners
 
 
-def parse_examples(
-    serialized: tf.Tensor, *, image_shape: tuple[int, int, int], num_classes: int, names: tf.Tensor | None = None
-) -> Batch:
+def parse_examples(serialized: tf.Tensor, *, image_shape: tuple[int, int, int], num_classes: int) -> Batch:
     """Parses serialized Examples (string [n]) at once; fails on a wrong image size or a label out of range.
 
     Args:
       serialized: string [n].
       image_shape: height, width, depth.
       num_classes: labels are 0 <= label < num_classes.
-      names: string [n], what an error message calls the records.
     """
     features = {"label": tf.FixedLenFeature([], tf.int64), "image_raw": tf.FixedLenFeature([], tf.string)}
-    parsed = tf.io.parse_example(serialized, features, example_names=names)
+    parsed = tf.io.parse_example(serialized, features)
     images = tf.reshape(tf.decode_raw(parsed["image_raw"], tf.uint8), [tf.shape(serialized)[0], *image_shape])
     labels = parsed["label"]
     legal = tf.reduce_all((labels >= 0) & (labels < num_classes))

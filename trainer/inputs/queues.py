@@ -130,13 +130,13 @@ def _read_chunk(
     names: tf.FIFOQueue, plan: Plan, start: Start, has_start: bool, image_shape: tuple[int, int, int], num_classes: int
 ) -> Batch:
     """Reads the next records of one shard, at most a chunk of them."""
-    keys, serialized = tf.TFRecordReader().read_up_to(names, plan.chunk)
+    _, serialized = tf.TFRecordReader().read_up_to(names, plan.chunk)
     if has_start and start.record:
         before = _counter("records_to_drop", start.record)
         dropped = tf.minimum(before, tf.size(serialized, out_type=tf.int64))
         with tf.control_dependencies([before.assign_sub(dropped)]):
-            keys, serialized = keys[dropped:], serialized[dropped:]
-    return parse_examples(serialized, image_shape=image_shape, num_classes=num_classes, names=keys)
+            serialized = serialized[dropped:]
+    return parse_examples(serialized, image_shape=image_shape, num_classes=num_classes)
 
 
 def _next_block(lanes: list[tf.FIFOQueue], plan: Plan, start: Start, image_shape: tuple[int, int, int]) -> Batch:

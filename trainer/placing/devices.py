@@ -58,6 +58,8 @@ def choose_devices(
 def make_session_config(
     devices: Devices,
     *,
+    intra_op_threads: int,
+    inter_op_threads: int,
     allow_soft_placement: bool,
     log_device_placement: bool,
     gpu_memory_mib: Callable[[], Sequence[float]],
@@ -66,13 +68,23 @@ def make_session_config(
 
     Args:
       devices: from `choose_devices`.
+      intra_op_threads: threads of one operation; 0 is TensorFlow's choice.
+      inter_op_threads: operations at once; -1 runs those of a step in the thread that runs the step, 0 does so where
+        all towers are on CPU devices, and leaves the choice to TensorFlow elsewhere.
       allow_soft_placement: may an operation without a kernel for its device run elsewhere.
       log_device_placement: does TensorFlow print every operation's device.
       gpu_memory_mib: asks for the memory of each GPU, in MiB; only called where GPUs are split.
     """
-    config = tf.ConfigProto(allow_soft_placement=allow_soft_placement, log_device_placement=log_device_placement)
+    on_cpu = devices.towers[0].startswith("/cpu")
+    config = tf.ConfigProto(
+        intra_op_parallelism_threads=intra_op_threads,
+        # The queue runners then do not take turns with the training step in one pool of threads.
+        inter_op_parallelism_threads=inter_op_threads or (-1 if on_cpu else 0),
+        allow_soft_placement=allow_soft_placement,
+        log_device_placement=log_device_placement,
+    )
     config.gpu_options.allow_growth = True
-    if devices.towers[0].startswith("/cpu"):
+    if on_cpu:
         config.device_count["CPU"] = len(devices.towers)
         config.device_count["GPU"] = 0
     if devices.parts:

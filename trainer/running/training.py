@@ -110,6 +110,8 @@ def _train(job: Job, stop: StopFlag, result: RunResult) -> None:
         report.start(graph)
         settings = make_session_config(
             job.devices,
+            intra_op_threads=job.config.intra_op_threads,
+            inter_op_threads=job.config.inter_op_threads,
             allow_soft_placement=job.config.allow_soft_placement,
             log_device_placement=job.config.log_device_placement,
             gpu_memory_mib=gpu_memory_mib,

@@ -10,7 +10,14 @@ def choose(num_towers, num_gpus, **settings):
 
 
 def session_config(devices, **settings):
-    settings = {"allow_soft_placement": True, "log_device_placement": False, "gpu_memory_mib": None, **settings}
+    settings = {
+        "intra_op_threads": 0,
+        "inter_op_threads": 0,
+        "allow_soft_placement": True,
+        "log_device_placement": False,
+        "gpu_memory_mib": None,
+        **settings,
+    }
     return make_session_config(devices, **settings)
 
 
@@ -20,6 +27,8 @@ def test_without_gpus_there_are_virtual_cpu_devices_and_a_line_that_says_so():
     assert devices.note == "this machine has no GPU that TensorFlow can use: training on 2 virtual CPU devices"
     config = session_config(devices)
     assert config.device_count == {"CPU": 2, "GPU": 0}
+    assert config.inter_op_parallelism_threads == -1
+    assert session_config(devices, inter_op_threads=3, intra_op_threads=5).inter_op_parallelism_threads == 3
 
 
 def test_device_cpu_leaves_gpus_alone():
@@ -33,7 +42,7 @@ def test_with_enough_gpus_there_is_nothing_to_say():
     assert devices.towers == ["/gpu:0", "/gpu:1"] and devices.note == "" and devices.parameters == "/cpu:0"
     config = session_config(devices, log_device_placement=True)
     assert config.gpu_options.allow_growth and config.allow_soft_placement and config.log_device_placement
-    assert "CPU" not in config.device_count
+    assert "CPU" not in config.device_count and config.inter_op_parallelism_threads == 0
 
 
 def test_variables_can_live_on_the_first_gpu():
