@@ -130,3 +130,28 @@ def test_the_plan_bounds_blocks_of_large_images(shards, digits_dir):
     large = Manifest("large", (1024, 1024, 3), large.class_names, "", large.splits)
     plan = queues.make_plan(digits_dir, large, 1)
     assert plan.block * large.image_bytes <= queues.BLOCK_BYTES
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("image", "label", "message"),
+    [
+        (np.zeros(SHAPE, np.uint8), 103, "a label is out of range"),
+        (np.zeros(SHAPE, np.uint8), -1, "a label is out of range"),
+        (np.zeros((2, 2, 1), np.uint8), 5, "DecodeRaw|decode_raw"),
+    ],
+)
+def test_a_wrong_record_is_an_error_of_the_queue_too(shards, tmp_path, image, label, message):
+    folder, found = shards
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    victim = tmp_path / found.splits["train"][1].file
+    kept = list(records.read_records(victim))
+    kept[20] = records.serialize_example(image, label)
+    with tf.io.TFRecordWriter(str(victim)) as writer:
+        for record in kept:
+            writer.write(record)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        read((tmp_path, found), 30)
+    with pytest.raises(DataError, match="record 20 at byte"):
+        raise records.explain_input_error(tmp_path, found, "train")
