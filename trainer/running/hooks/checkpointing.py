@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trainer.errors import TrainerError
 from trainer.graph import TrainGraph
 from trainer.rundir import RunDir
+from trainer.saving import checkpoints
 from trainer.tf1 import tf
 from trainer.timing import Every
 
@@ -12,11 +12,14 @@ from trainer.timing import Every
 class CheckpointHook(tf.train.SessionRunHook):
     """Saves after the steps that are due, and once more on `save`; `saved` is the step that is on disk already."""
 
-    def __init__(self, saver: tf.train.Saver, rundir: RunDir, graph: TrainGraph, every: Every, saved: int) -> None:
+    def __init__(
+        self, saver: tf.train.Saver, rundir: RunDir, graph: TrainGraph, *, every: Every, keep: int, saved: int
+    ) -> None:
         self._saver = saver
         self._rundir = rundir
         self._graph = graph
         self._every = every
+        self._keep = keep
         self._saved = saved
 
     def due(self, step: int) -> bool:
@@ -30,16 +33,7 @@ class CheckpointHook(tf.train.SessionRunHook):
         self._every.restart()
 
     def save(self, session: tf.Session, step: int) -> None:
-        """Saves `step`, unless it is the one that was saved last.
-
-        Raises:
-          TrainerError: it could not be written.
-        """
-        if step == self._saved:
-            return
-        try:
-            self._saver.save(session, str(self._rundir.checkpoint_prefix), global_step=step)
-        except tf.errors.OpError as error:
-            reason = error.message.strip().splitlines()[0]
-            raise TrainerError(f"the checkpoint of step {step} could not be saved: {reason}") from error
-        self._saved = step
+        """Saves `step`, unless it is the one that was saved last."""
+        if step != self._saved:
+            checkpoints.save(self._saver, session, self._rundir, step, self._keep)
+            self._saved = step
