@@ -21,6 +21,8 @@ INPUTS = ("queue", "preloaded", "feed", "synthetic")
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 DECAYS = ("constant", "exponential", "piecewise", "cosine")
 CLIPS = ("none", "norm", "global_norm", "value")
+# Beyond these are mistakes, and numbers that float32 and the graph cannot hold.
+MAX_COUNT, MAX_STEPS, MAX_RATE = 1_000_000, 10**12, 1e30
 PERIOD_UNITS = {"": "steps", "steps": "steps", "epochs": "epochs", "epoch": "epochs", "s": "seconds"}
 
 
@@ -121,6 +123,8 @@ def parse_period(name: str, text: str) -> Period:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(steps|epochs|epoch|s|)", text)
     if not match or (match[2] in ("", "steps") and "." in match[1]):
         raise UsageError(f"{name}={text!r} is no period: write 100 (steps), 2epochs, 60s or 0 (never)")
+    if float(match[1]) > MAX_STEPS:
+        raise UsageError(f"{name}={text!r} is out of range: at most {MAX_STEPS:,}")
     return Period(float(match[1]), PERIOD_UNITS[match[2]])
 
 
@@ -134,8 +138,8 @@ def parse_number(name: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 < value < float("inf"):
-        raise UsageError(f"{name}: {text!r} is no positive number")
+    if not 0 < value <= MAX_RATE:
+        raise UsageError(f"{name}: {text!r} is no positive number up to {MAX_RATE:g}")
     return value
 
 
@@ -233,17 +237,21 @@ def _check_choices(config: Config) -> None:
 def _check_numbers(config: Config) -> None:
     def require(name: str, legal: bool, wanted: str) -> None:
         if not legal:
-            raise UsageError(f"{name}={getattr(config, name)} is out of range: {wanted}")
+            value = getattr(config, name)
+            text = ",".join(str(item) for item in value) if isinstance(value, tuple) else value
+            raise UsageError(f"{name}={text} is out of range: {wanted}")
 
     for name in ("batch_size", "num_gpus", "queue_readers", "queue_capacity", "keep_checkpoints"):
-        require(name, getattr(config, name) >= 1, "at least 1")
-    for name in ("train_steps", "epochs", "weight_decay", "intra_op_threads"):
-        require(name, 0 <= getattr(config, name) < float("inf"), "at least 0")
+        require(name, 1 <= getattr(config, name) <= MAX_COUNT, f"1 to {MAX_COUNT:,}")
+    for name in ("train_steps", "epochs", "intra_op_threads"):
+        require(name, 0 <= getattr(config, name) <= MAX_STEPS, f"0 to {MAX_STEPS:,}")
+    require("weight_decay", 0 <= config.weight_decay <= MAX_RATE, f"0 to {MAX_RATE:g}")
     for name in ("input_dropout", "dropout", "momentum", "rmsprop_decay", "ema_decay"):
         require(name, 0 <= getattr(config, name) < 1, "0 <= value < 1")
-    require("inter_op_threads", config.inter_op_threads >= -1, "at least -1")
-    require("learning_rate", 0 < config.learning_rate < float("inf"), "above 0")
-    require("hidden_sizes", bool(config.hidden_sizes) and min(config.hidden_sizes) >= 1, "sizes of at least 1")
+    require("inter_op_threads", -1 <= config.inter_op_threads <= MAX_COUNT, f"-1 to {MAX_COUNT:,}")
+    require("learning_rate", 0 < config.learning_rate <= MAX_RATE, f"above 0, to {MAX_RATE:g}")
+    sizes = config.hidden_sizes
+    require("hidden_sizes", bool(sizes) and min(sizes) >= 1 and max(sizes) <= MAX_COUNT, f"sizes of 1 to {MAX_COUNT:,}")
     require("seed", 0 <= config.seed < 2**31, "0 <= seed < 2^31")
 
 

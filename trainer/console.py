@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import sys
 import threading
 import traceback
@@ -15,7 +16,7 @@ from typing import TextIO
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from trainer.errors import ERROR, SIGINT, TrainerError
+from trainer.errors import ERROR, SIGINT, TrainerError, reason
 
 # The errors of a file system that a user can mend.
 FILE_ERRORS = {
@@ -31,11 +32,21 @@ FILE_ERRORS = {
 }
 
 
+class PatientConsole(RichConsole):
+    """Goes on silently when nobody reads any more, as behind `| head`: the log has every line."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+
+
 class Console:
     """Prints lines for a user, and keeps them in a log file once there is one."""
 
-    def __init__(self, stream: TextIO | None = None, terminal: bool | None = None) -> None:
-        self.rich = RichConsole(file=stream or sys.stdout, force_terminal=terminal, highlight=False, markup=False)
+    def __init__(self) -> None:
+        self.rich = PatientConsole(highlight=False, markup=False)
         self._log: TextIO | None = None
 
     @property
@@ -108,12 +119,18 @@ def run_program(main: Callable[[Sequence[str], Console], int], argv: Sequence[st
         if error.errno not in FILE_ERRORS:
             raise
         return _fail(console, f"{error.filename or 'file system'}: {error.strerror}", ERROR)
-    except Exception:
-        # A bug of ours: the log of the run must hold it too.
+    except Exception as error:
         console.log_only(traceback.format_exc())
-        raise
+        if not _is_tensorflow_error(error):
+            raise  # A bug of ours.
+        return _fail(console, reason(error), ERROR)
     finally:
         console.close()
+
+
+def _is_tensorflow_error(error: BaseException) -> bool:
+    """Is it one of `tf.errors`, as for a file that cannot be written? TensorFlow itself is not imported here."""
+    return any(kind.__name__ == "OpError" for kind in type(error).__mro__)
 
 
 def _fail(console: Console, message: str, code: int) -> int:
@@ -125,8 +142,7 @@ def _fail(console: Console, message: str, code: int) -> int:
 def _report_thread(console: Console, args: threading.ExceptHookArgs) -> None:
     """Reports a thread that failed in one line; the traceback goes to the log."""
     name = args.thread.name if args.thread else "a thread"
-    message = str(args.exc_value).strip() or args.exc_type.__name__
-    _fail(console, f"{name}: {message.splitlines()[0]}", ERROR)
+    _fail(console, f"{name}: {reason(args.exc_value) if args.exc_value else args.exc_type.__name__}", ERROR)
     console.log_only("".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback)))
 
 

@@ -39,14 +39,15 @@ def _convert(argv: Sequence[str], console: Console) -> int:
         raise unknown_name("dataset", settings.dataset, DATASETS)
     if not 1 <= settings.shards <= 1000:
         raise UsageError(f"shards={settings.shards} is out of range: 1 to 1000")
-    data_dir = Path(settings.data_dir or f"data/{settings.dataset}")
+    data_dir = Path(settings.data_dir or f"data/{settings.dataset}").absolute()
     start = time.monotonic()
 
-    from trainer.data import conversion, manifest, sources  # TensorFlow is imported after parsing.
+    from trainer.data import conversion, manifest, records, sources  # TensorFlow is imported after parsing.
 
     if conversion.is_converted(settings.dataset, data_dir):
         found = manifest.load_manifest(data_dir)
         manifest.check_shards(found, data_dir)
+        records.check_checksums(data_dir, found)
         console.say(f"{data_dir} already holds {describe(found)}; nothing to do")
         return OK
     source = sources.SOURCES[settings.dataset]
@@ -60,9 +61,15 @@ def _convert(argv: Sequence[str], console: Console) -> int:
 
 def _source_dir(settings: ConvertSettings, source: sources.Source, console: Console) -> Path:
     if settings.source_dir:
+        if settings.download_dir:
+            raise UsageError("--source_dir and --download_dir conflict: give one of them")
         folder = Path(settings.source_dir)
         if not folder.is_dir():
             raise UsageError(f"--source_dir={folder}: no such directory")
+
+        from trainer.data.sources import refuse_files_of_another
+
+        refuse_files_of_another(settings.dataset, folder)
         return folder
 
     from trainer.data.download import download

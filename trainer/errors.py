@@ -32,3 +32,10 @@ def unknown_name(what: str, got: str, known: Iterable[str]) -> UsageError:
     nearest = difflib.get_close_matches(got, names, n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     return UsageError(f"{what}={got} is unknown: choose one of {', '.join(names)}{hint}")
+
+
+def reason(error: BaseException) -> str:
+    """Picks the line of an error's text that holds the cause: TensorFlow's begin with where they happened."""
+    headers = ("Graph execution error", "Detected at node", "Node:", " ", "\t")
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(headers)]
+    return lines[0].strip() if lines else type(error).__name__

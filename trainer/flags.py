@@ -54,7 +54,7 @@ def parse_flags(settings: type[Any], argv: Sequence[str], usage: str) -> Any:
         print(help_text(settings, usage))
         sys.exit(0)
     try:
-        rest = values([argv[0], *(find_flagfile(arg) for arg in argv[1:])])
+        rest = values([argv[0], *(find_flagfile(arg) for arg in _join_flagfile(argv[1:]))])
     except absl_flags.Error as error:
         raise UsageError(f"{error}; --help lists the flags") from error
     if len(rest) > 1:
@@ -78,6 +78,17 @@ def _value(field: dataclasses.Field[Any], values: absl_flags.FlagValues) -> Any:
         return tuple(int(item) for item in value)
     except ValueError as error:
         raise UsageError(f"{field.name}={','.join(value)} is no list of whole numbers, as 625,625") from error
+
+
+def _join_flagfile(args: Sequence[str]) -> list[str]:
+    """Writes `--flagfile NAME` as `--flagfile=NAME`."""
+    joined: list[str] = []
+    for arg in args:
+        if joined and joined[-1] in ("--flagfile", "-flagfile"):
+            joined[-1] = f"{joined[-1]}={arg}"
+        else:
+            joined.append(arg)
+    return joined
 
 
 def find_flagfile(arg: str) -> str:

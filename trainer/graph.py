@@ -92,11 +92,11 @@ def build_train_graph(
                 train_steps=train_steps,
                 steps_per_epoch=steps_per_epoch,
             )
-        train_op, ema = _build_update(config, counters, rate, list(zip(clipped, variables, strict=True)))
+        train_op, ema = _build_update(config, counters, rate, clipped, variables)
         with tf.name_scope("after_update"), tf.control_dependencies([train_op]):
             step = counters.step.read_value()
         scalars = _scalar_summaries(loss, rate, gradients, towers, source.fill)
-        histograms = _histogram_summaries(variables, gradients, source.batch.images)
+        histograms = _histogram_summaries(train_op, variables, gradients, source.batch.images)
     return TrainGraph(train_op, step, loss, rate, scalars, histograms, source.fill), ema
 
 
@@ -142,13 +142,17 @@ def _reduce(
 
 
 def _build_update(
-    config: Config, counters: Counters, rate: tf.Tensor, gradients: list[tuple[tf.Tensor, tf.Variable]]
+    config: Config,
+    counters: Counters,
+    rate: tf.Tensor,
+    gradients: list[tf.Tensor],
+    variables: list[tf.Variable],
 ) -> tuple[tf.Operation, tf.train.ExponentialMovingAverage | None]:
     optimizer = optimizers.make_optimizer(
         config.optimizer, rate, momentum=config.momentum, rmsprop_decay=config.rmsprop_decay
     )
     with tf.name_scope("update"):
-        apply_op = optimizer.apply_gradients(gradients, global_step=counters.step)
+        apply_op = optimizers.apply_gradients(optimizer, gradients, variables, counters.step)
         consumed = counters.position.assign_add(config.batch_size)
         updates = [apply_op, consumed, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
         ema = averages.make_averages(config.ema_decay, counters.step)
@@ -175,12 +179,16 @@ def _scalar_summaries(
         return tf.summary.merge([tf.raw_ops.ScalarSummary(tags=tag, values=value) for tag, value in values.items()])
 
 
-def _histogram_summaries(variables: list[tf.Variable], gradients: list[tf.Tensor], images: tf.Tensor) -> tf.Tensor:
+def _histogram_summaries(
+    train_op: tf.Operation, variables: list[tf.Variable], gradients: list[tf.Tensor], images: tf.Tensor
+) -> tf.Tensor:
     with tf.name_scope("histograms"):
         summaries = [tf.raw_ops.ImageSummary(tag="input", tensor=image_grid(images), max_images=1)]
         for variable, gradient in zip(variables, gradients, strict=True):
             name = variable.op.name
-            summaries.append(tf.raw_ops.HistogramSummary(tag=f"weights/{name}", values=variable.read_value()))
+            with tf.control_dependencies([train_op]):  # The weights after the step, as in its checkpoint.
+                value = variable.read_value()
+            summaries.append(tf.raw_ops.HistogramSummary(tag=f"weights/{name}", values=value))
             summaries.append(tf.raw_ops.HistogramSummary(tag=f"gradients/{name}", values=gradient))
         return tf.summary.merge(summaries)
 

@@ -17,6 +17,7 @@ class RunDir:
         self.graph = self.path / "graph.pbtxt"
         self.log = self.path / "train.log"
         self.metrics = self.path / "metrics.jsonl"
+        self.lock = self.path / "lock"
         self.result = self.path / "result.json"
         self.traces = self.path / "traces"
         self.eval_events = self.path / "eval"
@@ -27,3 +28,10 @@ class RunDir:
 
     def top_ops(self, step: int) -> Path:
         return self.traces / f"step_{step}.top_ops.txt"
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file aside and renames it, so that nobody finds half of it, whatever happens."""
+    aside = path.with_name(f"{path.name}.part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

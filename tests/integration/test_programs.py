@@ -70,9 +70,75 @@ def test_a_run_that_is_interrupted_saves_and_goes_on(program, run_program, digit
         assert list(read_metrics(logdir, "loss"))[-7:] == list(range(step + 1, step + 8))
 
 
+def test_a_second_ctrl_c_stops_at_once(program, mnist_dir, tmp_path):
+    """In a step of many seconds: all images of a large batch."""
+    args = [
+        f"--data_dir={mnist_dir}",
+        f"--logdir={tmp_path}",
+        "--dataset=mnist",
+        "--batch_size=50000",
+        "--eval_every=0",
+    ]
+    process = program("trainer", *args, "--queue_capacity=2", "--log_every=0")
+    for line in process.stdout:
+        if line.startswith("lenet on mnist"):
+            break
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=1) == 130
+
+
+def test_a_second_run_in_one_directory_is_refused(program, run_program, digits_dir, tmp_path):
+    args = [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'run'}", "--train_steps=1000000", "--eval_every=0"]
+    process = program("trainer", *args)
+    for line in process.stdout:
+        if line.startswith("step 100/"):
+            break
+    for more in ([], ["--resume=never"]):
+        done = run_program("trainer", *args, *more)
+        assert done.code == 1 and f"is in use by process {process.pid} on " in one_error_line(done)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    # The lock has gone with the process.
+    assert run_program("trainer", *args, "--train_steps=3").code == 0
+
+
+def test_weights_that_are_not_finite_are_never_saved(run_program, digits_dir, tmp_path):
+    """The loss of the first step is still finite; its update is not."""
+    args = [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'run'}", "--optimizer=sgd", "--learning_rate=1e30"]
+    done = run_program("trainer", *args, "--train_steps=1", "--decay=constant")
+    assert done.code == 3 and "step 1: a weight is NaN or infinite" in one_error_line(done)
+    assert not list((tmp_path / "run").glob("model.ckpt*"))
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "not finite"
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(digits_dir, tmp_path):
+    """`python -m trainer | head -2`: the log has what the pipe has not."""
+    import subprocess
+    import sys
+
+    from tests.conftest import environment
+
+    command = (
+        f"{sys.executable} -m trainer --data_dir={digits_dir} --logdir={tmp_path} --train_steps=300 --log_every=10"
+    )
+    shell = f"set -o pipefail; {command} | head -2"
+    done = subprocess.run(["bash", "-c", shell], env=environment(), capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and done.stderr == "" and len(done.stdout.splitlines()) == 2, done
+    assert "step 300/300" in (tmp_path / "train.log").read_text()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["--epochs=1e300"], "epochs=1e+300 is out of range"),
+        (["--train_steps=99999999999999999999999"], "is out of range"),
+        (["--queue_capacity=1000000000000"], "queue_capacity=1000000000000 is out of range: 1 to 1,000,000"),
+        (["--eval_every=" + "9" * 400], "is out of range"),
+        (["--learning_rate=1e300"], "learning_rate=1e+300 is out of range"),
         (["--modle=mlp"], "Unknown command line flag 'modle'. Did you mean: model ?"),
         (["--batch_size=100", "--num_gpus=3"], "batch_size=100 does not split over 3 towers; use 99 or 102"),
         (["--train_steps=5", "--epochs=2"], "--train_steps and --epochs conflict"),
@@ -188,9 +254,10 @@ def test_a_checkpoint_of_another_model_is_refused(run_program, digits_dir, tmp_p
     assert run_program("trainer", *args).code == 0
     done = run_program("trainer", *args, "--model=mlp")
     assert done.code == 2 and "model: lenet -> mlp" in one_error_line(done)
-    # Without config.json the variables themselves tell.
+    # Without config.json the variables themselves tell, and the refused run leaves nothing behind.
     (tmp_path / "run" / "config.json").unlink()
     done = run_program("trainer", *args, "--model=mlp")
+    assert not (tmp_path / "run" / "config.json").exists()
     assert done.code == 1
     message = one_error_line(done)
     assert "is of another model" in message and "hidden1/weights [64, 500] is not in it" in message
@@ -205,6 +272,29 @@ def test_convert_refuses_what_it_cannot_do(run_program, tmp_path):
     done = run_program("trainer.convert", "--dataset=mnits", cwd=tmp_path)
     assert done.code == 2 and "did you mean mnist?" in one_error_line(done)
     assert list(tmp_path.rglob("*")) == [tmp_path / "data"] or list(tmp_path.iterdir()) == []
+
+
+def test_convert_finds_a_damaged_shard_where_it_has_nothing_to_do(run_program, own_digits_dir, tmp_path):
+    shard = own_digits_dir / "train-00003-of-00010.tfrecords"
+    data = bytearray(shard.read_bytes())
+    data[167 * 11 + 50] ^= 1
+    shard.write_bytes(data)
+    done = run_program("trainer.convert", "--dataset=digits", f"--data_dir={own_digits_dir}")
+    assert done.code == 1 and f"{shard}: record 11 at byte {167 * 11} is damaged" in one_error_line(done)
+
+
+def test_a_full_disk_during_conversion_is_an_error_of_one_line(run_program, mnist_files, small_tmpfs):
+    done = run_program("trainer.convert", f"--source_dir={mnist_files}", f"--data_dir={small_tmpfs / 'mnist'}")
+    assert done.code == 1 and "No space left on device" in one_error_line(done)
+    assert list(small_tmpfs.iterdir()) == []
+
+
+def test_wrong_counts_in_a_manifest_are_found_before_anything_is_written(run_program, own_digits_dir, tmp_path):
+    path = own_digits_dir / "manifest.json"
+    path.write_text(path.read_text().replace('"num_examples": 90', '"num_examples": 91'))
+    done = run_program("trainer", f"--data_dir={own_digits_dir}", cwd=tmp_path)
+    assert done.code == 1 and "holds 90 records, its manifest says 91" in one_error_line(done)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_mnist_is_converted_in_under_15_seconds(run_program, mnist_files, tmp_path):

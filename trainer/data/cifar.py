@@ -12,7 +12,6 @@ from trainer.tf1 import tf
 
 HEIGHT, WIDTH, DEPTH = 32, 32, 3
 RECORD_BYTES = 1 + HEIGHT * WIDTH * DEPTH  # the label, then the red, green and blue planes
-RECORDS_PER_FILE = 10_000
 BLOCK = 1000
 
 

@@ -27,7 +27,7 @@ def is_converted(dataset: str, data_dir: Path) -> bool:
         if found != dataset:
             raise UsageError(f"{data_dir} holds {found}, not {dataset}; give another --data_dir")
         return True
-    if data_dir.exists() and (not data_dir.is_dir() or any(data_dir.iterdir())):
+    if (data_dir.exists() or data_dir.is_symlink()) and (not data_dir.is_dir() or any(data_dir.iterdir())):
         raise UsageError(f"{data_dir} is in the way: it is no converted data set; give another --data_dir")
     return False
 
@@ -73,8 +73,12 @@ def _write(dataset: str, source: Source, source_dir: Path, folder: Path, num_sha
                 num_shards=min(shards, source.sizes[split]),
                 advance=advance,
             )
-            if not all(shard.num_examples for shard in splits[split]):
-                raise DataError(f"{source_dir}: too few examples for the {split} split of {dataset}")
+            count = sum(shard.num_examples for shard in splits[split])
+            if count != source.sizes[split]:
+                raise DataError(
+                    f"{source_dir} gives {count:,} {split} examples, {dataset} has {source.sizes[split]:,}; "
+                    "are all its files there, each under its own name?"
+                )
     manifest = Manifest(dataset, source.image_shape, source.class_names, source.attribution, splits)
     save_manifest(manifest, folder)
     _sync(folder)
@@ -96,7 +100,9 @@ def _partial_name(data_dir: Path, pid: int) -> str:
 def _remove_leftovers(data_dir: Path) -> None:
     """Removes what killed conversions on this host left aside."""
     prefix = _partial_name(data_dir, 0)[:-1]
-    for path in data_dir.parent.glob(f"{prefix}*"):
+    for path in data_dir.parent.iterdir():
+        if not path.name.startswith(prefix):
+            continue
         pid = path.name.removeprefix(prefix)
         if pid.isdigit() and not _is_alive(int(pid)):
             shutil.rmtree(path)

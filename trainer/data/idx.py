@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from trainer.data.manifest import DataError
 
 UINT8 = 0x08
 BLOCK = 1000  # images read at a time
+MAX_ELEMENT_BYTES = 1 << 20  # more is a damaged header
 
 
 def find_idx(folder: Path, name: str) -> Path:
@@ -52,6 +54,8 @@ def _open(path: Path) -> BinaryIO:
 
 def _read_header(path: Path, file: BinaryIO, num_dimensions: int) -> tuple[int, ...]:
     header = file.read(4 + 4 * num_dimensions)
+    if not header:
+        raise DataError(f"{path} is empty")
     wanted = struct.pack(">BBBB", 0, 0, UINT8, num_dimensions)
     if header[:4] != wanted:
         raise DataError(
@@ -65,9 +69,9 @@ def _read_header(path: Path, file: BinaryIO, num_dimensions: int) -> tuple[int, 
 
 def _read_elements(path: Path, file: BinaryIO, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     count, element = shape[0], shape[1:]
-    size = int(np.prod(element))
-    if not count or not size:
-        raise DataError(f"{path} is empty: its header says {shape}")
+    size = math.prod(element)
+    if not 0 < size <= MAX_ELEMENT_BYTES or not count:
+        raise DataError(f"{path} cannot be read: its header says {count:,} elements of {element}")
     for start in range(0, count, BLOCK):
         wanted = min(BLOCK, count - start)
         data = file.read(wanted * size)

@@ -67,24 +67,45 @@ def load_manifest(folder: Path) -> Manifest:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; convert the data first with python -m trainer.convert") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error!r}): remove {folder} and convert the data again") from error
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise DataError(f"{path} is damaged ({what}): remove {folder} and convert the data again") from error
 
 
-def _parse(values: dict[str, Any]) -> Manifest:
-    if values["format"] != FORMAT:
-        raise ValueError(f"format {values['format']}, wanted {FORMAT}")
-    height, width, depth = (int(size) for size in values["image_shape"])
+def _parse(values: Any) -> Manifest:
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError(f"it has no format {FORMAT}")
+    height, width, depth = (_positive(size, "image_shape") for size in values["image_shape"])
+    names = values["class_names"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names is no list of names")
     return Manifest(
         dataset=str(values["dataset"]),
         image_shape=(height, width, depth),
-        class_names=tuple(values["class_names"]),
+        class_names=tuple(names),
         attribution=str(values["attribution"]),
-        splits={name: tuple(Shard(**shard) for shard in values["splits"][name]) for name in SPLITS},
+        splits={name: _parse_shards(name, values["splits"][name]) for name in SPLITS},
     )
 
 
+def _parse_shards(split: str, values: list[dict[str, Any]]) -> tuple[Shard, ...]:
+    if not values:
+        raise ValueError(f"{split} has no shards")
+    for shard in values:
+        _positive(shard["num_examples"], "num_examples")
+        _positive(shard["num_bytes"], "num_bytes")
+        if not isinstance(shard["file"], str) or Path(shard["file"]).name != shard["file"]:
+            raise ValueError(f"{shard['file']!r} is no file name")
+    return tuple(Shard(**shard) for shard in values)
+
+
+def _positive(value: Any, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}, wanted a positive whole number")
+    return value
+
+
 def check_shards(manifest: Manifest, folder: Path) -> None:
-    """Compares every shard with the manifest: it is there, and has the size and the sha256 that were written.
+    """Compares every shard with the manifest: it is there, and has the size that was written.
 
     Raises:
       DataError: one differs; the message names the first.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.manifest import DataError, Manifest, Shard, sha256_of
+from trainer.data.manifest import DataError, Manifest, Shard, differing_checksum, sha256_of
 from trainer.tf1 import tf
 
 FRAME_BYTES = 16  # of a TFRecord beside its data: length, its checksum, the data's checksum
@@ -185,3 +185,18 @@ def explain_input_error(folder: Path, manifest: Manifest, split: str) -> DataErr
     except DataError as error:
         return error
     return None
+
+
+def check_checksums(folder: Path, manifest: Manifest) -> None:
+    """Compares every byte of every shard with the manifest.
+
+    Raises:
+      DataError: a shard differs; the message names the first bad record where there is one.
+    """
+    different = differing_checksum(manifest, folder)
+    if different:
+        split = next(name for name, shards in manifest.splits.items() if different in shards)
+        raise explain_input_error(folder, manifest, split) or DataError(
+            f"{folder / different.file} is not what was converted (its sha256 differs from the manifest); "
+            f"remove {folder} and convert the data again"
+        )

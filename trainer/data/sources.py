@@ -12,7 +12,8 @@ import numpy as np
 
 from trainer.data import cifar, digits, idx
 from trainer.data.download import RemoteFile
-from trainer.data.manifest import DataError
+from trainer.data.manifest import DataError, sha256_of
+from trainer.errors import reason
 
 Examples = Iterator[tuple[np.ndarray, int]]
 
@@ -86,7 +87,7 @@ def _unpacked(folder: Path) -> Path:
             with tarfile.open(folder / CIFAR_ARCHIVE) as archive:
                 archive.extractall(folder, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise DataError(f"{folder / CIFAR_ARCHIVE} is damaged: {error}") from error
+            raise DataError(f"{folder / CIFAR_ARCHIVE} is damaged: {reason(error)}") from error
     return inner if inner.is_dir() else folder
 
 
@@ -175,3 +176,16 @@ SOURCES = {
         ),
     ),
 }
+
+
+def refuse_files_of_another(dataset: str, folder: Path) -> None:
+    """Recognizes files of another data set under the same names, as of MNIST and Fashion-MNIST.
+
+    Raises:
+      DataError: one was found.
+    """
+    for other, source in SOURCES.items():
+        for file in source.files if other != dataset else ():
+            path = folder / file.name
+            if path.is_file() and path.stat().st_size == file.num_bytes and sha256_of(path) == file.sha256:
+                raise DataError(f"{path} is a file of {other}, not of {dataset}; give another --source_dir")

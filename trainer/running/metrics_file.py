@@ -6,19 +6,21 @@ import json
 from pathlib import Path
 from types import TracebackType
 
+from trainer.rundir import replace_text
+
 
 class MetricsFile:
     """Appends lines; lines of steps that an earlier run took after its last checkpoint are dropped at the start."""
 
     def __init__(self, path: Path, first_step: int) -> None:
-        kept = []
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= first_step]
-            path.write_text("".join(f"{line}\n" for line in kept))
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _step_of(line) <= first_step]
+            replace_text(path, "".join(f"{line}\n" for line in kept))
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, **values: float | int | str) -> None:
-        self._file.write(json.dumps(values) + "\n")
+        self._file.write(json.dumps(values, allow_nan=False) + "\n")
 
     def __enter__(self) -> MetricsFile:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from trainer import config as config_lib
@@ -11,7 +12,8 @@ from trainer.console import Console, bullet_list
 from trainer.data import conversion, manifest, records, sources
 from trainer.data.manifest import DataError, Manifest
 from trainer.errors import UsageError
-from trainer.rundir import RunDir
+from trainer.rundir import RunDir, replace_text
+from trainer.running.lock import hold_lock
 from trainer.saving import checkpoints
 
 # Up to this size all shards are read once and compared with their checksums before training; beyond it only their
@@ -50,39 +52,56 @@ def _check_shards(found: Manifest, folder: Path) -> None:
     manifest.check_shards(found, folder)
     if sum(shard.num_bytes for shards in found.splits.values() for shard in shards) > CHECKSUM_BYTES:
         return
-    different = manifest.differing_checksum(found, folder)
-    if different:
-        split = next(name for name, shards in found.splits.items() if different in shards)
-        raise records.explain_input_error(folder, found, split) or DataError(
-            f"{folder / different.file} is not what was converted (its sha256 differs from the manifest); "
-            f"remove {folder} and convert the data again"
-        )
+    records.check_checksums(folder, found)
+    for shards in found.splits.values():
+        for shard in shards:
+            records.check_count(folder, shard, sum(1 for _ in records.read_records(folder / shard.file)))
 
 
-def prepare_rundir(config: Config, rundir: RunDir, console: Console) -> checkpoints.Progress | None:
-    """Makes the run directory, or finds where to go on in it.
+def prepare_rundir(config: Config, rundir: RunDir, console: Console, stack: ExitStack) -> checkpoints.Progress | None:
+    """Makes and locks the run directory, and finds where to go on in it.
+
+    Args:
+      config: of the run.
+      rundir: of the run.
+      console: is told what was moved aside or is damaged.
+      stack: releases the lock at the end of the run.
 
     Returns:
-      The newest checkpoint, or None to begin at step 0.
+      The newest whole checkpoint, or None to begin at step 0.
 
     Raises:
       UsageError: another experiment is there, or `--resume` does not allow what is there.
+      TrainerError: another run is at work there, or no checkpoint there is whole.
     """
-    if config.resume == "never":
-        moved = checkpoints.move_aside(rundir)
+    if config.resume == "must" and not checkpoints.has_files(rundir):
+        raise UsageError(f"--resume=must, but {rundir.path} holds no checkpoint")
+    if config.resume == "never" and rundir.path.is_dir():
+        with hold_lock(rundir):
+            moved = checkpoints.move_aside(rundir)
         if moved:
             console.say(f"moved the earlier run to {moved}")
-    rundir.path.mkdir(parents=True, exist_ok=True)
-    progress = checkpoints.load_progress(rundir, console.say)
-    if progress is None and config.resume == "must":
-        raise UsageError(f"--resume=must, but {rundir.path} holds no checkpoint")
-    if rundir.config.exists():
+    _make_directory(rundir.path)
+    stack.enter_context(hold_lock(rundir))
+    if rundir.config.exists() and checkpoints.has_files(rundir):
         differences = config_lib.identity_differences(config_lib.load_config(rundir.config), config)
-        if differences and progress is not None:
+        if differences:
             raise UsageError(
                 f"{rundir.path} holds another run; use another --logdir, or --resume=never to move it aside:"
                 + bullet_list(differences)
             )
-    rundir.config.write_text(config_lib.to_json(config))
-    rundir.flags.write_text(flags.to_flagfile(config))
-    return progress
+    return checkpoints.load_progress(rundir, console.say)
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"--logdir={path}: a file is in the way; give a directory") from error
+
+
+def write_settings(config: Config, rundir: RunDir) -> None:
+    """Records the settings of a run that has begun; what an earlier one came to no longer holds."""
+    replace_text(rundir.config, config_lib.to_json(config))
+    replace_text(rundir.flags, flags.to_flagfile(config))
+    rundir.result.unlink(missing_ok=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
+from typing import Any
 
 from tensorboard.summary.v1 import text_pb
 
@@ -23,9 +25,12 @@ class Report:
 
     def __init__(self, job: Job, result: RunResult) -> None:
         self._job = job
-        self._stack = ExitStack()
-        enter = self._stack.enter_context
         self.result = result
+        with ExitStack() as stack:
+            self._open(job, stack.enter_context)
+            self._stack = stack.pop_all()
+
+    def _open(self, job: Job, enter: Callable[[Any], Any]) -> None:
         # TensorFlow names event files by the second: a run that starts again within it must not overwrite the first.
         suffix = f".step{job.start.step}"
         self.writer = enter(tf.summary.FileWriter(str(job.rundir.path), filename_suffix=suffix))

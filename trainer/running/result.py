@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainer.rundir import replace_text
+
 # A queue that is on average emptier than this makes the towers wait.
 INPUT_BOUND_FILL = 0.25
+MIN_SAMPLES = 5
 
 
 @dataclass
@@ -28,10 +32,10 @@ class RunResult:
     status: str = "error"
 
     def save(self, path: Path) -> None:
-        """Replaces the file at once, so that nobody reads half of it."""
-        aside = path.with_suffix(".json.part")
-        aside.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
-        aside.replace(path)
+        values = dataclasses.asdict(self)
+        if values["train_loss"] is not None and not math.isfinite(values["train_loss"]):
+            values["train_loss"] = None  # JSON knows no NaN; the status tells.
+        replace_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def input_verdict(input_name: str, fills: Sequence[float]) -> tuple[bool | None, str]:
@@ -43,7 +47,7 @@ def input_verdict(input_name: str, fills: Sequence[float]) -> tuple[bool | None,
     """
     if input_name in ("preloaded", "synthetic"):
         return False, f"compute-bound: {input_name} input has no queue to wait for"
-    if not fills:
+    if len(fills) < MIN_SAMPLES:
         return None, "input-bound or compute-bound: unknown, the run was too short to sample the input queue"
     mean = sum(fills) / len(fills)
     bound = mean < INPUT_BOUND_FILL

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from trainer.errors import SIGINT
 from trainer.inputs.batch import Input
 from trainer.tf1 import tf
 
@@ -79,16 +81,30 @@ class StopFlag:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handles the signals inside the block; a second SIGINT interrupts at once."""
+        """Handles the signals inside the block; a second SIGINT ends the process at once, with exit code 130."""
+        receiver, sender = socket.socketpair()
+        sender.setblocking(False)
         numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._handle) for number in numbers}
+        handlers = {number: signal.signal(number, self._remember) for number in numbers}
+        wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=_exit_on_second_sigint, args=(receiver,), daemon=True, name="signals").start()
         try:
             yield
         finally:
-            for number, handler in before.items():
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
+            sender.close()  # Ends the thread.
 
-    def _handle(self, number: int, _: object) -> None:
-        if self.signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
+    def _remember(self, number: int, _: object) -> None:
         self.signal = self.signal or number
+
+
+def _exit_on_second_sigint(receiver: socket.socket) -> None:
+    """Reads the signals as they arrive; Python's own handlers wait for the end of the step."""
+    count = 0
+    with receiver:
+        while numbers := receiver.recv(16):
+            count += numbers.count(signal.SIGINT)
+            if count > 1:
+                os._exit(SIGINT)

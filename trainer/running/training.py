@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from trainer.config import Config
@@ -22,7 +23,7 @@ from trainer.running.hooks.tracing import TraceHook
 from trainer.running.hooks.validation import ValidationHook
 from trainer.running.job import Graphs, Job, build_graphs
 from trainer.running.loop import LoopEnd, run_steps
-from trainer.running.preparation import prepare_data, prepare_rundir
+from trainer.running.preparation import prepare_data, prepare_rundir, write_settings
 from trainer.running.report import Report
 from trainer.running.result import RunResult, input_verdict
 from trainer.running.session import StopFlag, open_session
@@ -43,13 +44,13 @@ def train(config: Config, console: Console) -> int:
     begin = time.monotonic()
     stop = StopFlag()
     try:
-        with stop.installed():
-            job = prepare(config, console)
+        with stop.installed(), ExitStack() as stack:
+            job = prepare(config, console, stack)
             result = _train_to_result(job, stop, begin)
     except OSError as error:
         error.filename = error.filename or config.logdir  # Opening a file says which, writing does not.
         raise
-    if stop.signal:
+    if result.status != "done":
         console.say(f"{result.status} after step {result.step}; the same command goes on from there")
         return 128 + stop.signal
     console.say(
@@ -73,8 +74,14 @@ def _train_to_result(job: Job, stop: StopFlag, begin: float) -> RunResult:
     return result
 
 
-def prepare(config: Config, console: Console) -> Job:
-    """Checks everything that can be checked before the graph is built, and says what will be done."""
+def prepare(config: Config, console: Console, stack: ExitStack) -> Job:
+    """Checks everything that can be checked before the graph is built, and says what will be done.
+
+    Args:
+      config: of the run.
+      console: is told what will be done, and keeps it in the run's log.
+      stack: gets what has to be closed at the end of the run.
+    """
     devices = choose_devices(
         config.num_gpus,
         num_gpus=NUM_PHYSICAL_GPUS,
@@ -84,7 +91,7 @@ def prepare(config: Config, console: Console) -> Job:
     )
     manifest = prepare_data(config, console)
     rundir = RunDir(config.logdir)
-    progress = prepare_rundir(config, rundir, console)
+    progress = prepare_rundir(config, rundir, console, stack)
     console.open_log(rundir.log)
     num_examples = manifest.num_examples("train")
     steps_per_epoch = num_examples / config.batch_size
@@ -106,7 +113,7 @@ def _train(job: Job, stop: StopFlag, result: RunResult) -> None:
     with tf.Graph().as_default() as graph, Report(job, result) as report:
         tf.set_random_seed(job.config.seed)
         graphs = build_graphs(job)
-        saver = checkpoints.make_saver()
+        ops = checkpoints.build_checkpoint_ops()
         report.start(graph)
         settings = make_session_config(
             job.devices,
@@ -116,30 +123,26 @@ def _train(job: Job, stop: StopFlag, result: RunResult) -> None:
             log_device_placement=job.config.log_device_placement,
             gpu_memory_mib=gpu_memory_mib,
         )
-        restore = functools.partial(checkpoints.restore, saver, path=job.start.path) if job.start.path else None
+        restore = functools.partial(checkpoints.restore, ops.saver, path=job.start.path) if job.start.path else None
         try:
             with open_session(graphs.source, settings, restore) as session:
-                _run(job, graphs, session, stop, report, saver)
+                write_settings(job.config, job.rundir)
+                _run(job, graphs, session, stop, report, ops)
         except READER_ERRORS as error:
             raise explain_input_error(Path(job.config.data_dir), job.manifest, "train") or error from error
 
 
-def _run(job: Job, graphs: Graphs, session: tf.Session, stop: StopFlag, report: Report, saver: tf.train.Saver) -> None:
+def _run(
+    job: Job, graphs: Graphs, session: tf.Session, stop: StopFlag, report: Report, ops: checkpoints.CheckpointOps
+) -> None:
     """Trains to the last step or to a signal, saves, and evaluates where there was no signal."""
     result = report.result
     evaluate_on = functools.partial(
         evaluate, graph=graphs.eval, folder=Path(job.config.data_dir), manifest=job.manifest
     )
-    checkpoint_hook = CheckpointHook(
-        saver,
-        job.rundir,
-        graphs.train,
-        every=job.every("checkpoint_every"),
-        keep=job.config.keep_checkpoints,
-        saved=job.start.step,
-    )
+    checkpoint_hook = _make_checkpoints(job, graphs, ops)
     progress = _make_progress(job, graphs, report)
-    fill_hook = InputFillHook(graphs.train, num_steps=job.last_step - job.start.step)
+    fill_hook = InputFillHook(graphs.train, first_step=job.start.step, num_steps=job.last_step - job.start.step)
     hooks = [
         progress,
         fill_hook,
@@ -174,6 +177,17 @@ def _run(job: Job, graphs: Graphs, session: tf.Session, stop: StopFlag, report: 
         report.validation(end.step, evaluate_on(session, split="validation"))
     test: EvalResult = evaluate_on(session, split="test")
     result.test_accuracy, result.status = test.accuracy, "done"
+
+
+def _make_checkpoints(job: Job, graphs: Graphs, ops: checkpoints.CheckpointOps) -> CheckpointHook:
+    return CheckpointHook(
+        ops,
+        job.rundir,
+        graphs.train,
+        every=job.every("checkpoint_every"),
+        keep=job.config.keep_checkpoints,
+        saved=job.start.step,
+    )
 
 
 def _make_progress(job: Job, graphs: Graphs, report: Report) -> ProgressHook:

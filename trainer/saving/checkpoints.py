@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.errors import TrainerError
+from trainer.errors import NotFiniteError, TrainerError, reason
 from trainer.rundir import CHECKPOINT_PREFIX, RunDir
 from trainer.tf1 import tf
 
@@ -29,26 +29,43 @@ class Progress(NamedTuple):
     position: int  # examples consumed
 
 
-def make_saver() -> tf.train.Saver:
-    """Makes a saver of all weights, averages, optimizer slots and counters; `save` counts what is kept."""
-    return tf.train.Saver(tf.global_variables(), max_to_keep=None)
+class CheckpointOps(NamedTuple):
+    """What saving and restoring need of a graph."""
+
+    saver: tf.train.Saver  # of all weights, averages, optimizer slots and counters
+    finite: tf.Tensor  # bool [], are all of them numbers
 
 
-def save(saver: tf.train.Saver, session: tf.Session, rundir: RunDir, step: int, keep: int) -> None:
+def build_checkpoint_ops() -> CheckpointOps:
+    variables = tf.global_variables()
+    with tf.name_scope("all_finite"):
+        floats = [variable for variable in variables if variable.dtype.base_dtype.is_floating]
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(variable.read_value())) for variable in floats])
+    # `save` counts what is kept.
+    return CheckpointOps(tf.train.Saver(variables, max_to_keep=None), finite)
+
+
+def save(ops: CheckpointOps, session: tf.Session, rundir: RunDir, step: int, keep: int) -> None:
     """Writes the checkpoint of `step` durably, then deletes all but the newest `keep`.
 
     Raises:
+      NotFiniteError: a weight is NaN or infinite; nothing is written.
       TrainerError: it could not be written; earlier checkpoints are as they were.
     """
+    if not session.run(ops.finite):
+        raise NotFiniteError(
+            f"step {step}: a weight is NaN or infinite, no checkpoint of it is saved; "
+            "a lower --learning_rate or --clip may help"
+        )
     try:
-        saver.save(session, str(rundir.checkpoint_prefix), global_step=step, write_state=False)
+        ops.saver.save(session, str(rundir.checkpoint_prefix), global_step=step, write_state=False)
         for path in _files_by_step(rundir)[step]:
             _sync(path)
         _sync(rundir.path)
         steps = sorted(other for other in _files_by_step(rundir) if other <= step)
         _name_newest(rundir, steps[-keep:])
     except (tf.errors.OpError, OSError) as error:
-        raise TrainerError(f"the checkpoint of step {step} could not be saved: {_first_line(error)}") from error
+        raise TrainerError(f"the checkpoint of step {step} could not be saved: {reason(error)}") from error
     for old in steps[:-keep]:
         for path in _files_by_step(rundir)[old]:
             path.unlink()
@@ -79,6 +96,11 @@ def _files_by_step(rundir: RunDir) -> dict[int, list[Path]]:
     return found
 
 
+def has_files(rundir: RunDir) -> bool:
+    """Are there files of any checkpoint, whole or not?"""
+    return bool(_files_by_step(rundir))
+
+
 def load_progress(rundir: RunDir, say: Callable[[str], None]) -> Progress | None:
     """Finds the newest checkpoint that is whole; None where there are no files of any.
 
@@ -96,8 +118,8 @@ def load_progress(rundir: RunDir, say: Callable[[str], None]) -> Progress | None
         except TrainerError as error:
             reasons.append(str(error))
             continue
-        for reason in reasons:
-            say(f"{reason}; going back to step {step}")
+        for line in reasons:
+            say(f"{line}; going back to step {step}")
         for newer in (newer for newer in files if newer > step):
             for path in files[newer]:
                 path.rename(path.with_name(f"damaged.{path.name}"))
@@ -122,7 +144,7 @@ def read_progress(prefix: str) -> Progress:
             reader.get_tensor(name)
         return Progress(prefix, int(reader.get_tensor("global_step")), int(reader.get_tensor("position")))
     except READ_ERRORS as error:
-        raise TrainerError(f"checkpoint {prefix} is damaged or unfinished: {_first_line(error)}") from error
+        raise TrainerError(f"checkpoint {prefix} is damaged or unfinished: {reason(error)}") from error
 
 
 def restore(saver: tf.train.Saver, session: tf.Session, path: str) -> None:
@@ -150,13 +172,10 @@ def checkpoint_differences(path: str) -> list[str]:
 
 def move_aside(rundir: RunDir) -> Path | None:
     """Renames an existing run directory to the first free `LOGDIR.N`; None where there was no run."""
-    if not rundir.config.exists() and not _files_by_step(rundir):
+    if not rundir.config.exists() and not has_files(rundir):
         return None
+    path = rundir.path.absolute()
     number = 1
-    while (target := rundir.path.with_name(f"{rundir.path.name}.{number}")).exists():
+    while (target := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
-    return rundir.path.rename(target)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return path.rename(target)

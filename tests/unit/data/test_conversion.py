@@ -47,10 +47,22 @@ def test_a_failed_conversion_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_split_is_refused(tmp_path):
-    with pytest.raises(DataError, match="too few examples for the train split"):
-        convert(make_source(lambda split: iter(())), tmp_path / "toy")
+@pytest.mark.parametrize("size", [9, 11, 1000])
+def test_another_number_of_examples_than_the_set_has_is_refused(tmp_path, size):
+    with pytest.raises(DataError, match=f"gives 10 train examples, toy has {size:,}; are all its files there"):
+        convert(make_source(few, size), tmp_path / "toy")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_files_of_another_set_are_recognized(mnist_files):
+    """Its labels and test images are the original files; Fashion-MNIST's have the same names."""
+    from trainer.data.sources import refuse_files_of_another
+
+    refuse_files_of_another("mnist", mnist_files)
+    with pytest.raises(
+        DataError, match=r"ubyte.gz is a file of mnist, not of fashion_mnist; give another --source_dir"
+    ):
+        refuse_files_of_another("fashion_mnist", mnist_files)
 
 
 def test_a_conversion_that_was_overtaken_gives_way(tmp_path):

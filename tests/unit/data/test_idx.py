@@ -29,11 +29,12 @@ def test_elements_come_in_order(tmp_path, compress):
         (lambda data: data[:-1], "is truncated: 2,499 of 2,500 elements"),
         (lambda data: data + b"x", "is too long"),
         (lambda data: data[:9], "is truncated within its header"),
-        (lambda data: b"", "is no IDX file of 3 dimensions"),
+        (lambda data: b"", "is empty"),
         (lambda data: b"\x00\x00\x0d\x03" + data[4:], "is no IDX file of 3 dimensions: it begins with 00000d03"),
         (lambda data: gzip.compress(data)[:-20], "is damaged or truncated"),
         (lambda data: gzip.compress(data)[:30] + b"garbage" * 9, "is damaged or truncated"),
-        (lambda data: struct.pack(">BBBB3I", 0, 0, 8, 3, 0, 28, 28), "is empty"),
+        (lambda data: struct.pack(">BBBB3I", 0, 0, 8, 3, 0, 28, 28), "its header says 0 elements"),
+        (lambda data: struct.pack(">BBBB3I", 0, 0, 8, 3, 9, 2**32 - 1, 2**32 - 1), "its header says 9 elements"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, change, message):

@@ -126,6 +126,29 @@ def test_the_manifest_tells_what_was_written(digits_dir):
     assert names[0] == "manifest.json" and names[-1] == "validation-00001-of-00002.tfrecords"
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(image_shape=[0, 8, 1]), "image_shape is 0, wanted a positive whole number"),
+        (lambda m: m.update(class_names="abc"), "class_names is no list of names"),
+        (lambda m: m["splits"].update(validation=[]), "validation has no shards"),
+        (lambda m: m["splits"]["train"][0].update(num_examples=126.0), "num_examples is 126.0, wanted a positive"),
+        (lambda m: m["splits"]["train"][0].update(num_examples=-5), "num_examples is -5"),
+        (lambda m: m["splits"]["train"][0].update(num_bytes=None), "num_bytes is None"),
+        (lambda m: m["splits"]["train"][0].update(file="../x"), "'../x' is no file name"),
+        (lambda m: m["splits"]["train"][0].update(file=5), "5 is no file name"),
+        (lambda m: m["splits"].pop("test"), "'test' is missing"),
+    ],
+)
+def test_a_manifest_that_cannot_be_is_refused(own_digits_dir, change, message):
+    path = own_digits_dir / "manifest.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=message):
+        load_manifest(own_digits_dir)
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "dataset": "digits"}'])
 def test_a_damaged_manifest_is_named(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)

@@ -24,10 +24,10 @@ def save_steps(folder, steps, keep=5):
         build()
         session.run(tf.global_variables_initializer())
         step, position = tf.train.get_global_step(), tf.global_variables()[1]
-        saver = checkpoints.make_saver()
+        ops = checkpoints.build_checkpoint_ops()
         for number in steps:
             session.run([step.assign(number), position.assign(number * 64)])
-            checkpoints.save(saver, session, rundir, number, keep)
+            checkpoints.save(ops, session, rundir, number, keep)
     return rundir
 
 

@@ -13,9 +13,9 @@ class CheckpointHook(tf.train.SessionRunHook):
     """Saves after the steps that are due, and once more on `save`; `saved` is the step that is on disk already."""
 
     def __init__(
-        self, saver: tf.train.Saver, rundir: RunDir, graph: TrainGraph, *, every: Every, keep: int, saved: int
+        self, ops: checkpoints.CheckpointOps, rundir: RunDir, graph: TrainGraph, *, every: Every, keep: int, saved: int
     ) -> None:
-        self._saver = saver
+        self._ops = ops
         self._rundir = rundir
         self._graph = graph
         self._every = every
@@ -35,5 +35,5 @@ class CheckpointHook(tf.train.SessionRunHook):
     def save(self, session: tf.Session, step: int) -> None:
         """Saves `step`, unless it is the one that was saved last."""
         if step != self._saved:
-            checkpoints.save(self._saver, session, self._rundir, step, self._keep)
+            checkpoints.save(self._ops, session, self._rundir, step, self._keep)
             self._saved = step
