@@ -29,6 +29,7 @@ FILE_ERRORS = {
     errno.EEXIST,
     errno.EISDIR,
     errno.EDQUOT,
+    errno.EBUSY,
 }
 
 

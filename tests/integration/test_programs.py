@@ -108,8 +108,8 @@ def test_a_second_run_in_one_directory_is_refused(program, run_program, digits_d
 
 def test_weights_that_are_not_finite_are_never_saved(run_program, digits_dir, tmp_path):
     """The loss of the first step is still finite; its update is not."""
-    args = [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'run'}", "--optimizer=sgd", "--learning_rate=1e30"]
-    done = run_program("trainer", *args, "--train_steps=1", "--decay=constant")
+    args = [f"--data_dir={digits_dir}", "--optimizer=sgd", "--learning_rate=1e30", "--train_steps=1"]
+    done = run_program("trainer", *args, f"--logdir={tmp_path / 'run'}", "--weight_decay=1e30")
     assert done.code == 3 and "step 1: a weight is NaN or infinite" in one_error_line(done)
     assert not list((tmp_path / "run").glob("model.ckpt*"))
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "not finite"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 from trainer.data.manifest import DataError, Manifest
 from trainer.data.records import explain_input_error, record_batches
+from trainer.errors import NotFiniteError
 from trainer.graph import EvalGraph
 from trainer.tf1 import tf
 
@@ -25,6 +27,7 @@ def evaluate(
     """Evaluates the session's weights on one split.
 
     Raises:
+      NotFiniteError: the loss is NaN or infinite.
       DataError: a record of the split is damaged or wrong.
     """
     run = session.make_callable(list(graph.sums), feed_list=[graph.serialized])
@@ -38,4 +41,6 @@ def evaluate(
         raise explain_input_error(folder, manifest, split) or DataError(
             f"{folder}, {split}: {error.message}"
         ) from error
+    if not math.isfinite(loss):
+        raise NotFiniteError(f"the loss on the {split} set is {loss}; a lower --learning_rate or --clip may help")
     return EvalResult(count, correct / count, loss / count)
