@@ -153,12 +153,12 @@ def _build_update(
     )
     with tf.name_scope("update"):
         apply_op = optimizers.apply_gradients(optimizer, gradients, variables, counters.step)
-        consumed = counters.position.assign_add(config.batch_size)
-        updates = [apply_op, consumed, *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
         ema = averages.make_averages(config.ema_decay, counters.step)
-        if ema is not None:
-            with tf.control_dependencies([apply_op]):
-                updates.append(ema.apply(tf.trainable_variables()))
+        # After the update, because the input may read the position, and the averages read the weights.
+        with tf.control_dependencies([apply_op]):
+            updates = [counters.position.assign_add(config.batch_size), *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+            if ema is not None:
+                updates.append(ema.apply(variables))
         with tf.control_dependencies(updates):
             return tf.no_op(name="train"), ema
 

@@ -70,6 +70,24 @@ def test_a_run_that_is_interrupted_saves_and_goes_on(program, run_program, digit
         assert list(read_metrics(logdir, "loss"))[-7:] == list(range(step + 1, step + 8))
 
 
+def test_sigusr1_saves_and_goes_on(program, digits_dir, tmp_path):
+    args = [f"--data_dir={digits_dir}", f"--logdir={tmp_path}", "--train_steps=1000000", "--eval_every=0"]
+    process = program("trainer", *args, "--log_every=10")
+    saved = []
+    for line in process.stdout:
+        if line.startswith("step 50/"):
+            process.send_signal(signal.SIGUSR1)
+        saved = [path.stem for path in tmp_path.glob("*.index")]
+        if saved and (tmp_path / "checkpoint").exists():
+            break
+    assert process.poll() is None
+    steps = [line for line, _ in zip(process.stdout, range(3), strict=False)]
+    assert len(steps) == 3 and int(saved[0].removeprefix("model.ckpt-")) >= 50
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+
+
 def test_a_second_ctrl_c_stops_at_once(program, mnist_dir, tmp_path):
     """In a step of many seconds: all images of a large batch."""
     args = [

@@ -134,21 +134,6 @@ def test_result_and_files_of_a_run(train):
     assert "compute-bound: the input queue was" in log or "input-bound: the input queue was" in log
 
 
-def test_a_run_goes_on_where_it_stopped_and_ends_as_one_that_never_did(train, tmp_path):
-    """Queue input with dropout: the same records, the same masks, the same weights."""
-    settings = {"log_every": "1", "decay": "constant", "summary_every": "7"}
-    whole = train(**settings, train_steps=50, logdir=str(tmp_path / "whole"))
-    parts = tmp_path / "parts"
-    for last in (13, 20, 50):
-        train(**settings, train_steps=last, logdir=str(parts))
-    assert "resuming from step 13" in (parts / "train.log").read_text()
-    assert read_metrics(parts, "loss") == read_metrics(whole, "loss")
-    found, wanted = weights(parts), weights(whole)
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-
-
 def test_a_finished_run_says_so(train, capsys):
     train(train_steps=5)
     train(train_steps=5)

@@ -70,21 +70,25 @@ def _yield_to_training(threads: Iterable[threading.Thread]) -> None:
                 os.setpriority(os.PRIO_PROCESS, thread.native_id, INPUT_NICENESS)
 
 
-class StopFlag:
-    """Remembers the first SIGINT or SIGTERM, so that the step in hand can end and a checkpoint be saved."""
+class Signals:
+    """Remembers what the user asked for by signals, until the step in hand has ended.
+
+    SIGINT and SIGTERM ask to save and stop, SIGUSR1 to save and go on.
+    """
 
     def __init__(self) -> None:
-        self.signal = 0
+        self.stop = 0  # the first signal that asked to stop
+        self.save = False
 
-    def __call__(self) -> bool:
-        return self.signal != 0
+    def should_stop(self) -> bool:
+        return self.stop != 0
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Handles the signals inside the block; a second SIGINT ends the process at once, with exit code 130."""
         receiver, sender = socket.socketpair()
         sender.setblocking(False)
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
         handlers = {number: signal.signal(number, self._remember) for number in numbers}
         wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=_exit_on_second_sigint, args=(receiver,), daemon=True, name="signals").start()
@@ -97,7 +101,10 @@ class StopFlag:
             sender.close()  # Ends the thread.
 
     def _remember(self, number: int, _: object) -> None:
-        self.signal = self.signal or number
+        if number == signal.SIGUSR1:
+            self.save = True
+        else:
+            self.stop = self.stop or number
 
 
 def _exit_on_second_sigint(receiver: socket.socket) -> None:

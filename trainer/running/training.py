@@ -26,7 +26,7 @@ from trainer.running.loop import LoopEnd, run_steps
 from trainer.running.preparation import prepare_data, prepare_rundir, write_settings
 from trainer.running.report import Report
 from trainer.running.result import RunResult, input_verdict
-from trainer.running.session import StopFlag, open_session
+from trainer.running.session import Signals, open_session
 from trainer.saving import checkpoints
 from trainer.tf1 import NUM_PHYSICAL_GPUS, tf
 
@@ -42,17 +42,17 @@ READER_ERRORS = (
 def train(config: Config, console: Console) -> int:
     """Trains, evaluates and writes the result; returns the exit code."""
     begin = time.monotonic()
-    stop = StopFlag()
+    signals = Signals()
     try:
-        with stop.installed(), ExitStack() as stack:
+        with signals.installed(), ExitStack() as stack:
             job = prepare(config, console, stack)
-            result = _train_to_result(job, stop, begin)
+            result = _train_to_result(job, signals, begin)
     except OSError as error:
         error.filename = error.filename or config.logdir  # Opening a file says which, writing does not.
         raise
     if result.status != "done":
         console.say(f"{result.status} after step {result.step}; the same command goes on from there")
-        return 128 + stop.signal
+        return 128 + signals.stop
     console.say(
         f"test accuracy {result.test_accuracy:.2%} after {result.step} steps, {result.seconds:.1f} s in all; "
         f"{job.rundir.result}"
@@ -60,11 +60,11 @@ def train(config: Config, console: Console) -> int:
     return OK
 
 
-def _train_to_result(job: Job, stop: StopFlag, begin: float) -> RunResult:
+def _train_to_result(job: Job, signals: Signals, begin: float) -> RunResult:
     """Trains and writes result.json, whatever ends the training."""
     result = RunResult(step=job.start.step, devices=job.devices.towers)
     try:
-        _train(job, stop, result)
+        _train(job, signals, result)
     except NotFiniteError:
         result.status = "not finite"
         raise
@@ -109,7 +109,7 @@ def prepare(config: Config, console: Console, stack: ExitStack) -> Job:
     return Job(config, console, rundir, manifest, devices, start, steps_per_epoch, last_step)
 
 
-def _train(job: Job, stop: StopFlag, result: RunResult) -> None:
+def _train(job: Job, signals: Signals, result: RunResult) -> None:
     with tf.Graph().as_default() as graph, Report(job, result) as report:
         tf.set_random_seed(job.config.seed)
         graphs = build_graphs(job)
@@ -127,20 +127,20 @@ def _train(job: Job, stop: StopFlag, result: RunResult) -> None:
         try:
             with open_session(graphs.source, settings, restore) as session:
                 write_settings(job.config, job.rundir)
-                _run(job, graphs, session, stop, report, ops)
+                _run(job, graphs, session, signals, report, ops)
         except READER_ERRORS as error:
             raise explain_input_error(Path(job.config.data_dir), job.manifest, "train") or error from error
 
 
 def _run(
-    job: Job, graphs: Graphs, session: tf.Session, stop: StopFlag, report: Report, ops: checkpoints.CheckpointOps
+    job: Job, graphs: Graphs, session: tf.Session, signals: Signals, report: Report, ops: checkpoints.CheckpointOps
 ) -> None:
     """Trains to the last step or to a signal, saves, and evaluates where there was no signal."""
     result = report.result
     evaluate_on = functools.partial(
         evaluate, graph=graphs.eval, folder=Path(job.config.data_dir), manifest=job.manifest
     )
-    checkpoint_hook = _make_checkpoints(job, graphs, ops)
+    checkpoint_hook = _make_checkpoints(job, graphs, signals, ops)
     progress = _make_progress(job, graphs, report)
     fill_hook = InputFillHook(graphs.train, first_step=job.start.step, num_steps=job.last_step - job.start.step)
     hooks = [
@@ -163,13 +163,13 @@ def _run(
             hooks,
             step=job.start.step,
             last_step=job.last_step,
-            should_stop=stop,
+            should_stop=signals.should_stop,
             after_step=report.throughput.step,
         )
     checkpoint_hook.save(session, end.step)
     _fill_result(job, report, end, fill_hook.samples)
-    if stop.signal:
-        result.status = f"stopped by {signal.Signals(stop.signal).name}"
+    if signals.stop:
+        result.status = f"stopped by {signal.Signals(signals.stop).name}"
         return
     if end.step == job.start.step:
         job.console.say(f"already trained to step {end.step}; a larger --train_steps or --epochs goes on")
@@ -179,7 +179,7 @@ def _run(
     result.test_accuracy, result.status = test.accuracy, "done"
 
 
-def _make_checkpoints(job: Job, graphs: Graphs, ops: checkpoints.CheckpointOps) -> CheckpointHook:
+def _make_checkpoints(job: Job, graphs: Graphs, signals: Signals, ops: checkpoints.CheckpointOps) -> CheckpointHook:
     return CheckpointHook(
         ops,
         job.rundir,
@@ -187,6 +187,7 @@ def _make_checkpoints(job: Job, graphs: Graphs, ops: checkpoints.CheckpointOps) 
         every=job.every("checkpoint_every"),
         keep=job.config.keep_checkpoints,
         saved=job.start.step,
+        signals=signals,
     )
 
 
