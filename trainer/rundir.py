@@ -11,7 +11,8 @@ class RunDir:
     """Paths under `--logdir`; nothing is created here."""
 
     def __init__(self, logdir: str | Path) -> None:
-        self.path = Path(logdir)
+        path = Path(logdir)
+        self.path = path if path.name not in ("", "..") else path.resolve()  # `.` has no name to move aside
         self.config = self.path / "config.json"
         self.flags = self.path / "flags.txt"
         self.graph = self.path / "graph.pbtxt"

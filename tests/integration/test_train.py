@@ -158,6 +158,13 @@ def test_resume_must_and_never(train, tmp_path):
     assert "resuming" not in (logdir / "train.log").read_text()
 
 
+def test_the_current_directory_can_be_moved_aside_too(train, tmp_path, monkeypatch):
+    logdir = train(train_steps=3)
+    monkeypatch.chdir(logdir)
+    train(train_steps=4, resume="never", logdir=".")
+    assert (weights(tmp_path / "run.1")["global_step"], weights(logdir)["global_step"]) == (3, 4)
+
+
 def test_the_newest_checkpoints_are_kept(train):
     logdir = train(train_steps=20, checkpoint_every="4", keep_checkpoints=3)
     assert sorted(path.stem for path in logdir.glob("*.index")) == ["model.ckpt-12", "model.ckpt-16", "model.ckpt-20"]

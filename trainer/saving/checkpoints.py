@@ -174,8 +174,7 @@ def move_aside(rundir: RunDir) -> Path | None:
     """Renames an existing run directory to the first free `LOGDIR.N`; None where there was no run."""
     if not rundir.config.exists() and not has_files(rundir):
         return None
-    path = rundir.path.absolute()
     number = 1
-    while (target := path.with_name(f"{path.name}.{number}")).exists():
+    while (target := rundir.path.with_name(f"{rundir.path.name}.{number}")).exists():
         number += 1
-    return path.rename(target)
+    return rundir.path.rename(target)
