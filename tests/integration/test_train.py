@@ -43,33 +43,13 @@ def test_the_loss_of_the_first_step_is_that_of_numpy(train, digits_dir, tmp_path
     """One step of an mlp by sgd on the whole training set at once, weights and loss."""
     from trainer.data.records import load_split
 
-    before = weights(
-        train(
-            model="mlp",
-            hidden_sizes=(9,),
-            dropout=0.0,
-            epochs=0.001,
-            batch_size=1258,
-            optimizer="sgd",
-            learning_rate=1e-9,
-            decay="constant",
-            weight_decay=0.02,
-            logdir=str(tmp_path / "a"),
-        )
-    )
-    logdir = train(
-        model="mlp",
-        hidden_sizes=(9,),
-        dropout=0.0,
-        train_steps=1,
-        batch_size=1258,
-        optimizer="sgd",
-        learning_rate=0.5,
-        decay="constant",
-        weight_decay=0.02,
-        log_every="1",
-        logdir=str(tmp_path / "b"),
-    )
+    settings = {
+        "model": "mlp", "hidden_sizes": (9,), "dropout": 0.0, "batch_size": 1258, "optimizer": "sgd",
+        "decay": "constant", "weight_decay": 0.02, "train_steps": 1, "log_every": "1",
+    }  # fmt: skip
+    # A step that is too small to move a float32 weight shows the weights before the step.
+    before = weights(train(**settings, learning_rate=1e-9, logdir=str(tmp_path / "before")))
+    logdir = train(**settings, learning_rate=0.5, logdir=str(tmp_path / "after"))
     after = weights(logdir)
     images, labels = load_split(digits_dir, load_manifest(digits_dir), "train")
     x = images.reshape(1258, 64) / 255
