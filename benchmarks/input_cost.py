@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+REPO = Path(__file__).parents[1]
 # Model flags and steps: a run of several seconds each on two cores.
 WORK = {
     "lenet": (["--model=lenet"], 400),
@@ -23,12 +24,19 @@ WORK = {
 QUIET = ["--eval_every=0", "--summary_every=0", "--histogram_every=0", "--checkpoint_every=0", "--log_every=0"]
 
 
-def images_per_second(flags: list[str], steps: int, data_dir: str, source: str) -> float:
-    """Trains in a process of its own and reads the speed of its steps, start-up and evaluation apart."""
+def images_per_second(flags: list[str], steps: int, data_dir: str, source: str, tree: Path = REPO) -> float:
+    """Trains by the sources in `tree`, in a process of its own; reads the speed of its steps, start-up apart."""
     with tempfile.TemporaryDirectory() as logdir:
-        command = [sys.executable, "-m", "trainer", "--dataset=mnist", f"--data_dir={data_dir}", f"--logdir={logdir}"]
+        command = [
+            sys.executable,
+            "-m",
+            "trainer",
+            "--dataset=mnist",
+            f"--data_dir={Path(data_dir).absolute()}",
+            f"--logdir={logdir}",
+        ]
         command += [*flags, *QUIET, "--batch_size=128", f"--train_steps={steps}", f"--input={source}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=tree)
         return float(json.loads((Path(logdir) / "result.json").read_text())["images_per_second"])
 
 

@@ -63,11 +63,12 @@ def train(digits_dir: Path, tmp_path: Path) -> Callable[..., Path]:
     from trainer.config import Config, validate
     from trainer.console import Console
     from trainer.running import training
+    from trainer.signals import Signals
 
     def run(**settings: Any) -> Path:
         settings = {"data_dir": str(digits_dir), "logdir": str(tmp_path / "run"), "eval_every": "0", **settings}
         config = validate(Config(**settings))
-        assert training.train(config, Console()) == 0
+        assert training.train(config, Console(), Signals()) == 0
         return Path(config.logdir)
 
     return run

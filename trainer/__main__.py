@@ -1,5 +1,4 @@
-import sys
-
+from trainer.console import exit_program
 from trainer.train import main
 
-sys.exit(main())
+exit_program(main())

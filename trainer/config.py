@@ -8,46 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from trainer.errors import UsageError, unknown_name
+from trainer.grammars import MAX_COUNT, MAX_RATE, MAX_STEPS, parse_clip, parse_decay, parse_period
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 MODELS = ("mlp", "lenet")
 INPUTS = ("queue", "preloaded", "feed", "synthetic")
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
-DECAYS = ("constant", "exponential", "piecewise", "cosine")
-CLIPS = ("none", "norm", "global_norm", "value")
-# Beyond these are mistakes, and numbers that float32 and the graph cannot hold.
-MAX_COUNT, MAX_STEPS, MAX_RATE = 1_000_000, 10**12, 1e30
-PERIOD_UNITS = {"": "steps", "steps": "steps", "epochs": "epochs", "epoch": "epochs", "s": "seconds"}
-
-
-class Period(NamedTuple):
-    """How often something happens: `100` (steps), `2epochs` or `60s`; 0 is never."""
-
-    amount: float
-    unit: str  # "steps", "epochs" or "seconds"
-
-    def to_steps(self, steps_per_epoch: float) -> int:
-        """Counts the steps of a period of steps or epochs (at least one, or 0 for never)."""
-        if self.unit == "seconds":
-            raise ValueError("a period in seconds has no fixed number of steps")
-        steps = self.amount * (steps_per_epoch if self.unit == "epochs" else 1)
-        return max(1, round(steps)) if steps > 0 else 0
-
-
-class Decay(NamedTuple):
-    """A parsed `--decay`."""
-
-    kind: str  # of DECAYS
-    rate: float = 1.0
-    every: Period = Period(1, "epochs")
-    staircase: bool = False
-    pieces: tuple[tuple[Period, float], ...] = ()  # (from here on, this rate)
+PERIODS = (*(f"{what}_every" for what in ("checkpoint", "summary", "histogram", "eval", "trace", "log")), "warmup")
 
 
 def option(default: Any, text: str, choices: tuple[str, ...] = (), identity: bool = False) -> Any:
@@ -99,6 +71,18 @@ class Config:
     allow_soft_placement: bool = option(True, "let an operation without a kernel for its device run elsewhere")
     log_device_placement: bool = option(False, "print the device of every operation")
     seed: int = option(1, "seed of the weights, the order of the records and dropout")
+    deterministic: bool = option(False, "only operations that give the same bits in every run; slower on GPUs")
+    nonfinite: str = option(
+        "stop",
+        "what a step with a loss or gradient that is NaN or infinite does, which is never applied: stop: ends the run "
+        "with exit code 3; skip: is counted, and the run goes on",
+        ("stop", "skip"),
+    )
+    max_skips: int = option(100, "steps that --nonfinite=skip skips before it stops too")
+    skip_corrupt: int = option(0, "damaged records that are skipped; 0: the first one is an error")
+    stall_seconds: float = option(60.0, "a step that takes longer is reported, with what it waits for; 0: never")
+    stall_fatal: bool = option(False, "end the run at such a step, after a checkpoint")
+    grace_seconds: float = option(25.0, "time to save and end after SIGTERM or Ctrl-C, before the process ends anyway")
     resume: str = option(
         "auto",
         "auto: go on from the newest checkpoint of --logdir; must: fail without one; "
@@ -114,78 +98,6 @@ class Config:
     log_every: str = option("100", "period of progress lines where there is no terminal")
 
 
-def parse_period(name: str, text: str) -> Period:
-    """Reads `100`, `100steps`, `2epochs` or `60s`.
-
-    Raises:
-      UsageError: the text is none of these.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(steps|epochs|epoch|s|)", text)
-    if not match or (match[2] in ("", "steps") and "." in match[1]):
-        raise UsageError(f"{name}={text!r} is no period: write 100 (steps), 2epochs, 60s or 0 (never)")
-    if float(match[1]) > MAX_STEPS:
-        raise UsageError(f"{name}={text!r} is out of range: at most {MAX_STEPS:,}")
-    return Period(float(match[1]), PERIOD_UNITS[match[2]])
-
-
-def parse_number(name: str, text: str) -> float:
-    """Reads a positive number.
-
-    Raises:
-      UsageError: the text is none.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= MAX_RATE:
-        raise UsageError(f"{name}: {text!r} is no positive number up to {MAX_RATE:g}")
-    return value
-
-
-def parse_clip(text: str) -> tuple[str, float]:
-    """Reads `none`, `norm:MAX`, `global_norm:MAX` or `value:MAX` into the kind and the maximum."""
-    kind, _, maximum = text.partition(":")
-    if kind not in CLIPS:
-        raise unknown_name("clip", kind, CLIPS)
-    if kind == "none":
-        return kind, 0.0
-    return kind, parse_number(f"clip={text}", maximum)
-
-
-def parse_decay(text: str) -> Decay:
-    """Reads `--decay`; its grammar stands in the flag's help."""
-    kind, _, rest = text.partition(":")
-    if kind not in DECAYS:
-        raise unknown_name("decay", kind, DECAYS)
-    name = f"decay={text}"
-    if kind == "exponential":
-        parts = rest.split(":")
-        if len(parts) not in (2, 3) or parts[2:] not in ([], ["staircase"]):
-            raise UsageError(f"{name}: write exponential:RATE:PERIOD[:staircase], as exponential:0.99:1epochs")
-        every = parse_period(name, parts[1])
-        if every.amount == 0 or every.unit == "seconds":
-            raise UsageError(f"{name}: the period must be in steps or epochs, and not 0")
-        return Decay(kind, parse_number(name, parts[0]), every, len(parts) == 3)
-    if kind == "piecewise":
-        return Decay(kind, pieces=_parse_pieces(name, rest))
-    if rest:
-        raise UsageError(f"{name}: {kind} takes no arguments")
-    return Decay(kind)
-
-
-def _parse_pieces(name: str, text: str) -> tuple[tuple[Period, float], ...]:
-    pieces = []
-    for piece in text.split(","):
-        start, _, rate = piece.partition("=")
-        pieces.append((parse_period(name, start), parse_number(name, rate)))
-    if any(start.unit == "seconds" or start.amount == 0 for start, _ in pieces):
-        raise UsageError(f"{name}: the boundaries must be in steps or epochs, and not 0")
-    if len({start.unit for start, _ in pieces}) > 1 or [s for s, _ in pieces] != sorted({s for s, _ in pieces}):
-        raise UsageError(f"{name}: the boundaries must rise, all in one unit")
-    return tuple(pieces)
-
-
 def validate(config: Config) -> Config:
     """Fills in the defaults that depend on other fields and checks every value.
 
@@ -198,15 +110,7 @@ def validate(config: Config) -> Config:
         raise UsageError("--train_steps and --epochs conflict: give one of them")
     if config.batch_size % config.num_gpus:
         raise UsageError(uneven_split(config.batch_size, config.num_gpus))
-    for name in (
-        "checkpoint_every",
-        "summary_every",
-        "histogram_every",
-        "eval_every",
-        "trace_every",
-        "log_every",
-        "warmup",
-    ):
+    for name in PERIODS:
         period = parse_period(name, getattr(config, name))
         if name == "warmup" and period.unit == "seconds":
             raise UsageError(f"warmup={config.warmup}: the warm-up must be in steps or epochs")
@@ -245,6 +149,9 @@ def _check_numbers(config: Config) -> None:
         require(name, 1 <= getattr(config, name) <= MAX_COUNT, f"1 to {MAX_COUNT:,}")
     for name in ("train_steps", "epochs", "intra_op_threads"):
         require(name, 0 <= getattr(config, name) <= MAX_STEPS, f"0 to {MAX_STEPS:,}")
+    for name in ("max_skips", "skip_corrupt", "stall_seconds"):
+        require(name, 0 <= getattr(config, name) <= MAX_STEPS, f"0 to {MAX_STEPS:,}")
+    require("grace_seconds", 0 < config.grace_seconds <= MAX_COUNT, f"above 0, to {MAX_COUNT:,}")
     require("weight_decay", 0 <= config.weight_decay <= MAX_RATE, f"0 to {MAX_RATE:g}")
     for name in ("input_dropout", "dropout", "momentum", "rmsprop_decay", "ema_decay"):
         require(name, 0 <= getattr(config, name) < 1, "0 <= value < 1")

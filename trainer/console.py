@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -11,12 +12,13 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from trainer.errors import ERROR, SIGINT, TrainerError, reason
+from trainer.errors import ERROR, Stopped, TrainerError, reason
+from trainer.signals import Signals
 
 # The errors of a file system that a user can mend.
 FILE_ERRORS = {
@@ -49,6 +51,7 @@ class Console:
     def __init__(self) -> None:
         self.rich = PatientConsole(highlight=False, markup=False)
         self._log: TextIO | None = None
+        self._log_failed = False
 
     @property
     def is_terminal(self) -> bool:
@@ -60,7 +63,8 @@ class Console:
 
     def close(self) -> None:
         if self._log:
-            self._log.close()
+            with contextlib.suppress(OSError):  # It was said when it was written.
+                self._log.close()
             self._log = None
 
     def say(self, line: str) -> None:
@@ -68,8 +72,14 @@ class Console:
         self.log_only(line)
 
     def log_only(self, line: str) -> None:
-        if self._log:
+        if self._log is None:
+            return
+        try:
             self._log.write(line + "\n")
+        except OSError as error:
+            if not self._log_failed:
+                self._log_failed = True
+                print(f"{self._log.name} could not be written: {error.strerror}", file=sys.stderr)
 
 
 class StepBar:
@@ -106,16 +116,23 @@ def progress(console: Console, title: str, total: int) -> Iterator[Callable[[int
         yield lambda count: bar.advance(task, count)
 
 
-def run_program(main: Callable[[Sequence[str], Console], int], argv: Sequence[str] | None) -> int:
-    """Runs a program's `main` and turns what ends it into one line and an exit code."""
-    console = Console()
+def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Sequence[str] | None) -> int:
+    """Runs a program's `main` and turns what ends it into one line and an exit code.
+
+    Files are written for their owner alone.
+    """
+    os.umask(0o077)
+    console, signals = Console(), Signals()
     threading.excepthook = functools.partial(_report_thread, console)
     try:
-        return main(sys.argv if argv is None else argv, console)
+        with signals.installed():
+            return main(sys.argv if argv is None else argv, console, signals)
+    except Stopped as stop:
+        return _fail(
+            console, f"{stop} before there was anything to save; the same command begins again", stop.exit_code
+        )
     except TrainerError as error:
         return _fail(console, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail(console, "stopped by Ctrl-C", SIGINT)
     except OSError as error:
         if error.errno not in FILE_ERRORS:
             raise
@@ -127,6 +144,15 @@ def run_program(main: Callable[[Sequence[str], Console], int], argv: Sequence[st
         return _fail(console, reason(error), ERROR)
     finally:
         console.close()
+
+
+def exit_program(code: int) -> NoReturn:
+    """Ends the process, also where a thread is still in a read that never returns."""
+    if any(thread.name.startswith("QueueRunnerThread") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _is_tensorflow_error(error: BaseException) -> bool:

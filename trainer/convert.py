@@ -13,6 +13,7 @@ from trainer import flags
 from trainer.config import DATASETS, option
 from trainer.console import Console, run_program
 from trainer.errors import OK, UsageError, unknown_name
+from trainer.signals import Signals
 
 if TYPE_CHECKING:
     from trainer.data import manifest, sources
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_program(_convert, argv)
 
 
-def _convert(argv: Sequence[str], console: Console) -> int:
+def _convert(argv: Sequence[str], console: Console, _: Signals) -> int:
     settings: ConvertSettings = flags.parse_flags(ConvertSettings, argv, USAGE)
     if settings.dataset not in DATASETS:
         raise unknown_name("dataset", settings.dataset, DATASETS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 OK, ERROR, USAGE, NOT_FINITE, SIGINT, SIGTERM = 0, 1, 2, 3, 130, 143
@@ -21,9 +22,17 @@ class UsageError(TrainerError):
 
 
 class NotFiniteError(TrainerError):
-    """A loss became NaN or infinite."""
+    """A loss, a gradient or a weight became NaN or infinite."""
 
     exit_code = NOT_FINITE
+
+
+class Stopped(BaseException):
+    """Ends what a signal has asked to end; like KeyboardInterrupt it is no Exception, which others may catch."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
 
 
 def unknown_name(what: str, got: str, known: Iterable[str]) -> UsageError:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from trainer import config as config_lib
+from trainer import grammars
 from trainer.config import Config
 from trainer.inputs.batch import Batch, Input, parse_examples
-from trainer.learning import averages, clipping, losses, metrics, optimizers, schedules
+from trainer.learning import averages, clipping, finiteness, losses, metrics, optimizers, schedules
 from trainer.models import layers
 from trainer.models.inference import inference
 from trainer.placing.reductions import average_gradients, tower_mean
@@ -21,13 +21,16 @@ class Counters(NamedTuple):
     """What a checkpoint says of progress."""
 
     step: tf.Variable  # int64 [], finished updates
-    position: tf.Variable  # int64 [], examples that they consumed
+    position: tf.Variable  # int64 [], examples that they and the skipped steps consumed
+    skipped: tf.Variable  # int64 [], steps that were not finite and not applied
 
 
 class TrainGraph(NamedTuple):
-    train_op: tf.Operation  # one update of everything
+    train_op: tf.Operation  # one update of everything, or none where the step is not finite
     step: tf.Tensor  # int64 [], read AFTER the update
     loss: tf.Tensor  # float32 [], cross entropy, mean over towers, plus regularization
+    not_finite: tf.Tensor  # int64 [n, 2], row and column in `checked` of what forbade the update
+    checked: tuple[list[str], list[str]]  # names of the rows (towers, mean) and columns (loss, gradients)
     learning_rate: tf.Tensor  # float32 [], of this update
     scalars: tf.Tensor  # serialized summaries
     histograms: tf.Tensor  # serialized summaries of weights, gradients, and the grid of images
@@ -47,10 +50,11 @@ class TowerResult(NamedTuple):
 
 def build_counters() -> Counters:
     step = tf.train.get_or_create_global_step()
-    position = tf.get_variable(
-        "position", [], tf.int64, tf.zeros_initializer(), trainable=False, regularizer=tf.no_regularizer
+    position, skipped = (
+        tf.get_variable(name, [], tf.int64, tf.zeros_initializer(), trainable=False, regularizer=tf.no_regularizer)
+        for name in ("position", "skipped_steps")
     )
-    return Counters(step, position)
+    return Counters(step, position, skipped)
 
 
 def build_train_graph(
@@ -81,23 +85,40 @@ def build_train_graph(
     variables = tf.trainable_variables()
     with tf.device(parameter_device):
         loss, gradients = _reduce(towers, variables, parameter_device)
+        clip = grammars.parse_clip(config.clip)
         with tf.name_scope("clip"):
-            clipped = clipping.clip_gradients(gradients, *config_lib.parse_clip(config.clip))
-        with tf.name_scope("learning_rate"):
-            rate = schedules.build_learning_rate(
-                counters.step,
-                base=config.learning_rate,
-                decay=config_lib.parse_decay(config.decay),
-                warmup_steps=config_lib.parse_period("warmup", config.warmup).to_steps(steps_per_epoch),
-                train_steps=train_steps,
-                steps_per_epoch=steps_per_epoch,
-            )
-        train_op, ema = _build_update(config, counters, rate, clipped, variables)
+            clipped = clipping.clip_gradients(gradients, *clip)
+        rate = _build_rate(config, counters.step, train_steps, steps_per_epoch)
+        # Clipping by value would make a number of infinity; a norm that overflows makes NaN of numbers.
+        last = [loss, *(gradients if clip[0] == "value" else clipped)]
+        # One tower is its own mean.
+        rows = [*([tower.loss, *tower.gradients] for tower in towers if len(towers) > 1), last]
+        not_finite, ema = _build_update(config, counters, rate, rows, list(zip(clipped, variables, strict=True)))
+        train_op = not_finite.op
         with tf.name_scope("after_update"), tf.control_dependencies([train_op]):
             step = counters.step.read_value()
         scalars = _scalar_summaries(loss, rate, gradients, towers, source.fill)
         histograms = _histogram_summaries(train_op, variables, gradients, source.batch.images)
-    return TrainGraph(train_op, step, loss, rate, scalars, histograms, source.fill), ema
+    checked = _checked_names(rows, variables)
+    return TrainGraph(train_op, step, loss, not_finite, checked, rate, scalars, histograms, source.fill), ema
+
+
+def _build_rate(config: Config, step: tf.Variable, train_steps: int, steps_per_epoch: float) -> tf.Tensor:
+    with tf.name_scope("learning_rate"):
+        return schedules.build_learning_rate(
+            step,
+            base=config.learning_rate,
+            decay=grammars.parse_decay(config.decay),
+            warmup_steps=grammars.parse_period("warmup", config.warmup).to_steps(steps_per_epoch),
+            train_steps=train_steps,
+            steps_per_epoch=steps_per_epoch,
+        )
+
+
+def _checked_names(rows: list[list[tf.Tensor]], variables: list[tf.Variable]) -> tuple[list[str], list[str]]:
+    towers = [f"tower {index}" for index in range(len(rows) - 1)]
+    columns = ["the loss", *(f"the gradient of {variable.op.name}" for variable in variables)]
+    return [*towers, "the mean over towers" if towers else "tower 0"], columns
 
 
 def _build_towers(
@@ -145,22 +166,31 @@ def _build_update(
     config: Config,
     counters: Counters,
     rate: tf.Tensor,
-    gradients: list[tf.Tensor],
-    variables: list[tf.Variable],
-) -> tuple[tf.Operation, tf.train.ExponentialMovingAverage | None]:
+    rows: list[list[tf.Tensor]],
+    gradients_and_variables: list[tuple[tf.Tensor, tf.Variable]],
+) -> tuple[tf.Tensor, tf.train.ExponentialMovingAverage | None]:
+    """Builds the update that happens if all `rows` are finite; returns what is not, and the averages of the weights."""
     optimizer = optimizers.make_optimizer(
         config.optimizer, rate, momentum=config.momentum, rmsprop_decay=config.rmsprop_decay
     )
-    with tf.name_scope("update"):
-        apply_op = optimizers.apply_gradients(optimizer, gradients, variables, counters.step)
-        ema = averages.make_averages(config.ema_decay, counters.step)
+    ema = averages.make_averages(config.ema_decay, counters.step)
+
+    def update() -> list[tf.Operation]:
+        apply_op = optimizer.apply_gradients(gradients_and_variables, global_step=counters.step)
         # After the update, because the input may read the position, and the averages read the weights.
         with tf.control_dependencies([apply_op]):
-            updates = [counters.position.assign_add(config.batch_size), *tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+            updates = [counters.position.assign_add(config.batch_size)]
             if ema is not None:
-                updates.append(ema.apply(variables))
-        with tf.control_dependencies(updates):
-            return tf.no_op(name="train"), ema
+                updates.append(ema.apply([variable for _, variable in gradients_and_variables]))
+        return updates
+
+    def otherwise() -> list[tf.Operation]:
+        if config.nonfinite == "stop":
+            return []  # A run that goes on from here sees the same batch again.
+        return [counters.position.assign_add(config.batch_size), counters.skipped.assign_add(1)]
+
+    with tf.name_scope("update"):
+        return finiteness.update_if_finite(rows, update=update, otherwise=otherwise), ema
 
 
 def _scalar_summaries(
@@ -188,8 +218,9 @@ def _histogram_summaries(
             name = variable.op.name
             with tf.control_dependencies([train_op]):  # The weights after the step, as in its checkpoint.
                 value = variable.read_value()
-            summaries.append(tf.raw_ops.HistogramSummary(tag=f"weights/{name}", values=value))
-            summaries.append(tf.raw_ops.HistogramSummary(tag=f"gradients/{name}", values=gradient))
+            for kind, values in (("weights", value), ("gradients", gradient)):
+                finite = finiteness.finite_or_zero(values)  # The step itself says what is not.
+                summaries.append(tf.raw_ops.HistogramSummary(tag=f"{kind}/{name}", values=finite))
         return tf.summary.merge(summaries)
 
 

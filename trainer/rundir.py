@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 CHECKPOINT_PREFIX = "model.ckpt"
@@ -21,6 +22,7 @@ class RunDir:
         self.lock = self.path / "lock"
         self.result = self.path / "result.json"
         self.traces = self.path / "traces"
+        self.clean_shards = self.path / "clean_shards"
         self.eval_events = self.path / "eval"
         self.checkpoint_prefix = self.path / CHECKPOINT_PREFIX
 
@@ -34,5 +36,10 @@ class RunDir:
 def replace_text(path: Path, text: str) -> None:
     """Writes a file aside and renames it, so that nobody finds half of it, whatever happens."""
     aside = path.with_name(f"{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trainer.config import Period
+from trainer.grammars import Period
 
 Clock = Callable[[], float]  # seconds, from any fixed point
 

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 
 from trainer import flags
 from trainer.console import Console, run_program
+from trainer.signals import Signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     return run_program(_train, argv)
 
 
-def _train(argv: Sequence[str], console: Console) -> int:
+def _train(argv: Sequence[str], console: Console, signals: Signals) -> int:
     config = flags.config_from_flags(argv)
     if config.log_device_placement:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"  # The placement is an INFO line of TensorFlow's own.
 
     from trainer.running.training import train  # TensorFlow is imported after parsing.
 
-    return train(config, console)
+    return train(config, console, signals)

@@ -8,8 +8,8 @@ from tests.conftest import REPO
 
 # A file may import what stands to the left of its own place, and its neighbours.
 ORDER = [
-    ["errors", "__init__"], ["config"], ["flags", "rundir", "timing", "console", "tf1"], ["data"], ["inputs"],
-    ["models"], ["learning"], ["placing"], ["graph"], ["saving"], ["running"],
+    ["errors", "__init__"], ["grammars"], ["config"], ["flags", "rundir", "timing", "signals", "console", "tf1"],
+    ["data"], ["inputs"], ["models"], ["learning"], ["placing"], ["graph"], ["saving"], ["running"],
 ]  # fmt: skip
 PROGRAMS = ["__main__", "train", "convert"]
 SOURCES = sorted((REPO / "trainer").rglob("*.py")) + sorted((REPO / "launch").rglob("*.py"))
@@ -68,7 +68,7 @@ def test_only_flags_reads_absl():
 
 
 def test_configuration_and_launch_need_no_tensorflow():
-    for name in ("config", "flags", "rundir", "timing", "console", "errors"):
+    for name in ("grammars", "config", "flags", "rundir", "timing", "signals", "console", "errors"):
         for module, _ in imports_of(REPO / "trainer" / f"{name}.py"):
             assert module not in ("trainer.tf1", "tensorflow", "numpy"), name
     for path in (REPO / "launch").rglob("*.py"):

@@ -26,6 +26,7 @@ def logdir(digits_dir, tmp_path_factory):
     from trainer.config import Config, validate
     from trainer.console import Console
     from trainer.running import training
+    from trainer.signals import Signals
 
     folder = tmp_path_factory.mktemp("run")
     config = Config(
@@ -39,7 +40,7 @@ def logdir(digits_dir, tmp_path_factory):
         trace_every="20",
         log_every="5",
     )
-    assert training.train(validate(config), Console()) == 0
+    assert training.train(validate(config), Console(), Signals()) == 0
     return folder
 
 
@@ -119,13 +120,14 @@ def test_a_resumed_run_shows_one_line(digits_dir, tmp_path):
     from trainer.config import Config, validate
     from trainer.console import Console
     from trainer.running import training
+    from trainer.signals import Signals
 
     settings = {"data_dir": str(digits_dir), "logdir": str(tmp_path / "run"), "summary_every": "2", "eval_every": "0"}
-    training.train(validate(Config(**settings, train_steps=20, checkpoint_every="8")), Console())
+    training.train(validate(Config(**settings, train_steps=20, checkpoint_every="8")), Console(), Signals())
     for path in (tmp_path / "run").glob("model.ckpt-20.*"):
         path.unlink()
     (tmp_path / "run" / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-16"\n')
-    training.train(validate(Config(**settings, train_steps=30)), Console())
+    training.train(validate(Config(**settings, train_steps=30)), Console(), Signals())
     steps = [event.step for event in load(tmp_path / "run").Scalars("loss")]
     assert steps == list(range(2, 31, 2))
 

@@ -194,7 +194,15 @@ def test_evaluation_is_exact_whatever_the_batch_size(train, digits_dir, batch_si
         ema.apply(tf.trainable_variables())
         graph = build_eval_graph(config, ema, image_shape=(8, 8, 1), num_classes=10, device="/cpu:0")
         tf.train.Saver().restore(session, tf.train.latest_checkpoint(str(logdir)))
-        result = evaluate(session, graph=graph, folder=digits_dir, manifest=found, split="test", batch_size=batch_size)
+        result = evaluate(
+            session,
+            graph=graph,
+            folder=digits_dir,
+            manifest=found,
+            split="test",
+            batch_size=batch_size,
+            after_batch=lambda: None,
+        )
     assert result.num_examples == 359
     assert result.accuracy == pytest.approx(wanted, abs=1e-12)
     assert result.loss == pytest.approx(loss, rel=1e-5)

@@ -3,8 +3,10 @@ import dataclasses
 import pytest
 
 from trainer import config as config_lib
-from trainer.config import Config, Decay, Period, validate
+from trainer import grammars
+from trainer.config import Config, validate
 from trainer.errors import UsageError
+from trainer.grammars import Decay, Period
 
 
 @pytest.mark.parametrize(
@@ -19,13 +21,13 @@ from trainer.errors import UsageError
     ],
 )
 def test_a_period_is_steps_epochs_or_seconds(text, period):
-    assert config_lib.parse_period("eval_every", text) == period
+    assert grammars.parse_period("eval_every", text) == period
 
 
 @pytest.mark.parametrize("text", ["", "ten", "-1", "1.5", "1m", "1e3", "epochs", "10 s", "nan"])
 def test_another_period_is_refused_with_the_forms_that_are_legal(text):
     with pytest.raises(UsageError, match=r"eval_every=.* is no period: write 100 \(steps\), 2epochs, 60s or 0"):
-        config_lib.parse_period("eval_every", text)
+        grammars.parse_period("eval_every", text)
 
 
 def test_epochs_become_whole_steps_and_at_least_one():
@@ -48,7 +50,7 @@ def test_epochs_become_whole_steps_and_at_least_one():
     ],
 )
 def test_decays_are_parsed(text, decay):
-    assert config_lib.parse_decay(text) == decay
+    assert grammars.parse_decay(text) == decay
 
 
 @pytest.mark.parametrize(
@@ -74,12 +76,12 @@ def test_other_decays_are_refused(text):
 
 
 def test_clip_is_parsed_and_checked():
-    assert config_lib.parse_clip("none") == ("none", 0.0)
-    assert config_lib.parse_clip("global_norm:5") == ("global_norm", 5.0)
+    assert grammars.parse_clip("none") == ("none", 0.0)
+    assert grammars.parse_clip("global_norm:5") == ("global_norm", 5.0)
     with pytest.raises(UsageError, match="did you mean global_norm"):
-        config_lib.parse_clip("globalnorm:5")
+        grammars.parse_clip("globalnorm:5")
     with pytest.raises(UsageError, match="clip=value:: '' is no positive number up to 1e\\+30"):
-        config_lib.parse_clip("value:")
+        grammars.parse_clip("value:")
 
 
 @pytest.mark.parametrize(

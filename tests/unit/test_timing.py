@@ -1,4 +1,4 @@
-from trainer.config import Period
+from trainer.grammars import Period
 from trainer.timing import Every, Throughput, format_seconds
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.data.framing import FRAME_BYTES
 from trainer.data.manifest import DataError, Manifest, Shard, differing_checksum, sha256_of
 from trainer.tf1 import tf
-
-FRAME_BYTES = 16  # of a TFRecord beside its data: length, its checksum, the data's checksum
 
 
 def shard_name(split: str, index: int, count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,7 +21,9 @@ class Input(NamedTuple):
 
     batch: Batch
     fill: tf.Tensor | None = None  # float32 [], the fraction of the input queue that holds batches
-    start: Callable[[tf.Session, tf.train.Coordinator], None] | None = None  # called once, before the queue runners
+    # Called once, before the queue runners; returns the threads that it has started.
+    start: Callable[[tf.Session, tf.train.Coordinator], list[threading.Thread]] | None = None
+    queues: tuple[tf.QueueBase, ...] = ()  # those that such a thread fills
 
 
 def parse_examples(serialized: tf.Tensor, *, image_shape: tuple[int, int, int], num_classes: int) -> Batch:

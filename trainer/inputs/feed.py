@@ -43,16 +43,18 @@ def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: 
         coord.wait_for_stop()
         session.run(close)
 
-    def start(session: tf.Session, coord: tf.train.Coordinator) -> None:
+    def start(session: tf.Session, coord: tf.train.Coordinator) -> list[threading.Thread]:
+        threads = []
         for target in (feed, close_on_stop):
-            thread = threading.Thread(
-                target=target, args=(session, coord), name=f"input_{target.__name__}", daemon=True
-            )
-            coord.register_thread(thread)
-            thread.start()
+            # Named as a QueueRunner names its threads.
+            name = f"QueueRunnerThread-{queue.name}-{target.__name__}"
+            threads.append(threading.Thread(target=target, args=(session, coord), name=name, daemon=True))
+            coord.register_thread(threads[-1])
+            threads[-1].start()
+        return threads
 
     fill = tf.cast(queue.size(), tf.float32) / capacity
-    return Input(Batch(*queue.dequeue()), fill, start)
+    return Input(Batch(*queue.dequeue()), fill, start, (queue,))
 
 
 def batch_indices(num_examples: int, batch_size: int, position: int, seed: int) -> Iterator[np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from trainer.inputs.batch import Batch, Input
@@ -29,9 +31,10 @@ def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: 
     last = np.int64(len(labels) - 1)
     chosen = tf.raw_ops.RandomIndexShuffle(index=positions % len(labels), seed=seeds, max_index=last)
 
-    def start(session: tf.Session, _: tf.train.Coordinator) -> None:
+    def start(session: tf.Session, _: tf.train.Coordinator) -> list[threading.Thread]:
         for fill, array in zip(fillers, (images, labels), strict=True):
             fill(session, array)
+        return []
 
     return Input(Batch(*(tf.gather(variable, chosen) for variable in stored)), start=start)
 

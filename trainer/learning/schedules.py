@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.config import Decay
+from trainer.grammars import Decay
 from trainer.tf1 import tf
 
 

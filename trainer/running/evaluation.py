@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +23,25 @@ class EvalResult(NamedTuple):
 
 
 def evaluate(
-    session: tf.Session, *, graph: EvalGraph, folder: Path, manifest: Manifest, split: str, batch_size: int = BATCH_SIZE
+    session: tf.Session,
+    *,
+    graph: EvalGraph,
+    folder: Path,
+    manifest: Manifest,
+    split: str,
+    after_batch: Callable[[], None],
+    batch_size: int = BATCH_SIZE,
 ) -> EvalResult:
     """Evaluates the session's weights on one split.
+
+    Args:
+      session: with weights.
+      graph: of the evaluation.
+      folder: of the shards.
+      manifest: of the shards.
+      split: train, validation or test.
+      after_batch: is called after each batch; what it raises ends the evaluation.
+      batch_size: of the evaluation; the result does not depend on it.
 
     Raises:
       NotFiniteError: the loss is NaN or infinite.
@@ -37,6 +54,7 @@ def evaluate(
         for records in record_batches(folder, manifest, split, batch_size):
             count_v, correct_v, loss_v = run(records)
             count, correct, loss = count + int(count_v), correct + int(correct_v), loss + float(loss_v)
+            after_batch()
     except tf.errors.InvalidArgumentError as error:
         raise explain_input_error(folder, manifest, split) or DataError(
             f"{folder}, {split}: {error.message}"

@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer import config as config_lib
-from trainer import graph
+from trainer import grammars, graph
 from trainer.config import Config
 from trainer.console import Console
 from trainer.data.manifest import Manifest
@@ -27,6 +26,7 @@ class Job(NamedTuple):
     console: Console
     rundir: RunDir
     manifest: Manifest
+    skipped_records: int  # damaged ones
     devices: Devices
     start: Progress  # of step 0 where there is no checkpoint
     steps_per_epoch: float
@@ -34,7 +34,7 @@ class Job(NamedTuple):
 
     def every(self, flag: str) -> Every:
         """Reads a period's flag."""
-        period = config_lib.parse_period(flag, getattr(self.config, flag))
+        period = grammars.parse_period(flag, getattr(self.config, flag))
         return Every.from_period(period, self.steps_per_epoch, time.monotonic)
 
 

@@ -2,55 +2,68 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from trainer.errors import NotFiniteError
 from trainer.graph import TrainGraph
 from trainer.tf1 import tf
 
 
-class LoopEnd(NamedTuple):
+@dataclass
+class LoopState:
+    """Where the training stands, also after an error."""
+
     step: int  # finished updates
-    loss: float | None  # of the last one; None where there was none
+    skipped: int = 0  # steps that were not finite and not applied
+    loss: float | None = None  # of the last update; None where there was none
 
 
 def run_steps(
     session: tf.Session,
     graph: TrainGraph,
     hooks: Sequence[tf.train.SessionRunHook],
+    state: LoopState,
     *,
-    step: int,
     last_step: int,
+    max_skips: int,
     should_stop: Callable[[], bool],
     after_step: Callable[[], None],
-) -> LoopEnd:
-    """Trains from `step` finished updates to `last_step`, or until `should_stop`.
+    say: Callable[[str], None],
+) -> None:
+    """Trains from `state.step` finished updates to `last_step`, or until `should_stop`.
 
     Raises:
-      NotFiniteError: the loss of a step was NaN or infinite; the hooks of that step have not run.
+      NotFiniteError: more than `max_skips` steps were not finite; none of them was applied, nor have their hooks run.
     """
-    targets = [graph.train_op, graph.step, graph.loss]
+    targets = [graph.train_op, graph.step, graph.loss, graph.not_finite]
     fast = session.make_callable(targets)
-    loss: float | None = None
-    while step < last_step and not should_stop():
-        due = [hook for hook in hooks if is_due(hook, step + 1)]
-        if due:
-            step, loss = _run_with_hooks(session, targets, due)
+    while state.step < last_step and not should_stop():
+        due = [hook for hook in hooks if is_due(hook, state.step + 1)]
+        values, run_hooks = _run_with_hooks(session, targets, due) if due else (fast(), None)
+        _, step_v, loss_v, not_finite_v = values
+        if len(not_finite_v):
+            _skip(graph, state, not_finite_v, max_skips, say)
         else:
-            _, step_v, loss_v = fast()
-            step, loss = check_finite(step_v, loss_v)
+            state.step, state.loss = int(step_v), float(loss_v)
+            if run_hooks:
+                run_hooks()
         after_step()
-    return LoopEnd(step, loss)
 
 
 def is_due(hook: tf.train.SessionRunHook, step: int) -> bool:
     return bool(hook.due(step)) if hasattr(hook, "due") else True
 
 
-def _run_with_hooks(session: tf.Session, targets: list[Any], hooks: Sequence[tf.train.SessionRunHook]) -> LoopEnd:
-    """Runs one step with what the hooks want fetched, traced or fed, as a MonitoredSession does."""
+def _run_with_hooks(
+    session: tf.Session, targets: list[Any], hooks: Sequence[tf.train.SessionRunHook]
+) -> tuple[list[Any], Callable[[], None]]:
+    """Runs one step with what the hooks want fetched, traced or fed, as a MonitoredSession does.
+
+    Returns:
+      The targets' values, and what calls the hooks with theirs.
+    """
     fetches: dict[Any, Any] = {"targets": targets}
     feeds: dict[Any, Any] = {}
     options, metadata = tf.RunOptions(), tf.RunMetadata()
@@ -65,14 +78,31 @@ def _run_with_hooks(session: tf.Session, targets: list[Any], hooks: Sequence[tf.
         if request.options is not None:
             options.MergeFrom(request.options)
     values = session.run(fetches, feeds, options, metadata)
-    end = check_finite(*values["targets"][1:])
-    for number, hook in enumerate(hooks):
-        hook.after_run(context, tf.train.SessionRunValues(values.get(number), options, metadata))
-    return end
+
+    def after_run() -> None:
+        for number, hook in enumerate(hooks):
+            hook.after_run(context, tf.train.SessionRunValues(values.get(number), options, metadata))
+
+    return values["targets"], after_run
 
 
-def check_finite(step_v: Any, loss_v: Any) -> LoopEnd:
-    step, loss = int(step_v), float(loss_v)
-    if not math.isfinite(loss):
-        raise NotFiniteError(f"step {step}: the loss is {loss}; a lower --learning_rate or --clip may help")
-    return LoopEnd(step, loss)
+def _skip(graph: TrainGraph, state: LoopState, not_finite_v: Any, max_skips: int, say: Callable[[str], None]) -> None:
+    """Counts a step that was not applied, and says why it was not."""
+    line = f"step {state.step + 1} is not finite and not applied: {describe(not_finite_v, graph.checked)}"
+    if state.skipped >= max_skips:
+        after = f"; {state.skipped} were skipped before it" if state.skipped else ""
+        raise NotFiniteError(f"{line}{after}; a lower --learning_rate or --clip may help, or --nonfinite=skip")
+    state.skipped += 1
+    say(f"{line}; skipped ({state.skipped} of at most --max_skips={max_skips})")
+
+
+def describe(not_finite_v: Any, checked: tuple[list[str], list[str]], most: int = 3) -> str:
+    """Names the tensors of each tower: `the loss, the gradient of fc1/weights and 4 more in tower 1`."""
+    rows, columns = checked
+    parts = []
+    for row in sorted({int(row) for row, _ in not_finite_v}):
+        names = [columns[column] for other, column in not_finite_v if other == row]
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        parts.append(f"{', '.join(names[:most])}{more} in {rows[row]}")
+    # What is wrong in a tower is wrong in the mean too, which is last.
+    return "; ".join(parts[:-1] or parts)

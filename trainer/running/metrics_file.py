@@ -5,22 +5,33 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from trainer.rundir import replace_text
+from trainer.running.failures import Failures
+
+WHAT = "metrics.jsonl"
 
 
 class MetricsFile:
-    """Appends lines; lines of steps that an earlier run took after its last checkpoint are dropped at the start."""
+    """Appends lines; lines of steps that an earlier run took after its last checkpoint are dropped at the start.
 
-    def __init__(self, path: Path, first_step: int) -> None:
+    `kept` are the values of the lines that stay.
+    """
+
+    def __init__(self, path: Path, first_step: int, failures: Failures) -> None:
+        self.kept: list[dict[str, Any]] = []
+        self._failures = failures
         if path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            kept = [line for line in lines if _step_of(line) <= first_step]
-            replace_text(path, "".join(f"{line}\n" for line in kept))
+            self.kept = [values for values in map(_parse, lines) if values and values["step"] <= first_step]
+            replace_text(path, "".join(f"{json.dumps(values)}\n" for values in self.kept))
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, **values: float | int | str) -> None:
-        self._file.write(json.dumps(values, allow_nan=False) + "\n")
+        with self._failures.tolerated(WHAT):
+            # What does not fit on the disk stays in the buffer, and is written with the next line.
+            self._file.write(json.dumps(values, allow_nan=False) + "\n")
 
     def __enter__(self) -> MetricsFile:
         return self
@@ -28,12 +39,15 @@ class MetricsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._file.close()
+        with self._failures.tolerated(WHAT):
+            self._file.close()
 
 
-def _step_of(line: str) -> float:
-    """Reads a line's step; infinite for a line that a crash cut off."""
+def _parse(line: str) -> dict[str, Any] | None:
+    """Reads a line; None for one that a crash cut off."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        values = json.loads(line)
+    except ValueError:
+        return None
+    is_row = isinstance(values, dict) and isinstance(values.get("step"), int)
+    return values if is_row else None

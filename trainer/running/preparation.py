@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from trainer import config as config_lib
 from trainer import flags
@@ -11,6 +13,7 @@ from trainer.config import Config
 from trainer.console import Console, bullet_list
 from trainer.data import conversion, manifest, records, sources
 from trainer.data.manifest import DataError, Manifest
+from trainer.data.salvage import Salvage, find_damage, write_clean_shards
 from trainer.errors import UsageError
 from trainer.rundir import RunDir, replace_text
 from trainer.running.lock import hold_lock
@@ -19,9 +22,17 @@ from trainer.saving import checkpoints
 # Up to this size all shards are read once and compared with their checksums before training; beyond it only their
 # sizes are, and each record's own checksum when it is read.
 CHECKSUM_BYTES = 1 << 30
+SHOWN_FAULTS = 3  # of each shard
 
 
-def prepare_data(config: Config, console: Console) -> Manifest:
+class Data(NamedTuple):
+    """What is in the shards, and what is damaged in them."""
+
+    manifest: Manifest
+    salvage: Salvage
+
+
+def prepare_data(config: Config, console: Console) -> Data:
     """Loads and checks the manifest; the embedded digits are converted first where they are not there yet.
 
     Raises:
@@ -41,11 +52,26 @@ def prepare_data(config: Config, console: Console) -> Manifest:
     found = manifest.load_manifest(folder)
     if found.dataset != config.dataset:
         raise UsageError(f"{folder} holds {found.dataset}, not --dataset={config.dataset}; give another --data_dir")
-    _check_shards(found, folder)
+    salvage = Salvage([])
+    if config.skip_corrupt:
+        salvage = find_damage(folder, found, config.skip_corrupt)
+    else:
+        _check_shards(found, folder)
     count = found.num_examples("train")
     if config.batch_size > count:
         raise UsageError(f"batch_size={config.batch_size} is larger than the training set of {count:,} examples")
-    return found
+    return Data(found, salvage)
+
+
+def skip_damaged(data: Data, folder: Path, rundir: RunDir, say: Callable[[str], None]) -> Manifest:
+    """Leaves damaged records out, and says which; the shards without them are written into the run directory."""
+    if not data.salvage.damages:
+        return data.manifest
+    for damage in data.salvage.damages:
+        shown = "; ".join(damage.faults[:SHOWN_FAULTS])
+        more = f"; and {len(damage.faults) - SHOWN_FAULTS} more" if len(damage.faults) > SHOWN_FAULTS else ""
+        say(f"skipping {damage.num_lost} of {damage.shard.num_examples:,} records: {shown}{more}")
+    return write_clean_shards(data.salvage, folder, data.manifest, rundir.clean_shards)
 
 
 def _check_shards(found: Manifest, folder: Path) -> None:
@@ -98,6 +124,15 @@ def _make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"--logdir={path}: a file is in the way; give a directory") from error
+
+
+def remake_rundir(config: Config, rundir: RunDir, say: Callable[[str], None]) -> None:
+    """Makes a run directory again that has gone, so that what has been trained is not lost with it."""
+    if rundir.path.is_dir():
+        return
+    rundir.path.mkdir(parents=True)
+    write_settings(config, rundir)
+    say(f"{rundir.path} had gone, and was made again")
 
 
 def write_settings(config: Config, rundir: RunDir) -> None:

@@ -24,11 +24,16 @@ class RunResult:
     epochs: float = 0.0
     train_loss: float | None = None
     validation_accuracy: float | None = None
+    best_validation_accuracy: float | None = None
+    best_step: int | None = None  # of the best validation accuracy
     test_accuracy: float | None = None
     images_per_second: float = 0.0
     input_bound: bool | None = None
     seconds: float = 0.0
     devices: list[str] = field(default_factory=list)
+    skipped_steps: int = 0  # not finite and not applied, since step 0
+    skipped_records: int = 0  # damaged, of all splits
+    failed_writes: dict[str, int] = field(default_factory=dict)  # what could not be written, how often
     status: str = "error"
 
     def save(self, path: Path) -> None:

@@ -6,6 +6,7 @@ name it, and only then are older ones deleted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -27,6 +28,7 @@ class Progress(NamedTuple):
     path: str  # without the endings of its files
     step: int
     position: int  # examples consumed
+    skipped: int = 0  # steps that were not finite and not applied
 
 
 class CheckpointOps(NamedTuple):
@@ -64,10 +66,17 @@ def save(ops: CheckpointOps, session: tf.Session, rundir: RunDir, step: int, kee
         _sync(rundir.path)
         steps = sorted(other for other in _files_by_step(rundir) if other <= step)
         _name_newest(rundir, steps[-keep:])
-    except (tf.errors.OpError, OSError) as error:
+    except (tf.errors.OpError, OSError, ValueError) as error:  # ValueError: the directory has gone.
+        _remove(rundir, step)
         raise TrainerError(f"the checkpoint of step {step} could not be saved: {reason(error)}") from error
     for old in steps[:-keep]:
-        for path in _files_by_step(rundir)[old]:
+        _remove(rundir, old)
+
+
+def _remove(rundir: RunDir, step: int) -> None:
+    """Removes all files of a checkpoint, also unfinished ones, which may be what fills the disk."""
+    for path in rundir.path.glob(f"{CHECKPOINT_PREFIX}-{step}.*"):
+        with contextlib.suppress(OSError):
             path.unlink()
 
 
@@ -142,7 +151,8 @@ def read_progress(prefix: str) -> Progress:
         reader = tf.train.NewCheckpointReader(prefix)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-        return Progress(prefix, int(reader.get_tensor("global_step")), int(reader.get_tensor("position")))
+        counters = (int(reader.get_tensor(name)) for name in ("global_step", "position", "skipped_steps"))
+        return Progress(prefix, *counters)
     except READ_ERRORS as error:
         raise TrainerError(f"checkpoint {prefix} is damaged or unfinished: {reason(error)}") from error
 

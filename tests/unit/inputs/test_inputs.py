@@ -37,7 +37,7 @@ def read(name, folder, steps, batch_size=64, step=0, seed=1):
         with tf.control_dependencies(list(source.batch)):
             count = position.assign_add(batch_size)
         set_position = position.assign(step * batch_size)
-        with open_session(source, tf.ConfigProto(), None) as session:
+        with open_session(source, tf.ConfigProto(), None) as (session, *_):
             session.run(set_position)
             return [session.run([source.batch, count])[0] for _ in range(steps)]
 

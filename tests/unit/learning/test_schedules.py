@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from trainer.config import parse_decay
+from trainer.grammars import parse_decay
 from trainer.learning.schedules import build_learning_rate
 from trainer.tf1 import tf
 

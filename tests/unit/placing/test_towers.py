@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.learning.optimizers import apply_gradients
+from trainer.learning.finiteness import update_if_finite
 from trainer.placing.reductions import average_gradients, tower_mean
 from trainer.placing.towers import check_same_variables, for_each_tower
 from trainer.tf1 import tf
@@ -30,7 +30,9 @@ def test_one_step_of_two_towers_by_hand():
         loss = tower_mean([loss for loss, _ in towers])
         variables = tf.trainable_variables()
         gradients = average_gradients([gradients for _, gradients in towers], "/cpu:0")
-        step = apply_gradients(tf.train.GradientDescentOptimizer(0.1), gradients, variables)
+        pairs = list(zip(gradients, variables, strict=True))
+        optimizer = tf.train.GradientDescentOptimizer(0.1)
+        step = update_if_finite([gradients], update=lambda: [optimizer.apply_gradients(pairs)], otherwise=lambda: [])
         initialize = tf.global_variables_initializer()
         session.run(initialize)
         loss_v, gradients_v = session.run([loss, gradients])

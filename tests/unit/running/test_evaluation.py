@@ -14,5 +14,12 @@ def test_a_loss_that_is_not_finite_is_an_error(digits_dir, loss):
         serialized = tf.placeholder(tf.string, [None])
         graph = EvalGraph(serialized, Sums(tf.size(serialized), tf.constant(0), tf.constant(loss)))
         with pytest.raises(NotFiniteError, match=f"the loss on the test set is {loss}") as caught:
-            evaluate(session, graph=graph, folder=digits_dir, manifest=load_manifest(digits_dir), split="test")
+            evaluate(
+                session,
+                graph=graph,
+                folder=digits_dir,
+                manifest=load_manifest(digits_dir),
+                split="test",
+                after_batch=lambda: None,
+            )
     assert caught.value.exit_code == 3

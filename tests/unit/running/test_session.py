@@ -39,9 +39,9 @@ def test_the_error_of_a_queue_runner_is_raised_and_not_that_of_the_closed_queue(
     with tf.Graph().as_default():
         element = queue_that_fails_with(error)
         source = Input(Batch(element, element))
-        with pytest.raises(kind, match="the reader broke"), open_session(source, tf.ConfigProto(), None) as session:
+        with pytest.raises(kind, match="the reader broke"), open_session(source, tf.ConfigProto(), None) as opened:
             for _ in range(10):
-                session.run(element)
+                opened.session.run(element)
 
 
 def test_a_runner_that_ends_is_an_error_too():
@@ -50,9 +50,9 @@ def test_a_runner_that_ends_is_an_error_too():
         names = tf.train.string_input_producer(["a", "b"], num_epochs=1, shuffle=False)
         element = names.dequeue()
         source = Input(Batch(element, element))
-        with pytest.raises(tf.errors.OutOfRangeError), open_session(source, tf.ConfigProto(), None) as session:
+        with pytest.raises(tf.errors.OutOfRangeError), open_session(source, tf.ConfigProto(), None) as opened:
             for _ in range(10):
-                session.run(element)
+                opened.session.run(element)
 
 
 def test_an_error_in_the_block_ends_the_threads_and_is_raised():
@@ -62,7 +62,7 @@ def test_an_error_in_the_block_ends_the_threads_and_is_raised():
         tf.train.add_queue_runner(tf.train.QueueRunner(queue, [queue.enqueue(1)] * 3))
         source = Input(Batch(queue.dequeue(), queue.dequeue()))
         start = time.monotonic()
-        with pytest.raises(KeyError, match="mine"), open_session(source, tf.ConfigProto(), None) as session:
-            session.run(source.batch)
+        with pytest.raises(KeyError, match="mine"), open_session(source, tf.ConfigProto(), None) as opened:
+            opened.session.run(source.batch)
             raise KeyError("mine")
     assert threading.active_count() == before and time.monotonic() - start < 5

@@ -14,7 +14,8 @@ from trainer.tf1 import tf
 
 def build():
     tf.train.get_or_create_global_step()
-    tf.get_variable("position", [], tf.int64, tf.zeros_initializer(), trainable=False)
+    for name in ("position", "skipped_steps"):
+        tf.get_variable(name, [], tf.int64, tf.zeros_initializer(), trainable=False)
     tf.get_variable("weights", [1000])
 
 
@@ -124,7 +125,7 @@ def test_every_byte_of_the_index_is_guarded(tmp_path):
         data[offset] ^= 0x81
         path.write_bytes(data)
         with contextlib.suppress(TrainerError):
-            assert checkpoints.read_progress(str(tmp_path / "model.ckpt-10"))[1:] == (10, 640), offset
+            assert checkpoints.read_progress(str(tmp_path / "model.ckpt-10"))[1:] == (10, 640, 0), offset
     path.write_bytes(good)
     assert load(rundir)[0].step == 10
 

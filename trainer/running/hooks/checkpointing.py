@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trainer.graph import TrainGraph
 from trainer.rundir import RunDir
-from trainer.running.session import Signals
+from trainer.running.failures import Failures
 from trainer.saving import checkpoints
+from trainer.signals import Signals
 from trainer.tf1 import tf
 from trainer.timing import Every
+
+WHAT = "a checkpoint"
 
 
 class CheckpointHook(tf.train.SessionRunHook):
     """Saves after the steps that are due or asked for by a signal, and once more on `save`.
 
-    `saved` is the step that is on disk already.
+    Where a save fails the training goes on; only that of `save` itself is an error. `saved` is the step that is on
+    disk already.
     """
 
     def __init__(
@@ -26,14 +32,18 @@ class CheckpointHook(tf.train.SessionRunHook):
         keep: int,
         saved: int,
         signals: Signals,
+        failures: Failures,
+        prepare: Callable[[], None],
     ) -> None:
+        self.saved = saved
         self._signals = signals
+        self._failures = failures
+        self._prepare = prepare
         self._ops = ops
         self._rundir = rundir
         self._graph = graph
         self._every = every
         self._keep = keep
-        self._saved = saved
 
     def due(self, step: int) -> bool:
         return self._every.due(step) or self._signals.save
@@ -42,12 +52,18 @@ class CheckpointHook(tf.train.SessionRunHook):
         return tf.train.SessionRunArgs(self._graph.step)
 
     def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
-        self.save(run_context.session, int(run_values.results))
+        with self._failures.tolerated(WHAT):
+            self.save(run_context.session, int(run_values.results))
         self._every.restart()
         self._signals.save = False
 
     def save(self, session: tf.Session, step: int) -> None:
-        """Saves `step`, unless it is the one that was saved last."""
-        if step != self._saved:
+        """Saves `step`, unless it is the one that was saved last.
+
+        Raises:
+          NotFiniteError, TrainerError: as `checkpoints.save` does.
+        """
+        if step != self.saved:
+            self._prepare()
             checkpoints.save(self._ops, session, self._rundir, step, self._keep)
-            self._saved = step
+            self.saved = step

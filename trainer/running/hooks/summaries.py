@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trainer.graph import TrainGraph
+from trainer.running.event_file import EventFile
 from trainer.tf1 import tf
 from trainer.timing import Every
 
@@ -14,7 +15,7 @@ class SummaryHook(tf.train.SessionRunHook):
 
     def __init__(
         self,
-        writer: tf.summary.FileWriter,
+        writer: EventFile,
         graph: TrainGraph,
         *,
         scalars: Every,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 from trainer.graph import TrainGraph
-from trainer.rundir import RunDir
+from trainer.rundir import RunDir, replace_text
+from trainer.running.event_file import EventFile
+from trainer.running.failures import Failures
 from trainer.tf1 import Timeline, tf
 from trainer.timing import Every
 
@@ -15,8 +17,9 @@ TOP_OPS = 30
 class TraceHook(tf.train.SessionRunHook):
     """Traces a step fully every so often."""
 
-    def __init__(self, writer: tf.summary.FileWriter, rundir: RunDir, graph: TrainGraph, every: Every) -> None:
+    def __init__(self, writer: EventFile, rundir: RunDir, graph: TrainGraph, every: Every, failures: Failures) -> None:
         self._writer = writer
+        self._failures = failures
         self._rundir = rundir
         self._graph = graph
         self._every = every
@@ -30,10 +33,11 @@ class TraceHook(tf.train.SessionRunHook):
     def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
         step, metadata = int(run_values.results), run_values.run_metadata
         self._writer.add_run_metadata(metadata, f"step{step:03d}", step)
-        self._rundir.traces.mkdir(exist_ok=True)
-        chrome = Timeline(metadata.step_stats).generate_chrome_trace_format()
-        self._rundir.trace(step).write_text(chrome)
-        self._rundir.top_ops(step).write_text(top_ops_table(metadata.step_stats))
+        with self._failures.tolerated("a trace"):
+            self._rundir.traces.mkdir(exist_ok=True)
+            chrome = Timeline(metadata.step_stats).generate_chrome_trace_format()
+            replace_text(self._rundir.trace(step), chrome)
+            replace_text(self._rundir.top_ops(step), top_ops_table(metadata.step_stats))
         self._every.restart()
 
 

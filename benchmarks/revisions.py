@@ -1,0 +1,53 @@
+"""What a change costs: the same steps by the sources here and by those of an earlier commit, in turn.
+
+    python benchmarks/revisions.py --base=REVISION --data_dir=data/mnist
+
+prints the images per second of each (median and range) and the median of the ratios of neighbouring runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import tempfile
+from pathlib import Path
+
+from input_cost import REPO, WORK, images_per_second, show
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", required=True, help="a commit, a tag or a branch")
+    parser.add_argument("--data_dir", default="data/mnist")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--work", choices=[*WORK, "all"], default="all")
+    parser.add_argument("--input", default="queue", help="of the trainer")
+    parser.add_argument("flags", nargs="*", help="more flags of the trainer, for the sources here only, after --")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base"
+        subprocess.run(["git", "-C", REPO, "worktree", "add", "-q", "--detach", base, args.base], check=True)
+        try:
+            compare(args, base)
+        finally:
+            subprocess.run(["git", "-C", REPO, "worktree", "remove", "--force", base], check=True)
+
+
+def compare(args: argparse.Namespace, base: Path) -> None:
+    print(f"{'work':<10} {'here':>24} {args.base:>24} {'ratio':>20}   (median [range], images/s)")
+    for name in WORK if args.work == "all" else [args.work]:
+        flags, steps = WORK[name]
+        rows = [
+            (
+                images_per_second([*flags, *args.flags], steps, args.data_dir, args.input),
+                images_per_second(flags, steps, args.data_dir, args.input, base),
+            )
+            for _ in range(args.rounds)
+        ]
+        here, there = zip(*rows, strict=True)
+        ratios = [a / b for a, b in rows]
+        print(f"{name:<10} {show(here, ',.0f'):>24} {show(there, ',.0f'):>24} {show(ratios, '.3f'):>20}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

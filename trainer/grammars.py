@@ -1,0 +1,110 @@
+"""The small grammars of flags: periods, decays and clips. No TensorFlow."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from trainer.errors import UsageError, unknown_name
+
+DECAYS = ("constant", "exponential", "piecewise", "cosine")
+CLIPS = ("none", "norm", "global_norm", "value")
+# Beyond these are mistakes, and numbers that float32 and the graph cannot hold.
+MAX_COUNT, MAX_STEPS, MAX_RATE = 1_000_000, 10**12, 1e30
+PERIOD_UNITS = {"": "steps", "steps": "steps", "epochs": "epochs", "epoch": "epochs", "s": "seconds"}
+
+
+class Period(NamedTuple):
+    """How often something happens: `100` (steps), `2epochs` or `60s`; 0 is never."""
+
+    amount: float
+    unit: str  # "steps", "epochs" or "seconds"
+
+    def to_steps(self, steps_per_epoch: float) -> int:
+        """Counts the steps of a period of steps or epochs (at least one, or 0 for never)."""
+        if self.unit == "seconds":
+            raise ValueError("a period in seconds has no fixed number of steps")
+        steps = self.amount * (steps_per_epoch if self.unit == "epochs" else 1)
+        return max(1, round(steps)) if steps > 0 else 0
+
+
+class Decay(NamedTuple):
+    """A parsed `--decay`."""
+
+    kind: str  # of DECAYS
+    rate: float = 1.0
+    every: Period = Period(1, "epochs")
+    staircase: bool = False
+    pieces: tuple[tuple[Period, float], ...] = ()  # (from here on, this rate)
+
+
+def parse_period(name: str, text: str) -> Period:
+    """Reads `100`, `100steps`, `2epochs` or `60s`.
+
+    Raises:
+      UsageError: the text is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(steps|epochs|epoch|s|)", text)
+    if not match or (match[2] in ("", "steps") and "." in match[1]):
+        raise UsageError(f"{name}={text!r} is no period: write 100 (steps), 2epochs, 60s or 0 (never)")
+    if float(match[1]) > MAX_STEPS:
+        raise UsageError(f"{name}={text!r} is out of range: at most {MAX_STEPS:,}")
+    return Period(float(match[1]), PERIOD_UNITS[match[2]])
+
+
+def parse_number(name: str, text: str) -> float:
+    """Reads a positive number.
+
+    Raises:
+      UsageError: the text is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= MAX_RATE:
+        raise UsageError(f"{name}: {text!r} is no positive number up to {MAX_RATE:g}")
+    return value
+
+
+def parse_clip(text: str) -> tuple[str, float]:
+    """Reads `none`, `norm:MAX`, `global_norm:MAX` or `value:MAX` into the kind and the maximum."""
+    kind, _, maximum = text.partition(":")
+    if kind not in CLIPS:
+        raise unknown_name("clip", kind, CLIPS)
+    if kind == "none":
+        return kind, 0.0
+    return kind, parse_number(f"clip={text}", maximum)
+
+
+def parse_decay(text: str) -> Decay:
+    """Reads `--decay`; its grammar stands in the flag's help."""
+    kind, _, rest = text.partition(":")
+    if kind not in DECAYS:
+        raise unknown_name("decay", kind, DECAYS)
+    name = f"decay={text}"
+    if kind == "exponential":
+        parts = rest.split(":")
+        if len(parts) not in (2, 3) or parts[2:] not in ([], ["staircase"]):
+            raise UsageError(f"{name}: write exponential:RATE:PERIOD[:staircase], as exponential:0.99:1epochs")
+        every = parse_period(name, parts[1])
+        if every.amount == 0 or every.unit == "seconds":
+            raise UsageError(f"{name}: the period must be in steps or epochs, and not 0")
+        return Decay(kind, parse_number(name, parts[0]), every, len(parts) == 3)
+    if kind == "piecewise":
+        return Decay(kind, pieces=_parse_pieces(name, rest))
+    if rest:
+        raise UsageError(f"{name}: {kind} takes no arguments")
+    return Decay(kind)
+
+
+def _parse_pieces(name: str, text: str) -> tuple[tuple[Period, float], ...]:
+    pieces = []
+    for piece in text.split(","):
+        start, _, rate = piece.partition("=")
+        pieces.append((parse_period(name, start), parse_number(name, rate)))
+    if any(start.unit == "seconds" or start.amount == 0 for start, _ in pieces):
+        raise UsageError(f"{name}: the boundaries must be in steps or epochs, and not 0")
+    if len({start.unit for start, _ in pieces}) > 1 or [s for s, _ in pieces] != sorted({s for s, _ in pieces}):
+        raise UsageError(f"{name}: the boundaries must rise, all in one unit")
+    return tuple(pieces)

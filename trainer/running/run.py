@@ -1,0 +1,148 @@
+"""From an open session to the result: trains, saves, evaluates."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from trainer.errors import NotFiniteError, Stopped, TrainerError
+from trainer.running.evaluation import EvalResult, evaluate
+from trainer.running.hooks.checkpointing import WHAT, CheckpointHook
+from trainer.running.job import Graphs, Job
+from trainer.running.loop import LoopState, run_steps
+from trainer.running.periodic import Periodic, make_periodic
+from trainer.running.report import Report
+from trainer.running.result import input_verdict
+from trainer.running.session import OpenSession
+from trainer.running.stalls import StallWatcher
+from trainer.saving.checkpoints import CheckpointOps
+from trainer.signals import Signals
+from trainer.tf1 import tf
+
+Evaluate = Callable[..., EvalResult]  # (session, split=)
+
+
+def run(job: Job, graphs: Graphs, opened: OpenSession, signals: Signals, report: Report, ops: CheckpointOps) -> None:
+    """Trains to the last step or to a signal, saves, and evaluates where there was no signal.
+
+    Whatever ends the training, what has been trained is saved first.
+
+    Raises:
+      NotFiniteError: a step was not finite.
+      TrainerError: the last checkpoint could not be saved, or a step did not end and that is fatal.
+    """
+    state = LoopState(job.start.step, job.start.skipped)
+    watcher = StallWatcher(
+        opened,
+        seconds=job.config.stall_seconds,
+        fatal=job.config.stall_fatal,
+        say=job.console.say,
+        should_stop=signals.should_stop,
+    )
+
+    def after_batch() -> None:
+        watcher.beat()
+        signals.check()
+
+    evaluate_on = functools.partial(
+        evaluate, graph=graphs.eval, folder=Path(job.config.data_dir), manifest=job.manifest, after_batch=after_batch
+    )
+    periodic = make_periodic(job, graphs, signals, report, ops, evaluate_on)
+    checkpoint = periodic.checkpoint
+    with signals.deferred(), watcher:
+        try:
+            _train(job, graphs, opened, signals, report, periodic, state, watcher)
+        except Stopped:
+            pass  # It was remembered.
+        except Exception as error:
+            if not (signals.stop and _waited_for_input(error, opened.coord)):
+                _save_before_error(error, opened, checkpoint, state, report)
+                raise
+        finally:
+            _fill_result(job, report, state, periodic.fills)
+        saved = _save_last(job, opened, checkpoint, state)
+        if not signals.stop:
+            with contextlib.suppress(Stopped):
+                _evaluate_last(job, opened.session, report, state, evaluate_on)
+        if signals.stop:
+            report.result.status = str(Stopped(signals.stop))
+        if not saved:
+            checkpoint.save(opened.session, state.step)
+
+
+def _train(
+    job: Job,
+    graphs: Graphs,
+    opened: OpenSession,
+    signals: Signals,
+    report: Report,
+    periodic: Periodic,
+    state: LoopState,
+    watcher: StallWatcher,
+) -> None:
+    def after_step() -> None:
+        report.throughput.step()
+        watcher.beat()
+
+    with periodic.progress:
+        run_steps(
+            opened.session,
+            graphs.train,
+            periodic.hooks,
+            state,
+            last_step=job.last_step,
+            max_skips=job.config.max_skips if job.config.nonfinite == "skip" else 0,
+            should_stop=signals.should_stop,
+            after_step=after_step,
+            say=job.console.say,
+        )
+
+
+def _waited_for_input(error: BaseException, coord: tf.train.Coordinator) -> bool:
+    """Did a step fail because its input ended? It has then changed nothing."""
+    ended = isinstance(error, tf.errors.OutOfRangeError | tf.errors.CancelledError)
+    return ended or (isinstance(error, tf.errors.OpError) and coord.should_stop())
+
+
+def _save_before_error(
+    error: Exception, opened: OpenSession, checkpoint: CheckpointHook, state: LoopState, report: Report
+) -> None:
+    """Saves the finished steps, unless the error may have come in the middle of an update."""
+    if isinstance(error, tf.errors.OpError) and not _waited_for_input(error, opened.coord):
+        return
+    with contextlib.suppress(NotFiniteError), report.failures.tolerated(WHAT):
+        checkpoint.save(opened.session, state.step)
+
+
+def _save_last(job: Job, opened: OpenSession, checkpoint: CheckpointHook, state: LoopState) -> bool:
+    try:
+        checkpoint.save(opened.session, state.step)
+    except NotFiniteError:
+        raise
+    except TrainerError as error:
+        job.console.say(f"{error}; it is tried again at the end")
+        return False
+    return True
+
+
+def _evaluate_last(job: Job, session: tf.Session, report: Report, state: LoopState, evaluate_on: Evaluate) -> None:
+    if state.step == job.start.step:
+        job.console.say(f"already trained to step {state.step}; a larger --train_steps or --epochs goes on")
+    if report.validated_step != state.step:
+        report.validation(state.step, evaluate_on(session, split="validation"))
+    report.result.test_accuracy = evaluate_on(session, split="test").accuracy
+    report.result.status = "done"
+
+
+def _fill_result(job: Job, report: Report, state: LoopState, fills: list[float]) -> None:
+    result = report.result
+    result.step, result.train_loss, result.skipped_steps = state.step, state.loss, state.skipped
+    steps = state.step - job.start.step
+    position = job.start.position + (steps + state.skipped - job.start.skipped) * job.config.batch_size
+    result.epochs = round(position / job.manifest.num_examples("train"), 4)
+    result.images_per_second = round(report.throughput.average(), 1)
+    if steps:
+        result.input_bound, verdict = input_verdict(job.config.input, fills)
+        job.console.say(f"{verdict}; {result.images_per_second:,.0f} images/s")

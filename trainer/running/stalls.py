@@ -1,0 +1,101 @@
+"""A thread that watches over the training: a step that does not end is reported with the stage that keeps it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from trainer.errors import ERROR, TrainerError
+from trainer.running import stages
+from trainer.running.session import OpenSession
+
+POLL_SECONDS = 0.2
+WAKE_SECONDS = 0.5  # a step that waits for its input so long after a stop was asked for is woken
+FATAL_SECONDS = 10.0  # for the end of a run whose stall is fatal
+PACKAGE = Path(__file__).parents[1]
+
+
+class StallError(TrainerError):
+    """A step did not end, and `--stall_fatal` was given."""
+
+
+class StallWatcher:
+    """Watches from entering to leaving; `beat` tells it that something has been finished."""
+
+    def __init__(
+        self,
+        opened: OpenSession,
+        *,
+        seconds: float,
+        fatal: bool,
+        say: Callable[[str], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._opened = opened
+        self._seconds = seconds
+        self._fatal = fatal
+        self._say = say
+        self._should_stop = should_stop
+        self._beats = 0
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="stalls")
+
+    def beat(self) -> None:
+        """Is called after each step, and after each batch of an evaluation."""
+        self._beats += 1
+
+    def __enter__(self) -> StallWatcher:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._leave.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        seen, since, reported = self._beats, time.monotonic(), False
+        while not self._leave.wait(POLL_SECONDS):
+            waited = time.monotonic() - since
+            if self._beats != seen:
+                if reported:
+                    self._say(f"it goes on, after {waited:.1f} s")
+                seen, since, reported = self._beats, time.monotonic(), False
+            elif self._should_stop() and waited >= WAKE_SECONDS:
+                self._opened.coord.request_stop()
+            elif self._seconds and waited >= self._seconds and not reported:
+                reported = True
+                self._report()
+            elif reported and self._fatal and waited >= self._seconds + FATAL_SECONDS:
+                os._exit(ERROR)  # What hangs cannot be woken.
+
+    def _report(self) -> None:
+        frames = sys._current_frames()
+        main = frames[threading.main_thread().ident or 0]
+        lines = [f"nothing has ended for --stall_seconds={self._seconds:g}: {place(main)}"]
+        if "loop.py" in place(main):
+            sizes = stages.read_sizes(self._opened.session, self._opened.stages)
+            told = stages.describe_stages(self._opened.stages, sizes, threading.enumerate(), frames)
+            lines = [f"the step has not ended for --stall_seconds={self._seconds:g}: {told[0]}", *told[1:]]
+        lines += [f"  the main thread: {stages.stack(main)}", *stages.other_python_stacks(frames)]
+        text = "\n".join(lines)
+        self._say(text)
+        if self._fatal:
+            # The step then fails on the closed queues, and the run ends with this error.
+            self._opened.coord.request_stop(StallError(text))
+
+
+def place(frame: FrameType | None) -> str:
+    """Finds the innermost line of this package in a stack: `running/loop.py:33 run_steps`."""
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(PACKAGE):
+            return f"{path.relative_to(PACKAGE)}:{frame.f_lineno} {frame.f_code.co_name}"
+        frame = frame.f_back
+    return "outside the trainer"

@@ -1,0 +1,104 @@
+"""What the user asks for by signals: SIGINT and SIGTERM to save and stop, SIGUSR1 to save and go on."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trainer.errors import SIGINT, Stopped
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE_SECONDS = 25.0
+
+
+class Signals:
+    """Ends a program by `Stopped` where nothing is lost by that, and remembers the wish where something is.
+
+    A thread of its own sees the signals as they arrive, because Python's handlers wait for the end of what the main
+    thread does in TensorFlow: it ends the process after `grace_seconds`, and at once at a Ctrl-C that follows.
+    """
+
+    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        self.grace_seconds = grace_seconds
+        self.stop = 0  # the first signal that asked to stop
+        self.save = False
+        self._deferred = False
+
+    def should_stop(self) -> bool:
+        return self.stop != 0
+
+    def check(self) -> None:
+        """Raises `Stopped` where a signal asked to stop."""
+        if self.stop:
+            raise Stopped(self.stop)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only remembers the signals inside the block, which has to ask for them."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handles the signals inside the block; in the main thread only."""
+        receiver, sender = socket.socketpair()
+        sender.setblocking(False)
+        numbers = (*STOP_SIGNALS, signal.SIGUSR1)
+        handlers = {number: signal.signal(number, self._handle) for number in numbers}
+        wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(receiver,), daemon=True, name="signals").start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            sender.close()  # Ends the thread.
+
+    def _handle(self, number: int, _: object) -> None:
+        if number == signal.SIGUSR1:
+            self.save = True
+            return
+        self.stop = self.stop or number
+        if not self._deferred:
+            raise Stopped(number)
+
+    def _watch(self, receiver: socket.socket) -> None:
+        deadline: float | None = None
+        with receiver:
+            while True:
+                wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not select.select([receiver], [], [], wait)[0]:
+                    self._give_up()
+                numbers = receiver.recv(64)
+                if not numbers:
+                    return
+                for number in numbers:
+                    if number == signal.SIGINT and self.stop and deadline is not None:
+                        os._exit(SIGINT)
+                    if number in STOP_SIGNALS and deadline is None:
+                        self.stop = self.stop or number
+                        deadline = time.monotonic() + self.grace_seconds
+
+    def _give_up(self) -> None:
+        """Ends the process: what was under way hangs."""
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        where = "".join(traceback.format_stack(frame)[-3:])
+        message = (
+            f"error: stopped by {signal.Signals(self.stop).name}, but what was under way did not end within "
+            f"--grace_seconds={self.grace_seconds:g}: the steps since the last checkpoint are lost. "
+            f"It was here:\n{where}"
+        )
+        os.write(2, message.encode())
+        os._exit(128 + self.stop)
