@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 REPO = Path(__file__).parents[1]
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 MNIST_FILES = Path(os.environ.get("MNIST_DIR", REPO.parent / "shared" / "data" / "mnist"))
 
 
@@ -88,6 +90,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
 
 
+def _die_with_the_tests() -> None:
+    """Lets the system kill a program whose test was ended by its timeout, which ends the tests at once."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 @pytest.fixture
 def program() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts `python -m MODULE ARGS` and ends it with the test."""
@@ -101,6 +109,7 @@ def program() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_die_with_the_tests,
         )
         started.append(process)
         return process
@@ -122,6 +131,25 @@ def run_program(program: Callable[..., subprocess.Popen[str]]) -> Callable[..., 
         return Finished(process.returncode, out, err)
 
     return run
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system of a size, as `1m`, where the tests may mount one."""
+    mounted: list[Path] = []
+
+    def mount(size: str) -> Path:
+        folder = tmp_path / f"tmpfs{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("mounting a tmpfs needs root")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def read_metrics(logdir: Path, name: str) -> dict[int, float]:

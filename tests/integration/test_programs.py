@@ -232,20 +232,8 @@ def test_missing_empty_and_truncated_shards_are_named(run_program, own_digits_di
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.fixture
-def small_tmpfs(tmp_path):
-    """A file system of 1 MiB, where the tests may mount one."""
-    import subprocess
-
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs needs root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_full_log_directory_is_an_error_of_one_line(run_program, digits_dir, small_tmpfs):
+def test_a_full_log_directory_is_an_error_of_one_line(run_program, digits_dir, tmpfs):
+    small_tmpfs = tmpfs("1m")
     (small_tmpfs / "ballast").write_bytes(b"x" * 900_000)
     done = run_program("trainer", f"--data_dir={digits_dir}", f"--logdir={small_tmpfs / 'run'}", "--train_steps=30")
     assert done.code == 1
@@ -253,7 +241,8 @@ def test_a_full_log_directory_is_an_error_of_one_line(run_program, digits_dir, s
     assert "No space left on device" in message and str(small_tmpfs) in message
 
 
-def test_a_read_only_log_directory_is_an_error_of_one_line(run_program, digits_dir, small_tmpfs):
+def test_a_read_only_log_directory_is_an_error_of_one_line(run_program, digits_dir, tmpfs):
+    small_tmpfs = tmpfs("1m")
     import subprocess
 
     subprocess.run(["mount", "-o", "remount,ro", str(small_tmpfs)], check=True)
@@ -301,7 +290,8 @@ def test_convert_finds_a_damaged_shard_where_it_has_nothing_to_do(run_program, o
     assert done.code == 1 and f"{shard}: record 11 at byte {167 * 11} is damaged" in one_error_line(done)
 
 
-def test_a_full_disk_during_conversion_is_an_error_of_one_line(run_program, mnist_files, small_tmpfs):
+def test_a_full_disk_during_conversion_is_an_error_of_one_line(run_program, mnist_files, tmpfs):
+    small_tmpfs = tmpfs("1m")
     done = run_program("trainer.convert", f"--source_dir={mnist_files}", f"--data_dir={small_tmpfs / 'mnist'}")
     assert done.code == 1 and "No space left on device" in one_error_line(done)
     assert list(small_tmpfs.iterdir()) == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import google_crc32c
@@ -26,6 +27,35 @@ def frame(data: bytes) -> bytes:
     """Frames one record."""
     length = struct.pack("<Q", len(data))
     return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+
+
+class FrameError(Exception):
+    """A record is damaged."""
+
+
+def read(path: Path) -> Iterator[bytes]:
+    """Yields the records of a file.
+
+    Raises:
+      FrameError: a record is damaged or cut off; the message has its number and offset.
+    """
+    size = path.stat().st_size
+    offset = number = 0
+    with path.open("rb") as file:
+        while header := file.read(HEADER_BYTES):
+            where = f"record {number} at byte {offset} is damaged"
+            length = _length_at(header, 0)
+            if length is None:
+                cut = "the file ends within it" if len(header) < HEADER_BYTES else "the checksum of its length is wrong"
+                raise FrameError(f"{where}: {cut}")
+            if offset + FRAME_BYTES + length > size:
+                raise FrameError(f"{where}: the file ends within it")
+            data = file.read(length)
+            if masked_crc32c(data) != int.from_bytes(file.read(FOOTER_BYTES), "little"):
+                raise FrameError(f"{where}: its checksum is wrong")
+            yield data
+            offset += FRAME_BYTES + length
+            number += 1
 
 
 class Record(NamedTuple):

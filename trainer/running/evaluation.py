@@ -55,10 +55,8 @@ def evaluate(
             count_v, correct_v, loss_v = run(records)
             count, correct, loss = count + int(count_v), correct + int(correct_v), loss + float(loss_v)
             after_batch()
-    except tf.errors.InvalidArgumentError as error:
-        raise explain_input_error(folder, manifest, split) or DataError(
-            f"{folder}, {split}: {error.message}"
-        ) from error
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:  # A message may quote the record.
+        raise explain_input_error(folder, manifest, split) or DataError(f"{folder}, {split}: {error}") from error
     if not math.isfinite(loss):
         raise NotFiniteError(f"the loss on the {split} set is {loss}; a lower --learning_rate or --clip may help")
     return EvalResult(count, correct / count, loss / count)

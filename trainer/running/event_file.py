@@ -31,9 +31,10 @@ class EventFile:
         """
         self._path = folder / f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}{suffix}"
         self._failures = failures
-        self._size = 0  # bytes of whole events
         self._file: int | None = None
-        self._append(tf.Event(file_version=VERSION))
+        self._size = 0  # bytes of whole events
+        with failures.tolerated("the event file"):
+            self._open()
 
     def add_summary(self, summary: tf.Summary | bytes, step: int) -> None:
         value = summary if isinstance(summary, tf.Summary) else tf.Summary.FromString(summary)
@@ -51,22 +52,24 @@ class EventFile:
         self._append(tf.Event(session_log=tf.SessionLog(status=tf.SessionLog.START), step=step))
 
     def _append(self, event: tf.Event) -> None:
-        event.wall_time = time.time()
         with self._failures.tolerated("the event file"):
-            if self._file is None or not self._path.exists():
+            if not self._size or not self._path.exists():
                 self._open()
-            self._write(frame(event.SerializeToString()))
+            self._write(event)
 
     def _open(self) -> None:
+        """Creates the file, also once more after its directory has gone."""
         self.close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        if self._size:  # The directory had gone.
-            self._size = 0
-            self._write(frame(tf.Event(wall_time=time.time(), file_version=VERSION).SerializeToString()))
+        self._size = self._path.stat().st_size
+        if not self._size:
+            self._write(tf.Event(file_version=VERSION))
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, event: tf.Event) -> None:
         assert self._file is not None
+        event.wall_time = time.time()
+        data = frame(event.SerializeToString())
         try:
             written = 0
             while written < len(data):

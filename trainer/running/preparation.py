@@ -109,6 +109,7 @@ def prepare_rundir(config: Config, rundir: RunDir, console: Console, stack: Exit
             console.say(f"moved the earlier run to {moved}")
     _make_directory(rundir.path)
     stack.enter_context(hold_lock(rundir))
+    checkpoints.remove_leftovers(rundir)
     if rundir.config.exists() and checkpoints.has_files(rundir):
         differences = config_lib.identity_differences(config_lib.load_config(rundir.config), config)
         if differences:
@@ -128,9 +129,9 @@ def _make_directory(path: Path) -> None:
 
 def remake_rundir(config: Config, rundir: RunDir, say: Callable[[str], None]) -> None:
     """Makes a run directory again that has gone, so that what has been trained is not lost with it."""
-    if rundir.path.is_dir():
+    if rundir.config.exists():
         return
-    rundir.path.mkdir(parents=True)
+    rundir.path.mkdir(parents=True, exist_ok=True)
     write_settings(config, rundir)
     say(f"{rundir.path} had gone, and was made again")
 

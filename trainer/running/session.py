@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -63,8 +64,12 @@ def open_session(
                 yield OpenSession(session, coord, stages)
         finally:
             coord.request_stop()
+            # Not left to the coordinator, which looks once in a second.
+            deadline = time.monotonic() + STOP_GRACE_SECONDS
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
             # Raises the first error that any thread, or the block above, has reported.
-            coord.join(threads, stop_grace_period_secs=STOP_GRACE_SECONDS, ignore_live_threads=True)
+            coord.join(threads, stop_grace_period_secs=0, ignore_live_threads=True)
     finally:
         if any(thread.is_alive() for thread in threads):
             _abandoned.append(session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ class Stage(NamedTuple):
     minimum: int  # elements that a RandomShuffleQueue never gives away
     num_threads: int  # that should be filling it
     size: tf.Tensor  # int32 [], elements in it now
+    close: tf.Operation  # wakes whoever waits for the queue, with an error
 
 
 def build_stages(queues: Sequence[tf.QueueBase] = ()) -> list[Stage]:
@@ -40,7 +42,14 @@ def build_stages(queues: Sequence[tf.QueueBase] = ()) -> list[Stage]:
 def _stage(queue: tf.QueueBase, num_threads: int) -> Stage:
     op = queue.queue_ref.op
     minimum = op.get_attr("min_after_dequeue") if op.type.startswith("RandomShuffleQueue") else 0
-    return Stage(queue.name, op.get_attr("capacity"), minimum, num_threads, queue.size())
+    return Stage(
+        queue.name,
+        op.get_attr("capacity"),
+        minimum,
+        num_threads,
+        queue.size(),
+        queue.close(cancel_pending_enqueues=True),
+    )
 
 
 def read_sizes(session: tf.Session, stages: Sequence[Stage]) -> list[int] | None:
@@ -50,6 +59,14 @@ def read_sizes(session: tf.Session, stages: Sequence[Stage]) -> list[int] | None
         return [int(size) for size in session.run([stage.size for stage in stages], options=options)]
     except tf.errors.OpError:
         return None
+
+
+def close_queues(session: tf.Session, stages: Sequence[Stage]) -> None:
+    """Wakes a step that waits for its input; it fails."""
+    options = tf.RunOptions(timeout_in_ms=PROBE_MILLISECONDS)
+    for stage in reversed(stages):
+        with contextlib.suppress(tf.errors.OpError):  # It is closed already.
+            session.run(stage.close, options=options)
 
 
 def describe_stages(
@@ -99,17 +116,12 @@ def verdict(states: Sequence[tuple[Stage, str, Sequence[threading.Thread]]]) -> 
     for stage, level, own in states:
         if level != "full" and len(own) < stage.num_threads:
             return f"the thread that fills queue {stage.name} is dead or was never started"
-    last, level, _ = states[-1]
-    if level == "full":
-        keeps = f", and keeps {last.minimum} of them" if last.minimum else ""
-        return (
-            f"queue {last.name} is full and the step still waits: it asks for more at once than the queue's capacity "
-            f"of {last.capacity}{keeps}; give it a larger capacity"
-        )
+    if states[-1][1] in ("full", "filled"):
+        return f"queue {states[-1][0].name} has what the step needs: the computation itself hangs"
     for stage, level, _ in states:
         if level in ("empty", "below its minimum"):
             return f"queue {stage.name} is {level} and the thread that fills it is blocked"
-    return "every queue has elements: the computation itself hangs"
+    return "the queues do not answer"
 
 
 def stack(frame: FrameType, depth: int = STACK_DEPTH) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ READER_ERRORS = (
     tf.errors.InvalidArgumentError,
     tf.errors.OutOfRangeError,
     tf.errors.NotFoundError,
+    UnicodeDecodeError,  # of a message that quotes the record
 )
 
 
@@ -62,15 +64,17 @@ def _train_to_result(job: Job, signals: Signals, begin: float) -> RunResult:
     result = RunResult(step=job.start.step, devices=job.devices.towers, skipped_records=job.skipped_records)
     try:
         _train(job, signals, result)
-    except NotFiniteError:
-        result.status = "not finite"
-        raise
-    except Stopped as stop:
-        result.status = str(stop)
-        raise
-    finally:
+    except BaseException as error:
+        if isinstance(error, NotFiniteError):
+            result.status = "not finite"
+        elif isinstance(error, Stopped):
+            result.status = str(error)
         result.seconds = round(time.monotonic() - begin, 3)
-        result.save(job.rundir.result)
+        with contextlib.suppress(OSError):  # The first error is the one to tell.
+            result.save(job.rundir.result)
+        raise
+    result.seconds = round(time.monotonic() - begin, 3)
+    result.save(job.rundir.result)
     return result
 
 

@@ -105,6 +105,13 @@ def _files_by_step(rundir: RunDir) -> dict[int, list[Path]]:
     return found
 
 
+def remove_leftovers(rundir: RunDir) -> None:
+    """Removes what a killed run was writing; nothing else must be writing there."""
+    for pattern in (f"{CHECKPOINT_PREFIX}-*.temp*", f"{CHECKPOINT_PREFIX}-*.tmp*", "checkpoint.tmp*", "*.part"):
+        for path in rundir.path.glob(pattern):
+            path.unlink()
+
+
 def has_files(rundir: RunDir) -> bool:
     """Are there files of any checkpoint, whole or not?"""
     return bool(_files_by_step(rundir))

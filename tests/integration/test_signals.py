@@ -1,0 +1,174 @@
+"""Signals in every phase of a run: the exit code, the checkpoint, and the time that it took."""
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+ENDLESS = ["--train_steps=1000000", "--decay=constant", "--log_every=10", "--eval_every=0"]
+
+
+def wait_for(process, text, count=1):
+    for line in process.stdout:
+        if text in line:
+            count -= 1
+            if not count:
+                return
+    raise AssertionError(f"{text!r} never came: {process.stderr.read()}")
+
+
+def newest_step(logdir):
+    from trainer.console import Console
+    from trainer.rundir import RunDir
+    from trainer.saving.checkpoints import load_progress
+
+    found = load_progress(RunDir(logdir), Console().say)
+    return found.step if found else None
+
+
+def handles(process, number):
+    """Has the process installed its own handler for a signal?"""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return int(caught.split()[1], 16) >> (number - 1) & 1
+
+
+def stop(process, number, within=15.0):
+    """Sends a signal; checks the exit code; returns output and seconds."""
+    begin = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=40)
+    seconds = time.monotonic() - begin
+    assert process.returncode == CODES[number], (process.returncode, out, err)
+    assert "Traceback" not in err
+    assert seconds < within
+    return out, err, seconds
+
+
+@pytest.fixture
+def args(digits_dir, tmp_path):
+    return [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'run'}"]
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("delay", [0.0, 0.3, 1.0, 2.0])
+def test_while_it_starts_up(program, run_program, tmp_path, number, delay):
+    """From an empty directory, so that the conversion of the digits may be under way."""
+    process = program("trainer", *ENDLESS, cwd=tmp_path)
+    while not handles(process, signal.SIGTERM):
+        time.sleep(0.005)
+    time.sleep(delay)
+    _, err, _ = stop(process, number)
+    logdir = tmp_path / "runs" / "digits_lenet"
+    step = newest_step(logdir)
+    assert step or "before there was anything to save" in err
+    assert [path.name for path in tmp_path.glob("data/.*")] == []
+    again = run_program("trainer", *ENDLESS, f"--train_steps={(step or 0) + 3}", cwd=tmp_path)
+    assert again.code == 0, again
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_while_it_restores(program, run_program, args, tmp_path, number):
+    assert run_program("trainer", *args, "--train_steps=20").code == 0
+    process = program("tests.planted", "slow_restore", *args, *ENDLESS)
+    wait_for(process, "PHASE")
+    stop(process, number)
+    assert newest_step(tmp_path / "run") == 20
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["step"] == 20
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_while_a_step_waits_for_its_input(program, args, tmp_path, number):
+    """The steps before it are saved, though the reader never comes back."""
+    process = program("tests.planted", "blocked_reader", *args, *ENDLESS, "--queue_capacity=2", "--log_every=1")
+    wait_for(process, "PHASE")
+    time.sleep(1)
+    out, _, _ = stop(process, number)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["step"] == newest_step(tmp_path / "run") > 10
+    assert f"after step {result['step']}; the same command goes on from there" in out
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("when", ["during", "after"])
+def test_while_it_evaluates(program, args, tmp_path, number, when):
+    length = ["--train_steps=30", "--eval_every=0"] if when == "after" else [*ENDLESS, "--eval_every=30"]
+    process = program("tests.planted", "slow_evaluation", *args, *length)
+    wait_for(process, "PHASE", 2)
+    _, _, seconds = stop(process, number)
+    assert newest_step(tmp_path / "run") == 30 and seconds < 5
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == f"stopped by {number.name}" and result["test_accuracy"] is None
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_while_it_saves(program, args, tmp_path, number):
+    process = program("tests.planted", "slow_save", *args, *ENDLESS, "--checkpoint_every=25")
+    wait_for(process, "PHASE")
+    stop(process, number)
+    assert newest_step(tmp_path / "run") >= 25
+
+
+def test_what_hangs_is_left_after_the_grace(program, run_program, args, tmp_path):
+    """A save that never ends: nothing can be done but say so; the checkpoint before it is as it was."""
+    assert run_program("trainer", *args, "--train_steps=20").code == 0
+    process = program("tests.planted", "hanging_save", *args, *ENDLESS, "--checkpoint_every=25", "--grace_seconds=2")
+    wait_for(process, "PHASE")
+    _, err, seconds = stop(process, signal.SIGTERM)
+    assert 2 <= seconds < 4
+    assert "did not end within --grace_seconds=2" in err and "time.sleep(1000)" in err
+    assert newest_step(tmp_path / "run") == 20
+
+
+def test_sigusr1_in_any_phase_ends_nothing(program, args, tmp_path):
+    process = program("trainer", *args, *ENDLESS, "--checkpoint_every=0")
+    while not handles(process, signal.SIGUSR1):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGUSR1)
+    wait_for(process, "step 50/")
+    first = {path.name for path in (tmp_path / "run").glob("*.index")}
+    assert first == {"model.ckpt-1.index"}  # It was remembered until the first step had ended.
+    process.send_signal(signal.SIGUSR1)
+    wait_for(process, "step ", 3)
+    deadline = time.monotonic() + 10
+    while len(list((tmp_path / "run").glob("*.index"))) < 2 and time.monotonic() < deadline:
+        wait_for(process, "step ")
+    assert len(list((tmp_path / "run").glob("*.index"))) == 2
+    stop(process, signal.SIGTERM)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_at_random_moments(program, args, tmp_path):
+    """Forty signals; each run goes on where the one before has saved, and no step is lost."""
+    rng = random.Random(1)
+    step, slowest = 0, 0.0
+    for _ in range(40):
+        number = rng.choice([signal.SIGTERM, signal.SIGINT])
+        process = program("trainer", *args, *ENDLESS, "--eval_every=50", "--checkpoint_every=20")
+        while not handles(process, signal.SIGTERM):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 6))
+        out, _, seconds = stop(process, number)
+        slowest = max(slowest, seconds)
+        found = newest_step(tmp_path / "run") or 0
+        assert found >= step, out
+        if "after step" in out:
+            assert f"after step {found};" in out
+        step = found
+    assert step > 40
+    print(f"40 signals, the slowest end after {slowest:.2f} s, step {step}")
+
+
+def test_a_run_has_no_children_and_no_threads_left_behind(program, args):
+    process = program("trainer", *args, *ENDLESS)
+    wait_for(process, "step 50/")
+    assert psutil.Process(process.pid).children(recursive=True) == []
+    stop(process, signal.SIGTERM)
+    assert not psutil.pid_exists(process.pid)

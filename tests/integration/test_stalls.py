@@ -1,0 +1,77 @@
+"""Runs that stall: reported with the stage, fatal where asked, and going on where the stall ends."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from tests.integration.test_signals import ENDLESS, newest_step, stop, wait_for
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def args(digits_dir, tmp_path):
+    return [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'run'}", *ENDLESS, "--queue_capacity=2"]
+
+
+def read_until(process, text):
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines) + process.stderr.read())
+
+
+def test_a_reader_that_blocks_is_reported_with_its_stack(program, args):
+    process = program("tests.planted", "blocked_reader", *args, "--stall_seconds=1")
+    told = read_until(process, "the main thread:")
+    assert "the step has not ended for --stall_seconds=1: queue input/lane_0 is empty" in told
+    assert "  queue input/lane_0_files: 2 of 2 elements (full)" in told
+    assert "planted.py" in told and "block" in told  # The line where the reader waits.
+    assert process.poll() is None
+    stop(process, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("fault", "more", "message"),
+    [
+        ("blocked_reader", [], "queue input/lane_0 is empty and the thread that fills it is blocked"),
+        ("no_runners", [], "the thread that fills queue input/lane_0_files is dead or was never started"),
+        ("feeder_that_ends", ["--input=feed"], "thread that fills queue input/batches is dead or was never started"),
+    ],
+)  # fmt: skip
+def test_a_fatal_stall_saves_and_ends_with_code_1(program, args, tmp_path, fault, more, message):
+    process = program("tests.planted", fault, *args, *more, "--stall_seconds=1", "--stall_fatal", "--log_every=1")
+    begin = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and time.monotonic() - begin < 40
+    assert err.startswith("error: the step has not ended for --stall_seconds=1: ") and message in err
+    assert "Traceback" not in err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "error" and result["step"] == (newest_step(tmp_path / "run") or 0)
+    assert (result["step"] > 0) == (fault != "no_runners")
+
+
+def test_a_save_that_hangs_is_named(program, args):
+    process = program("tests.planted", "hanging_save", *args, "--checkpoint_every=25", "--stall_seconds=1")
+    told = read_until(process, "the main thread:")
+    assert "nothing has ended for --stall_seconds=1: running/hooks/checkpointing.py:" in told
+    process.kill()
+
+
+def test_a_stall_that_ends_is_said_to_go_on(program, args, tmp_path):
+    process = program("tests.planted", "slow_save", *args, "--checkpoint_every=25", "--stall_seconds=0.5")
+    wait_for(process, "nothing has ended for --stall_seconds=0.5")
+    wait_for(process, "it goes on, after ")
+    stop(process, signal.SIGTERM)
+
+
+def test_zero_reports_nothing(program, args):
+    process = program("tests.planted", "blocked_reader", *args, "--stall_seconds=0")
+    wait_for(process, "PHASE")
+    time.sleep(3)
+    out, _, _ = stop(process, signal.SIGTERM)
+    assert "has not ended" not in out

@@ -1,0 +1,116 @@
+"""The trainer with a fault planted: `python -m tests.planted FAULT [flag ...]`, for tests that break it on purpose.
+
+A fault that makes a phase last says `PHASE` when the phase begins.
+"""
+
+import functools
+import sys
+import time
+
+from trainer import train
+from trainer.console import exit_program
+from trainer.running import run, training
+from trainer.saving import checkpoints
+
+SECONDS = 1.5
+
+
+def slowly(function):
+    """Says when a call begins, and makes it last."""
+
+    @functools.wraps(function)
+    def slow(*args, **kwargs):
+        print("PHASE", flush=True)
+        time.sleep(SECONDS)
+        return function(*args, **kwargs)
+
+    return slow
+
+
+def slow_restore():
+    checkpoints.restore = slowly(checkpoints.restore)
+
+
+def slow_save():
+    checkpoints.save = slowly(checkpoints.save)
+
+
+def slow_evaluation():
+    """Each batch of it."""
+    from trainer.running import evaluation
+
+    batches = evaluation.record_batches
+
+    def slow_batches(folder, manifest, split, _):
+        for batch in batches(folder, manifest, split, 10):
+            print("PHASE", flush=True)
+            time.sleep(0.2)
+            yield batch
+
+    evaluation.record_batches = slow_batches
+
+
+def hanging_save():
+    """A file system that does not answer."""
+    checkpoints.save = lambda *args: (print("PHASE", flush=True), time.sleep(1000))
+
+
+def blocked_reader():
+    """The batches stop coming after 30 steps: the reader blocks in a `py_func`."""
+    import threading
+
+    from trainer.inputs import queues
+    from trainer.tf1 import tf
+
+    parse = queues.parse_examples
+
+    def parse_then_block(serialized, **rest):
+        blocks = []
+
+        def block(records):
+            blocks.append(None)
+            if len(blocks) > 15:
+                print("PHASE", flush=True)
+                threading.Event().wait()
+            return records
+
+        same = tf.py_func(block, [serialized], tf.string)
+        same.set_shape([None])
+        return parse(same, **rest)
+
+    queues.parse_examples = parse_then_block
+
+
+def no_runners():
+    """Queue runners that nobody starts."""
+    from trainer.tf1 import tf
+
+    tf.train.start_queue_runners = lambda *_: []
+
+
+def feeder_that_ends():
+    """A feeding thread that ends without a word."""
+    from trainer.inputs import feed
+
+    indices = feed.batch_indices
+    feed.batch_indices = lambda *args: (batch for batch, _ in zip(indices(*args), range(100), strict=False))
+
+
+FAULTS = {
+    fault.__name__: fault
+    for fault in (
+        slow_restore,
+        slow_save,
+        slow_evaluation,
+        hanging_save,
+        blocked_reader,
+        no_runners,
+        feeder_that_ends,
+    )
+}
+
+
+if __name__ == "__main__":
+    assert run and training  # Loaded before the fault is planted.
+    FAULTS[sys.argv[1]]()
+    exit_program(train.main(["trainer", *sys.argv[2:]]))
