@@ -31,6 +31,7 @@ class Signals:
         self.stop = 0  # the first signal that asked to stop
         self.save = False
         self._deferred = False
+        self._handled = False
 
     def should_stop(self) -> bool:
         return self.stop != 0
@@ -71,7 +72,8 @@ class Signals:
             self.save = True
             return
         self.stop = self.stop or number
-        if not self._deferred:
+        first, self._handled = not self._handled, True
+        if first and not self._deferred:  # Not again in what cleans up after the first.
             raise Stopped(number)
 
     def _watch(self, receiver: socket.socket) -> None:

@@ -33,6 +33,7 @@ def _without_import_notices() -> Iterator[None]:
 
 with _without_import_notices():
     import tensorflow.compat.v1 as tf
+    from tensorflow import config as tf2_config
 
     # Private, and the one such import: nothing public turns StepStats into a Chrome trace.
     from tensorflow.python.client.timeline import Timeline
@@ -45,4 +46,6 @@ tf.logging.set_verbosity(tf.logging.FATAL)
 tf.disable_v2_behavior()
 tf.enable_resource_variables()
 
-__all__ = ["NUM_PHYSICAL_GPUS", "Timeline", "tf"]
+enable_op_determinism = tf2_config.experimental.enable_op_determinism  # compat.v1 lacks it
+
+__all__ = ["NUM_PHYSICAL_GPUS", "Timeline", "enable_op_determinism", "tf"]

@@ -18,7 +18,8 @@ from trainer.tf1 import tf
 
 pytestmark = pytest.mark.timeout(900)
 # On a network with dropout and averages, so that weights tell of every record, mask and rate.
-RUN = ["--model=mlp", "--hidden_sizes=32", "--deterministic", "--eval_every=40", "--summary_every=5"]
+RUN = ["--model=mlp", "--hidden_sizes=32", "--deterministic", "--decay=constant"]
+BUSY = ["--eval_every=40", "--summary_every=5", "--checkpoint_every=10", "--log_every=100"]
 RENAMES = "rename,renameat,renameat2"
 
 
@@ -42,15 +43,14 @@ def named_step(logdir):
 @pytest.mark.slow
 def test_fifty_kills_at_random_moments(program, run_program, digits_dir, tmp_path):
     rng = random.Random(7)
-    args = [f"--data_dir={digits_dir}", *RUN, "--train_steps=4000", "--checkpoint_every=10", "--log_every=100"]
+    args = [f"--data_dir={digits_dir}", *RUN]
     logdir = tmp_path / "run"
     kills, step, phases = 0, 0, []
     while kills < 50:
-        process = program("trainer", *args, f"--logdir={logdir}")
+        process = program("trainer", *args, *BUSY, f"--logdir={logdir}", "--train_steps=1000000")
         # Half of them while it starts, restores and trains its first steps; half while it trains and saves.
         time.sleep(rng.uniform(0.2, 4.0) if kills % 2 else rng.uniform(3.0, 6.0))
-        if process.poll() is not None:
-            break  # It was faster.
+        assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGKILL)
         process.communicate()
         kills += 1
@@ -59,7 +59,6 @@ def test_fifty_kills_at_random_moments(program, run_program, digits_dir, tmp_pat
         assert named >= step
         step = named
         phases.append(step)
-    assert kills == 50, f"the run ended after {kills} kills: {phases}"
     done = run_program("trainer", *args, f"--logdir={logdir}", f"--train_steps={step + 200}", timeout=300)
     assert done.code == 0 and f"resuming from step {newest_from(done.out)}" in done.out
     assert newest_from(done.out) >= step

@@ -216,6 +216,37 @@ def test_a_record_that_breaks_during_the_run_is_named_too(run_program, own_digit
     assert f"{shard}: record 11 at byte {167 * 11} is damaged" in one_error_line(done)
 
 
+def test_corrupt_records_are_skipped_where_that_is_allowed(run_program, own_digits_dir, tmp_path):
+    from trainer.data.manifest import load_manifest
+
+    manifest = load_manifest(own_digits_dir)
+    for split, record in (("train", 3), ("train", 7), ("test", 1)):
+        shard = own_digits_dir / manifest.splits[split][0].file
+        data = bytearray(shard.read_bytes())
+        data[167 * record + 50] ^= 1
+        shard.write_bytes(data)
+    args = [f"--data_dir={own_digits_dir}", f"--logdir={tmp_path / 'run'}", "--train_steps=30"]
+    done = run_program("trainer", *args, "--skip_corrupt=2")
+    assert done.code == 1 and "3 records are damaged, more than --skip_corrupt=2; the first: " in one_error_line(done)
+    done = run_program("trainer", *args, "--skip_corrupt=3")
+    assert done.code == 0, done
+    assert "skipping 2 of 126 records: " in done.out and "record 3 at byte 501 is damaged" in done.out
+    assert "lenet on digits: 1,256 images" in done.out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["skipped_records"] == 3
+    assert round(result["test_accuracy"] * 358, 6) % 1 == 0  # Of 359 images, one is left out.
+    again = run_program("trainer", *args, "--skip_corrupt=3", "--train_steps=40")
+    assert again.code == 0 and "resuming from step 30" in again.out
+
+
+def test_files_are_written_for_their_owner(run_program, tmp_path):
+    assert run_program("trainer", "--train_steps=20", "--trace_every=10", cwd=tmp_path).code == 0
+    paths = [path for folder in ("runs", "data") for path in (tmp_path / folder).rglob("*")]
+    assert len(paths) > 20
+    for path in [tmp_path / "runs", tmp_path / "data", *paths]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

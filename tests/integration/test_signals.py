@@ -11,6 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.timeout(120)
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+BOTH = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 ENDLESS = ["--train_steps=1000000", "--decay=constant", "--log_every=10", "--eval_every=0"]
 
 
@@ -56,7 +57,7 @@ def args(digits_dir, tmp_path):
     return [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'run'}"]
 
 
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("number", BOTH)
 @pytest.mark.parametrize("delay", [0.0, 0.3, 1.0, 2.0])
 def test_while_it_starts_up(program, run_program, tmp_path, number, delay):
     """From an empty directory, so that the conversion of the digits may be under way."""
@@ -73,7 +74,7 @@ def test_while_it_starts_up(program, run_program, tmp_path, number, delay):
     assert again.code == 0, again
 
 
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("number", BOTH)
 def test_while_it_restores(program, run_program, args, tmp_path, number):
     assert run_program("trainer", *args, "--train_steps=20").code == 0
     process = program("tests.planted", "slow_restore", *args, *ENDLESS)
@@ -95,7 +96,7 @@ def test_while_a_step_waits_for_its_input(program, args, tmp_path, number):
     assert f"after step {result['step']}; the same command goes on from there" in out
 
 
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("number", BOTH)
 @pytest.mark.parametrize("when", ["during", "after"])
 def test_while_it_evaluates(program, args, tmp_path, number, when):
     length = ["--train_steps=30", "--eval_every=0"] if when == "after" else [*ENDLESS, "--eval_every=30"]
@@ -107,7 +108,7 @@ def test_while_it_evaluates(program, args, tmp_path, number, when):
     assert result["status"] == f"stopped by {number.name}" and result["test_accuracy"] is None
 
 
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("number", BOTH)
 def test_while_it_saves(program, args, tmp_path, number):
     process = program("tests.planted", "slow_save", *args, *ENDLESS, "--checkpoint_every=25")
     wait_for(process, "PHASE")

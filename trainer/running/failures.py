@@ -28,9 +28,6 @@ class Failures:
             if self.counts[what] == 1:
                 self._say(f"{what} could not be written: {_cause(error)}; the training goes on")
 
-    def summary(self) -> str:
-        return ", ".join(f"{what} {count} times" for what, count in self.counts.items())
-
 
 def _cause(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:

@@ -22,7 +22,7 @@ from trainer.running.run import run
 from trainer.running.session import open_session
 from trainer.saving import checkpoints
 from trainer.signals import Signals
-from trainer.tf1 import NUM_PHYSICAL_GPUS, tf
+from trainer.tf1 import NUM_PHYSICAL_GPUS, enable_op_determinism, tf
 
 # What the input may fail with, where the record that is to blame has to be looked for.
 READER_ERRORS = (
@@ -39,7 +39,7 @@ def train(config: Config, console: Console, signals: Signals) -> int:
     begin = time.monotonic()
     signals.grace_seconds = config.grace_seconds
     if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
+        enable_op_determinism()
     try:
         with ExitStack() as stack:
             job = prepare(config, console, stack)
@@ -48,7 +48,8 @@ def train(config: Config, console: Console, signals: Signals) -> int:
         error.filename = error.filename or config.logdir  # Opening a file says which, writing does not.
         raise
     if result.failed_writes:
-        console.say(f"not all could be written: {', '.join(f'{k} {v} times' for k, v in result.failed_writes.items())}")
+        failed = ", ".join(f"{what} {count} times" for what, count in result.failed_writes.items())
+        console.say(f"not all could be written: {failed}")
     if result.status != "done":
         console.say(f"{result.status} after step {result.step}; the same command goes on from there")
         return 128 + signals.stop

@@ -1,0 +1,37 @@
+"""Memory and threads of a long run."""
+
+import time
+
+import psutil
+import pytest
+
+STEPS = 50_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_fifty_thousand_steps_of_the_mlp_keep_memory_and_threads_flat(program, mnist_dir, tmp_path):
+    """With summaries, histograms, evaluations, checkpoints and traces on the way."""
+    process = program(
+        "trainer", "--flagfile=configs/mnist_mlp.flags", f"--data_dir={mnist_dir}", f"--logdir={tmp_path}",
+        f"--train_steps={STEPS}", "--checkpoint_every=2000", "--trace_every=5000", "--log_every=500",
+    )  # fmt: skip
+    watched = psutil.Process(process.pid)
+    samples = {}
+    for line in process.stdout:
+        if line.startswith("step ") and "/" in line.split()[1]:
+            step = int(line.split()[1].split("/")[0])
+            time.sleep(0.01)
+            samples[step] = (watched.memory_info().rss / 2**20, watched.num_threads())
+            if step == STEPS:
+                break
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    early = [samples[step] for step in samples if 5_000 <= step < 15_000]
+    late = [samples[step] for step in samples if step >= 40_000]
+    assert len(early) == 20 and len(late) == 21
+    (early_mib, late_mib), (early_threads, late_threads) = (
+        [max(sample[kind] for sample in part) for part in (early, late)] for kind in (0, 1)
+    )
+    print(f"{STEPS} steps: {early_mib:.0f} -> {late_mib:.0f} MiB, {early_threads} -> {late_threads} threads")
+    assert late_mib < early_mib + 16 and late_threads <= early_threads
