@@ -67,7 +67,7 @@ def build_train_graph(
     parameter_device: str,
     train_steps: int,
     steps_per_epoch: float,
-) -> tuple[TrainGraph, tf.train.ExponentialMovingAverage | None]:
+) -> tuple[TrainGraph, averages.Averages | None]:
     """Builds towers, averaged and clipped gradients, the update, and the summaries.
 
     Args:
@@ -168,7 +168,7 @@ def _build_update(
     rate: tf.Tensor,
     rows: list[list[tf.Tensor]],
     gradients_and_variables: list[tuple[tf.Tensor, tf.Variable]],
-) -> tuple[tf.Tensor, tf.train.ExponentialMovingAverage | None]:
+) -> tuple[tf.Tensor, averages.Averages | None]:
     """Builds the update that happens if all `rows` are finite; returns what is not, and the averages of the weights."""
     optimizer = optimizers.make_optimizer(
         config.optimizer, rate, momentum=config.momentum, rmsprop_decay=config.rmsprop_decay
@@ -239,7 +239,7 @@ def image_grid(images: tf.Tensor) -> tf.Tensor:
 
 def build_eval_graph(
     config: Config,
-    ema: tf.train.ExponentialMovingAverage | None,
+    ema: averages.Averages | None,
     *,
     image_shape: tuple[int, int, int],
     num_classes: int,
