@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -75,6 +76,9 @@ class Console:
         if self._log is None:
             return
         try:
+            path = Path(self._log.name)
+            if not path.exists():  # Its directory has gone, and may be there again.
+                self._log = path.open("a", encoding="utf-8", buffering=1)
             self._log.write(line + "\n")
         except OSError as error:
             if not self._log_failed:
@@ -128,9 +132,7 @@ def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Se
         with signals.installed():
             return main(sys.argv if argv is None else argv, console, signals)
     except Stopped as stop:
-        return _fail(
-            console, f"{stop} before there was anything to save; the same command begins again", stop.exit_code
-        )
+        return _fail(console, f"{stop}; nothing had been trained since the last checkpoint, if any", stop.exit_code)
     except TrainerError as error:
         return _fail(console, str(error), error.exit_code)
     except OSError as error:
@@ -148,11 +150,12 @@ def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Se
 
 def exit_program(code: int) -> NoReturn:
     """Ends the process, also where a thread is still in a read that never returns."""
-    if any(thread.name.startswith("QueueRunnerThread") for thread in threading.enumerate()):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # All is done and said.
+    with contextlib.suppress(OSError):  # Nobody reads any more.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    os._exit(code)
 
 
 def _is_tensorflow_error(error: BaseException) -> bool:

@@ -30,6 +30,7 @@ class Signals:
         self.grace_seconds = grace_seconds
         self.stop = 0  # the first signal that asked to stop
         self.save = False
+        self.saved_step: int | None = None  # where all that was trained is saved
         self._deferred = False
         self._handled = False
 
@@ -41,14 +42,19 @@ class Signals:
         if self.stop:
             raise Stopped(self.stop)
 
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Only remembers the signals inside the block, which has to ask for them."""
+    def defer(self) -> None:
+        """Only remembers the signals from now on: the caller has to ask for them."""
         self._deferred = True
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Raises `Stopped` at a signal inside the block all the same, and for one that is remembered."""
+        self.check()
+        self._deferred = False
         try:
             yield
         finally:
-            self._deferred = False
+            self._deferred = True
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -97,10 +103,12 @@ class Signals:
         """Ends the process: what was under way hangs."""
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         where = "".join(traceback.format_stack(frame)[-3:])
+        lost = "the steps since the last checkpoint are lost"
+        if self.saved_step is not None:
+            lost = f"all steps up to {self.saved_step} are saved"
         message = (
             f"error: stopped by {signal.Signals(self.stop).name}, but what was under way did not end within "
-            f"--grace_seconds={self.grace_seconds:g}: the steps since the last checkpoint are lost. "
-            f"It was here:\n{where}"
+            f"--grace_seconds={self.grace_seconds:g}: {lost}. It was here:\n{where}"
         )
         os.write(2, message.encode())
         os._exit(128 + self.stop)

@@ -5,6 +5,7 @@ TensorFlow reads and writes whole files of records; this is for single ones, and
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import google_crc32c
 HEADER_BYTES = 12  # uint64 length, uint32 its checksum
 FOOTER_BYTES = 4  # uint32 checksum of the data
 FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
+NO_HEADER = bytes(HEADER_BYTES)  # the checksum of length 0 is not 0
+NOT_ZERO = re.compile(rb"[^\0]")
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -103,7 +106,13 @@ def _next_record(content: bytes, offset: int) -> int:
         behind = offset + FRAME_BYTES + length
         if behind == len(content) or _record_at(content, behind) is not None:
             return behind
-    for candidate in range(offset + 1, len(content) - FRAME_BYTES + 1):
+    candidate = offset + 1
+    while candidate <= len(content) - FRAME_BYTES:
+        if content.startswith(NO_HEADER, candidate):  # Large holes are found at once.
+            other = NOT_ZERO.search(content, candidate)
+            candidate = other.start() - HEADER_BYTES + 1 if other else len(content)
+            continue
         if _record_at(content, candidate) is not None:
             return candidate
+        candidate += 1
     return len(content)

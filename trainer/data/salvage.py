@@ -41,15 +41,16 @@ def find_damage(folder: Path, manifest: Manifest, limit: int) -> Salvage:
         for shard in shards:
             path = folder / shard.file
             if not path.is_file():
-                raise DataError(f"{path} is missing: --skip_corrupt skips records, not shards")
+                raise DataError(f"{path} is missing or no file: --skip_corrupt skips records, not shards")
             if path.stat().st_size != shard.num_bytes or sha256_of(path) != shard.sha256:
                 damages.append(_examine(path, shard, manifest))
-    found = Salvage(damages)
-    if found.num_lost > limit:
-        raise DataError(
-            f"{found.num_lost} records are damaged, more than --skip_corrupt={limit}; the first: {_first(found)}"
-        )
-    return found
+            found = Salvage(damages)
+            if found.num_lost > limit:
+                raise DataError(
+                    f"{found.num_lost} records or more are damaged, more than --skip_corrupt={limit}; "
+                    f"the first: {_first(found)}"
+                )
+    return Salvage(damages)
 
 
 def _first(found: Salvage) -> str:
@@ -64,7 +65,7 @@ def _examine(path: Path, shard: Shard, manifest: Manifest) -> Damage:
     if not faults and count == shard.num_examples:
         raise DataError(f"{path} is not what was converted: its records are whole, but not those of the manifest")
     if not faults:
-        faults.append(f"{path}: the file ends after record {count - 1}")
+        faults.append(f"{path}: the file ends after {count:,} of its records")
     return Damage(shard, shard.num_examples - count, faults)
 
 

@@ -53,7 +53,7 @@ class EventFile:
 
     def _append(self, event: tf.Event) -> None:
         with self._failures.tolerated("the event file"):
-            if not self._size or not self._path.exists():
+            if self._file is None or not self._size or not self._path.exists():
                 self._open()
             self._write(event)
 

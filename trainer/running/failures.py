@@ -26,7 +26,7 @@ class Failures:
         except (OSError, tf.errors.OpError, TrainerError) as error:
             self.counts[what] = self.counts.get(what, 0) + 1
             if self.counts[what] == 1:
-                self._say(f"{what} could not be written: {_cause(error)}; the training goes on")
+                self._say(f"{what} could not be written: {_cause(error)}; the run goes on")
 
 
 def _cause(error: BaseException) -> str:

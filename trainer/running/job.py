@@ -14,6 +14,7 @@ from trainer.inputs.batch import Input
 from trainer.inputs.build import InputSettings, build_input
 from trainer.placing.devices import Devices
 from trainer.rundir import RunDir
+from trainer.running.lock import RunLock
 from trainer.saving.checkpoints import Progress
 from trainer.tf1 import tf
 from trainer.timing import Every
@@ -25,6 +26,7 @@ class Job(NamedTuple):
     config: Config
     console: Console
     rundir: RunDir
+    lock: RunLock
     manifest: Manifest
     skipped_records: int  # damaged ones
     devices: Devices

@@ -5,28 +5,51 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import TextIO
 
 from trainer.errors import TrainerError
 from trainer.rundir import RunDir
 
 
-@contextmanager
-def hold_lock(rundir: RunDir) -> Iterator[None]:
-    """Locks a run directory; the system releases the lock with the process, so that none is ever stale.
+class RunLock:
+    """Locks a run directory inside its block; the system releases the lock with the process: none is ever stale."""
 
-    Raises:
-      TrainerError: another process holds it; the message names it.
-    """
-    with rundir.lock.open("a+", encoding="utf-8") as file:
+    def __init__(self, rundir: RunDir) -> None:
+        self._rundir = rundir
+        self._file: TextIO | None = None
+
+    def acquire(self) -> None:
+        """Takes the lock, also once more after the directory has gone and was made again.
+
+        Raises:
+          TrainerError: another process holds it; the message names it.
+        """
+        file = self._rundir.lock.open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise TrainerError(f"{rundir.path} is in use by {holder}; stop that run or use another --logdir") from error
+            file.close()
+            path = self._rundir.path
+            raise TrainerError(f"{path} is in use by {holder}; stop that run or use another --logdir") from error
+        self.release()
+        self._file = file
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+
+    def release(self) -> None:
+        if self._file:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> RunLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.release()

@@ -91,7 +91,8 @@ def _skip(graph: TrainGraph, state: LoopState, not_finite_v: Any, max_skips: int
     line = f"step {state.step + 1} is not finite and not applied: {describe(not_finite_v, graph.checked)}"
     if state.skipped >= max_skips:
         after = f"; {state.skipped} were skipped before it" if state.skipped else ""
-        raise NotFiniteError(f"{line}{after}; a lower --learning_rate or --clip may help, or --nonfinite=skip")
+        more = f"a larger --max_skips than {max_skips}" if max_skips else "--nonfinite=skip"
+        raise NotFiniteError(f"{line}{after}; a lower --learning_rate or --clip may help, or {more}")
     state.skipped += 1
     say(f"{line}; skipped ({state.skipped} of at most --max_skips={max_skips})")
 

@@ -16,7 +16,7 @@ from trainer.data.manifest import DataError, Manifest
 from trainer.data.salvage import Salvage, find_damage, write_clean_shards
 from trainer.errors import UsageError
 from trainer.rundir import RunDir, replace_text
-from trainer.running.lock import hold_lock
+from trainer.running.lock import RunLock
 from trainer.saving import checkpoints
 
 # Up to this size all shards are read once and compared with their checksums before training; beyond it only their
@@ -84,7 +84,9 @@ def _check_shards(found: Manifest, folder: Path) -> None:
             records.check_count(folder, shard, sum(1 for _ in records.read_records(folder / shard.file)))
 
 
-def prepare_rundir(config: Config, rundir: RunDir, console: Console, stack: ExitStack) -> checkpoints.Progress | None:
+def prepare_rundir(
+    config: Config, rundir: RunDir, console: Console, stack: ExitStack
+) -> tuple[RunLock, checkpoints.Progress | None]:
     """Makes and locks the run directory, and finds where to go on in it.
 
     Args:
@@ -94,7 +96,7 @@ def prepare_rundir(config: Config, rundir: RunDir, console: Console, stack: Exit
       stack: releases the lock at the end of the run.
 
     Returns:
-      The newest whole checkpoint, or None to begin at step 0.
+      The lock, and the newest whole checkpoint, or None to begin at step 0.
 
     Raises:
       UsageError: another experiment is there, or `--resume` does not allow what is there.
@@ -103,12 +105,12 @@ def prepare_rundir(config: Config, rundir: RunDir, console: Console, stack: Exit
     if config.resume == "must" and not checkpoints.has_files(rundir):
         raise UsageError(f"--resume=must, but {rundir.path} holds no checkpoint")
     if config.resume == "never" and rundir.path.is_dir():
-        with hold_lock(rundir):
+        with RunLock(rundir):
             moved = checkpoints.move_aside(rundir)
         if moved:
             console.say(f"moved the earlier run to {moved}")
     _make_directory(rundir.path)
-    stack.enter_context(hold_lock(rundir))
+    lock = stack.enter_context(RunLock(rundir))
     checkpoints.remove_leftovers(rundir)
     if rundir.config.exists() and checkpoints.has_files(rundir):
         differences = config_lib.identity_differences(config_lib.load_config(rundir.config), config)
@@ -117,7 +119,7 @@ def prepare_rundir(config: Config, rundir: RunDir, console: Console, stack: Exit
                 f"{rundir.path} holds another run; use another --logdir, or --resume=never to move it aside:"
                 + bullet_list(differences)
             )
-    return checkpoints.load_progress(rundir, console.say)
+    return lock, checkpoints.load_progress(rundir, console.say)
 
 
 def _make_directory(path: Path) -> None:
@@ -127,11 +129,16 @@ def _make_directory(path: Path) -> None:
         raise UsageError(f"--logdir={path}: a file is in the way; give a directory") from error
 
 
-def remake_rundir(config: Config, rundir: RunDir, say: Callable[[str], None]) -> None:
-    """Makes a run directory again that has gone, so that what has been trained is not lost with it."""
-    if rundir.config.exists():
+def remake_rundir(config: Config, rundir: RunDir, lock: RunLock, say: Callable[[str], None]) -> None:
+    """Makes a run directory again that has gone, so that what has been trained is not lost with it.
+
+    Raises:
+      TrainerError: another run has begun there.
+    """
+    if rundir.config.exists() and rundir.lock.exists():
         return
     rundir.path.mkdir(parents=True, exist_ok=True)
+    lock.acquire()
     write_settings(config, rundir)
     say(f"{rundir.path} had gone, and was made again")
 

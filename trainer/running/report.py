@@ -28,6 +28,7 @@ class Report:
     def __init__(self, job: Job, result: RunResult) -> None:
         self._job = job
         self.result = result
+        self.say = job.console.say
         self.failures = Failures(job.console.say)
         result.failed_writes = self.failures.counts
         with ExitStack() as stack:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.errors import NotFiniteError, Stopped, TrainerError
+from trainer.errors import NotFiniteError, Stopped
 from trainer.running.evaluation import EvalResult, evaluate
 from trainer.running.hooks.checkpointing import WHAT, CheckpointHook
 from trainer.running.job import Graphs, Job
@@ -42,34 +40,39 @@ def run(job: Job, graphs: Graphs, opened: OpenSession, signals: Signals, report:
         should_stop=signals.should_stop,
     )
 
-    def after_batch() -> None:
-        watcher.beat()
-        signals.check()
+    def evaluate_on(session: tf.Session, split: str) -> EvalResult:
+        with signals.interruptible():  # It changes nothing.
+            folder, after_batch = Path(job.config.data_dir), watcher.beat
+            graph, manifest = graphs.eval, job.manifest
+            return evaluate(
+                session, graph=graph, folder=folder, manifest=manifest, split=split, after_batch=after_batch
+            )
 
-    evaluate_on = functools.partial(
-        evaluate, graph=graphs.eval, folder=Path(job.config.data_dir), manifest=job.manifest, after_batch=after_batch
-    )
     periodic = make_periodic(job, graphs, signals, report, ops, evaluate_on)
     checkpoint = periodic.checkpoint
-    with signals.deferred(), watcher:
+    signals.defer()
+    with watcher:
         try:
             _train(job, graphs, opened, signals, report, periodic, state, watcher)
         except Stopped:
-            pass  # It was remembered.
+            pass  # In an evaluation.
         except Exception as error:
+            watcher.beat()  # What was stuck is not.
             if not (signals.stop and _waited_for_input(error, opened.coord)):
                 _save_before_error(error, opened, checkpoint, state, report)
                 raise
         finally:
             _fill_result(job, report, state, periodic.fills)
-        saved = _save_last(job, opened, checkpoint, state)
-        if not signals.stop:
-            with contextlib.suppress(Stopped):
-                _evaluate_last(job, opened.session, report, state, evaluate_on)
-        if signals.stop:
-            report.result.status = str(Stopped(signals.stop))
-        if not saved:
-            checkpoint.save(opened.session, state.step)
+        if _save_last(opened, checkpoint, state, report):
+            signals.saved_step = state.step
+        status = "done"
+        try:
+            signals.check()
+            _evaluate_last(job, opened.session, report, state, evaluate_on)
+        except Stopped as stop:
+            status = str(stop)
+        checkpoint.save(opened.session, state.step)  # Where it could not be saved before: now, or this is an error.
+        report.result.status = status
 
 
 def _train(
@@ -112,19 +115,18 @@ def _save_before_error(
     """Saves the finished steps, unless the error may have come in the middle of an update."""
     if isinstance(error, tf.errors.OpError) and not _waited_for_input(error, opened.coord):
         return
-    with contextlib.suppress(NotFiniteError), report.failures.tolerated(WHAT):
-        checkpoint.save(opened.session, state.step)
-
-
-def _save_last(job: Job, opened: OpenSession, checkpoint: CheckpointHook, state: LoopState) -> bool:
     try:
+        _save_last(opened, checkpoint, state, report)
+    except NotFiniteError as worse:
+        report.say(str(worse))
+
+
+def _save_last(opened: OpenSession, checkpoint: CheckpointHook, state: LoopState, report: Report) -> bool:
+    """Saves the finished steps; returns whether they could be written."""
+    with report.failures.tolerated(WHAT):
         checkpoint.save(opened.session, state.step)
-    except NotFiniteError:
-        raise
-    except TrainerError as error:
-        job.console.say(f"{error}; it is tried again at the end")
-        return False
-    return True
+        return True
+    return False
 
 
 def _evaluate_last(job: Job, session: tf.Session, report: Report, state: LoopState, evaluate_on: Evaluate) -> None:
@@ -133,7 +135,6 @@ def _evaluate_last(job: Job, session: tf.Session, report: Report, state: LoopSta
     if report.validated_step != state.step:
         report.validation(state.step, evaluate_on(session, split="validation"))
     report.result.test_accuracy = evaluate_on(session, split="test").accuracy
-    report.result.status = "done"
 
 
 def _fill_result(job: Job, report: Report, state: LoopState, fills: list[float]) -> None:

@@ -30,7 +30,10 @@ class OpenSession(NamedTuple):
 
 @contextmanager
 def open_session(
-    source: Input, settings: tf.ConfigProto, restore: Callable[[tf.Session], None] | None
+    source: Input,
+    settings: tf.ConfigProto,
+    restore: Callable[[tf.Session], None] | None,
+    grace_seconds: float = STOP_GRACE_SECONDS,
 ) -> Iterator[OpenSession]:
     """Opens a session on the default graph with its variables set and its input threads running; ends them all.
 
@@ -40,6 +43,7 @@ def open_session(
       source: of the batches; `start` is called before the queue runners.
       settings: of the session.
       restore: sets all global variables; None: they are initialized.
+      grace_seconds: for the end of the input threads, at most STOP_GRACE_SECONDS.
     """
     graph = tf.get_default_graph()
     initializers = [tf.local_variables_initializer()]
@@ -65,7 +69,7 @@ def open_session(
         finally:
             coord.request_stop()
             # Not left to the coordinator, which looks once in a second.
-            deadline = time.monotonic() + STOP_GRACE_SECONDS
+            deadline = time.monotonic() + min(grace_seconds, STOP_GRACE_SECONDS)
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
             # Raises the first error that any thread, or the block above, has reported.

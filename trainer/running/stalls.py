@@ -60,39 +60,42 @@ class StallWatcher:
         self._thread.join()
 
     def _watch(self) -> None:
-        seen, since, reported, woken, text = self._beats, time.monotonic(), False, False, ""
+        seen, since, reported, woken = self._beats, time.monotonic(), False, False
+        text = ""  # of a stall that is fatal
         while not self._leave.wait(POLL_SECONDS):
             waited = time.monotonic() - since
             if self._beats != seen:
                 if reported:
                     self._say(f"it goes on, after {waited:.1f} s")
-                seen, since, reported = self._beats, time.monotonic(), False
+                seen, since, reported, text = self._beats, time.monotonic(), False, ""
             elif self._should_stop() and waited >= WAKE_SECONDS and not woken:
                 woken = True
                 self._wake(None)
             elif self._seconds and waited >= self._seconds and not reported:
                 reported = True
                 text = self._report()
-            elif reported and self._fatal and waited >= self._seconds + FATAL_SECONDS:
+            elif text and waited >= self._seconds + FATAL_SECONDS:
                 lost = "it cannot be woken: the steps since the last checkpoint are lost"
                 os.write(2, f"error: {text}\n{lost}\n".encode())
                 os._exit(ERROR)
 
     def _report(self) -> str:
+        """Says what stalls; returns it where it ends the run."""
         frames = sys._current_frames()
         main = frames[threading.main_thread().ident or 0]
         lines = [f"nothing has ended for --stall_seconds={self._seconds:g}: {place(main)}"]
-        if "loop.py" in place(main):
+        in_step = "loop.py" in place(main)
+        if in_step:
             sizes = stages.read_sizes(self._opened.session, self._opened.stages)
             told = stages.describe_stages(self._opened.stages, sizes, threading.enumerate(), frames)
             lines = [f"the step has not ended for --stall_seconds={self._seconds:g}: {told[0]}", *told[1:]]
         lines += [*stages.other_python_stacks(frames), f"  the main thread: {stages.stack(main)}"]
         text = "\n".join(lines)
-        if self._fatal:
+        if self._fatal and in_step:
             self._wake(StallError(text))
-        else:
-            self._say(text)
-        return text
+            return text
+        self._say(text)
+        return ""
 
     def _wake(self, error: StallError | None) -> None:
         """Ends the input: a step that waits for it fails, and the run ends with the error, if any."""

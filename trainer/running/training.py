@@ -66,6 +66,7 @@ def _train_to_result(job: Job, signals: Signals, begin: float) -> RunResult:
     try:
         _train(job, signals, result)
     except BaseException as error:
+        result.status = "error"
         if isinstance(error, NotFiniteError):
             result.status = "not finite"
         elif isinstance(error, Stopped):
@@ -96,7 +97,7 @@ def prepare(config: Config, console: Console, stack: ExitStack) -> Job:
     )
     data = prepare_data(config, console)
     rundir = RunDir(config.logdir)
-    progress = prepare_rundir(config, rundir, console, stack)
+    lock, progress = prepare_rundir(config, rundir, console, stack)
     console.open_log(rundir.log)
     manifest = skip_damaged(data, Path(config.data_dir), rundir, console.say)
     num_examples = manifest.num_examples("train")
@@ -112,7 +113,9 @@ def prepare(config: Config, console: Console, stack: ExitStack) -> Job:
     if progress:
         console.say(f"resuming from step {progress.step} ({progress.path})")
     start = progress or checkpoints.Progress(path="", step=0, position=0)
-    return Job(config, console, rundir, manifest, data.salvage.num_lost, devices, start, steps_per_epoch, last_step)
+    return Job(
+        config, console, rundir, lock, manifest, data.salvage.num_lost, devices, start, steps_per_epoch, last_step
+    )
 
 
 def _train(job: Job, signals: Signals, result: RunResult) -> None:
@@ -131,7 +134,7 @@ def _train(job: Job, signals: Signals, result: RunResult) -> None:
         )
         restore = functools.partial(checkpoints.restore, ops.saver, path=job.start.path) if job.start.path else None
         try:
-            with open_session(graphs.source, settings, restore) as opened:
+            with open_session(graphs.source, settings, restore, job.config.grace_seconds / 2) as opened:
                 write_settings(job.config, job.rundir)
                 signals.check()
                 run(job, graphs, opened, signals, report, ops)

@@ -59,15 +59,18 @@ def save(ops: CheckpointOps, session: tf.Session, rundir: RunDir, step: int, kee
             f"step {step}: a weight is NaN or infinite, no checkpoint of it is saved; "
             "a lower --learning_rate or --clip may help"
         )
+    named = False
     try:
         ops.saver.save(session, str(rundir.checkpoint_prefix), global_step=step, write_state=False)
         for path in _files_by_step(rundir)[step]:
             _sync(path)
         _sync(rundir.path)
         steps = sorted(other for other in _files_by_step(rundir) if other <= step)
+        named = True  # Perhaps: from here on its files stay.
         _name_newest(rundir, steps[-keep:])
     except (tf.errors.OpError, OSError, ValueError) as error:  # ValueError: the directory has gone.
-        _remove(rundir, step)
+        if not named:
+            _remove(rundir, step)
         raise TrainerError(f"the checkpoint of step {step} could not be saved: {reason(error)}") from error
     for old in steps[:-keep]:
         _remove(rundir, old)
@@ -109,7 +112,8 @@ def remove_leftovers(rundir: RunDir) -> None:
     """Removes what a killed run was writing; nothing else must be writing there."""
     for pattern in (f"{CHECKPOINT_PREFIX}-*.temp*", f"{CHECKPOINT_PREFIX}-*.tmp*", "checkpoint.tmp*", "*.part"):
         for path in rundir.path.glob(pattern):
-            path.unlink()
+            if path.is_file():
+                path.unlink()
 
 
 def has_files(rundir: RunDir) -> bool:
