@@ -9,6 +9,7 @@ import time
 
 from trainer import train
 from trainer.console import exit_program
+from trainer.errors import TrainerError
 from trainer.running import run, training
 from trainer.saving import checkpoints
 
@@ -53,6 +54,11 @@ def slow_evaluation():
 def hanging_save():
     """A file system that does not answer."""
     checkpoints.save = lambda *args: (print("PHASE", flush=True), time.sleep(1000))
+
+
+def failing_save():
+    """A disk that never has room."""
+    checkpoints.save = lambda *args: (_ for _ in ()).throw(TrainerError("the checkpoint could not be saved: no room"))
 
 
 def blocked_reader():
@@ -103,6 +109,7 @@ FAULTS = {
         slow_save,
         slow_evaluation,
         hanging_save,
+        failing_save,
         blocked_reader,
         no_runners,
         feeder_that_ends,

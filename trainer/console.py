@@ -6,7 +6,6 @@ import contextlib
 import errno
 import functools
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -128,9 +127,9 @@ def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Se
     os.umask(0o077)
     console, signals = Console(), Signals()
     threading.excepthook = functools.partial(_report_thread, console)
+    signals.install()
     try:
-        with signals.installed():
-            return main(sys.argv if argv is None else argv, console, signals)
+        return main(sys.argv if argv is None else argv, console, signals)
     except Stopped as stop:
         return _fail(console, f"{stop}; nothing had been trained since the last checkpoint, if any", stop.exit_code)
     except TrainerError as error:
@@ -145,13 +144,12 @@ def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Se
             raise  # A bug of ours.
         return _fail(console, reason(error), ERROR)
     finally:
+        signals.defer()  # All is done and said.
         console.close()
 
 
 def exit_program(code: int) -> NoReturn:
     """Ends the process, also where a thread is still in a read that never returns."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # All is done and said.
     with contextlib.suppress(OSError):  # Nobody reads any more.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trainer import flags
 from trainer.config import DATASETS, option
-from trainer.console import Console, run_program
+from trainer.console import Console, exit_program, run_program
 from trainer.errors import OK, UsageError, unknown_name
 from trainer.signals import Signals
 
@@ -88,4 +87,4 @@ def describe(found: manifest.Manifest) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_program(main())

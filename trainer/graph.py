@@ -176,7 +176,8 @@ def _build_update(
     ema = averages.make_averages(config.ema_decay, counters.step)
 
     def update() -> list[tf.Operation]:
-        apply_op = optimizer.apply_gradients(gradients_and_variables, global_step=counters.step)
+        with tf.name_scope("update/"):  # Without the branch's name in those of the optimizer's variables.
+            apply_op = optimizer.apply_gradients(gradients_and_variables, global_step=counters.step)
         # After the update, because the input may read the position, and the averages read the weights.
         with tf.control_dependencies([apply_op]):
             updates = [counters.position.assign_add(config.batch_size)]

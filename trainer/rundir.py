@@ -15,6 +15,7 @@ class RunDir:
         path = Path(logdir)
         self.path = path if path.name not in ("", "..") else path.resolve()  # `.` has no name to move aside
         self.config = self.path / "config.json"
+        self.data = self.path / "data.json"
         self.flags = self.path / "flags.txt"
         self.graph = self.path / "graph.pbtxt"
         self.log = self.path / "train.log"

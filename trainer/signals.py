@@ -56,22 +56,14 @@ class Signals:
         finally:
             self._deferred = True
 
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Handles the signals inside the block; in the main thread only."""
+    def install(self) -> None:
+        """Handles the signals from now on, to the very end of the process; in the main thread only."""
         receiver, sender = socket.socketpair()
         sender.setblocking(False)
-        numbers = (*STOP_SIGNALS, signal.SIGUSR1)
-        handlers = {number: signal.signal(number, self._handle) for number in numbers}
-        wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        for number in (*STOP_SIGNALS, signal.SIGUSR1):
+            signal.signal(number, self._handle)
+        signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(receiver,), daemon=True, name="signals").start()
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(wakeup)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            sender.close()  # Ends the thread.
 
     def _handle(self, number: int, _: object) -> None:
         if number == signal.SIGUSR1:
@@ -89,10 +81,7 @@ class Signals:
                 wait = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if not select.select([receiver], [], [], wait)[0]:
                     self._give_up()
-                numbers = receiver.recv(64)
-                if not numbers:
-                    return
-                for number in numbers:
+                for number in receiver.recv(64):
                     if number == signal.SIGINT and self.stop and deadline is not None:
                         os._exit(SIGINT)
                     if number in STOP_SIGNALS and deadline is None:

@@ -59,6 +59,7 @@ def test_fifty_kills_at_random_moments(program, run_program, digits_dir, tmp_pat
         assert named >= step
         step = named
         phases.append(step)
+    assert step > 0
     done = run_program("trainer", *args, f"--logdir={logdir}", f"--train_steps={step + 200}", timeout=300)
     assert done.code == 0 and f"resuming from step {newest_from(done.out)}" in done.out
     assert newest_from(done.out) >= step

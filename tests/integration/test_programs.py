@@ -227,7 +227,9 @@ def test_corrupt_records_are_skipped_where_that_is_allowed(run_program, own_digi
         shard.write_bytes(data)
     args = [f"--data_dir={own_digits_dir}", f"--logdir={tmp_path / 'run'}", "--train_steps=30"]
     done = run_program("trainer", *args, "--skip_corrupt=2")
-    assert done.code == 1 and "3 records are damaged, more than --skip_corrupt=2; the first: " in one_error_line(done)
+    assert done.code == 1 and " records or more are damaged, more than --skip_corrupt=2; the first: " in one_error_line(
+        done
+    )
     done = run_program("trainer", *args, "--skip_corrupt=3")
     assert done.code == 0, done
     assert "skipping 2 of 126 records: " in done.out and "record 3 at byte 501 is damaged" in done.out

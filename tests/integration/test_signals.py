@@ -1,6 +1,7 @@
 """Signals in every phase of a run: the exit code, the checkpoint, and the time that it took."""
 
 import json
+import os
 import random
 import signal
 import time
@@ -25,12 +26,16 @@ def wait_for(process, text, count=1):
 
 
 def newest_step(logdir):
-    from trainer.console import Console
-    from trainer.rundir import RunDir
-    from trainer.saving.checkpoints import load_progress
+    """The step of the newest checkpoint that is whole; changes nothing."""
+    from trainer.errors import TrainerError
+    from trainer.saving.checkpoints import read_progress
 
-    found = load_progress(RunDir(logdir), Console().say)
-    return found.step if found else None
+    for step in sorted((int(path.stem.split("-")[1]) for path in logdir.glob("model.ckpt-*.index")), reverse=True):
+        try:
+            return read_progress(f"{logdir}/model.ckpt-{step}").step
+        except TrainerError:
+            continue
+    return None
 
 
 def handles(process, number):
@@ -68,7 +73,7 @@ def test_while_it_starts_up(program, run_program, tmp_path, number, delay):
     _, err, _ = stop(process, number)
     logdir = tmp_path / "runs" / "digits_lenet"
     step = newest_step(logdir)
-    assert step or "before there was anything to save" in err
+    assert step or "nothing had been trained since the last checkpoint" in err
     assert [path.name for path in tmp_path.glob("data/.*")] == []
     again = run_program("trainer", *ENDLESS, f"--train_steps={(step or 0) + 3}", cwd=tmp_path)
     assert again.code == 0, again
@@ -108,6 +113,20 @@ def test_while_it_evaluates(program, args, tmp_path, number, when):
     assert result["status"] == f"stopped by {number.name}" and result["test_accuracy"] is None
 
 
+def test_while_an_evaluation_hangs_in_its_read(program, own_digits_dir, tmp_path):
+    """The validation shards become pipes that nobody writes to."""
+    args = [f"--data_dir={own_digits_dir}", f"--logdir={tmp_path / 'run'}", *ENDLESS, "--eval_every=300"]
+    process = program("trainer", *args, "--checkpoint_every=0")
+    wait_for(process, "step 20/")
+    for path in own_digits_dir.glob("validation*"):
+        path.unlink()
+        os.mkfifo(path)
+    wait_for(process, "step 300/")
+    time.sleep(1)
+    _, _, seconds = stop(process, signal.SIGTERM)
+    assert newest_step(tmp_path / "run") == 300 and seconds < 3
+
+
 @pytest.mark.parametrize("number", BOTH)
 def test_while_it_saves(program, args, tmp_path, number):
     process = program("tests.planted", "slow_save", *args, *ENDLESS, "--checkpoint_every=25")
@@ -125,6 +144,15 @@ def test_what_hangs_is_left_after_the_grace(program, run_program, args, tmp_path
     assert 2 <= seconds < 4
     assert "did not end within --grace_seconds=2" in err and "time.sleep(1000)" in err
     assert newest_step(tmp_path / "run") == 20
+
+
+@pytest.mark.parametrize("number", [*CODES, signal.SIGUSR1])
+def test_after_the_last_line_nothing_changes_any_more(program, args, number):
+    process = program("trainer", *args, "--train_steps=20")
+    wait_for(process, "test accuracy")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0 and err == ""
 
 
 def test_sigusr1_in_any_phase_ends_nothing(program, args, tmp_path):

@@ -60,6 +60,7 @@ def make_session_config(
     *,
     intra_op_threads: int,
     inter_op_threads: int,
+    deterministic: bool,
     allow_soft_placement: bool,
     log_device_placement: bool,
     gpu_memory_mib: Callable[[], Sequence[float]],
@@ -71,6 +72,8 @@ def make_session_config(
       intra_op_threads: threads of one operation; 0 is TensorFlow's choice.
       inter_op_threads: operations at once; -1 runs those of a step in the thread that runs the step, 0 does so where
         all towers are on CPU devices, and leaves the choice to TensorFlow elsewhere.
+      deterministic: all operations run in TensorFlow's own threads, which take numbers below 1.2e-38 for 0; others do
+        not, and which thread goes on with a step that waited for its input is chance.
       allow_soft_placement: may an operation without a kernel for its device run elsewhere.
       log_device_placement: does TensorFlow print every operation's device.
       gpu_memory_mib: asks for the memory of each GPU, in MiB; only called where GPUs are split.
@@ -79,7 +82,7 @@ def make_session_config(
     config = tf.ConfigProto(
         intra_op_parallelism_threads=intra_op_threads,
         # The queue runners then do not take turns with the training step in one pool of threads.
-        inter_op_parallelism_threads=inter_op_threads or (-1 if on_cpu else 0),
+        inter_op_parallelism_threads=inter_op_threads or (-1 if on_cpu and not deterministic else 0),
         allow_soft_placement=allow_soft_placement,
         log_device_placement=log_device_placement,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -127,6 +128,18 @@ def _make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"--logdir={path}: a file is in the way; give a directory") from error
+
+
+def compare_data(manifest: Manifest, rundir: RunDir, say: Callable[[str], None]) -> None:
+    """Says where the training set has another size than when the run was here before, and notes its size."""
+    count = manifest.num_examples("train")
+    text = json.dumps({"train_examples": count}) + "\n"
+    if rundir.data.exists() and (before := rundir.data.read_text()) != text:
+        say(
+            f"the training set has {count:,} records, another number than before ({before.strip()}): "
+            "the epoch in hand may repeat or miss some"
+        )
+    replace_text(rundir.data, text)
 
 
 def remake_rundir(config: Config, rundir: RunDir, lock: RunLock, say: Callable[[str], None]) -> None:

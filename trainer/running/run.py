@@ -39,17 +39,8 @@ def run(job: Job, graphs: Graphs, opened: OpenSession, signals: Signals, report:
         say=job.console.say,
         should_stop=signals.should_stop,
     )
-
-    def evaluate_on(session: tf.Session, split: str) -> EvalResult:
-        with signals.interruptible():  # It changes nothing.
-            folder, after_batch = Path(job.config.data_dir), watcher.beat
-            graph, manifest = graphs.eval, job.manifest
-            return evaluate(
-                session, graph=graph, folder=folder, manifest=manifest, split=split, after_batch=after_batch
-            )
-
+    evaluate_on = _make_evaluate(job, graphs, signals, watcher)
     periodic = make_periodic(job, graphs, signals, report, ops, evaluate_on)
-    checkpoint = periodic.checkpoint
     signals.defer()
     with watcher:
         try:
@@ -59,20 +50,31 @@ def run(job: Job, graphs: Graphs, opened: OpenSession, signals: Signals, report:
         except Exception as error:
             watcher.beat()  # What was stuck is not.
             if not (signals.stop and _waited_for_input(error, opened.coord)):
-                _save_before_error(error, opened, checkpoint, state, report)
+                _save_before_error(error, opened, periodic.checkpoint, state, report)
                 raise
         finally:
             _fill_result(job, report, state, periodic.fills)
-        if _save_last(opened, checkpoint, state, report):
+        if _save_last(opened, periodic.checkpoint, state, report):
             signals.saved_step = state.step
-        status = "done"
-        try:
-            signals.check()
-            _evaluate_last(job, opened.session, report, state, evaluate_on)
-        except Stopped as stop:
-            status = str(stop)
-        checkpoint.save(opened.session, state.step)  # Where it could not be saved before: now, or this is an error.
+        status = _evaluate_last(job, opened.session, signals, report, state, evaluate_on)
+        # Where it could not be saved before: now, or this is an error.
+        periodic.checkpoint.save(opened.session, state.step)
         report.result.status = status
+
+
+def _make_evaluate(job: Job, graphs: Graphs, signals: Signals, watcher: StallWatcher) -> Evaluate:
+    def evaluate_on(session: tf.Session, split: str) -> EvalResult:
+        with signals.interruptible():  # It changes nothing.
+            return evaluate(
+                session,
+                graph=graphs.eval,
+                folder=Path(job.config.data_dir),
+                manifest=job.manifest,
+                split=split,
+                after_batch=watcher.beat,
+            )
+
+    return evaluate_on
 
 
 def _train(
@@ -129,12 +131,20 @@ def _save_last(opened: OpenSession, checkpoint: CheckpointHook, state: LoopState
     return False
 
 
-def _evaluate_last(job: Job, session: tf.Session, report: Report, state: LoopState, evaluate_on: Evaluate) -> None:
-    if state.step == job.start.step:
+def _evaluate_last(
+    job: Job, session: tf.Session, signals: Signals, report: Report, state: LoopState, evaluate_on: Evaluate
+) -> str:
+    """Evaluates the trained weights, unless a signal asks to stop; returns the status of the run."""
+    if not signals.stop and state.step == job.start.step:
         job.console.say(f"already trained to step {state.step}; a larger --train_steps or --epochs goes on")
-    if report.validated_step != state.step:
-        report.validation(state.step, evaluate_on(session, split="validation"))
-    report.result.test_accuracy = evaluate_on(session, split="test").accuracy
+    try:
+        signals.check()
+        if report.validated_step != state.step:
+            report.validation(state.step, evaluate_on(session, split="validation"))
+        report.result.test_accuracy = evaluate_on(session, split="test").accuracy
+    except Stopped as stop:
+        return str(stop)
+    return "done"
 
 
 def _fill_result(job: Job, report: Report, state: LoopState, fills: list[float]) -> None:

@@ -15,7 +15,7 @@ from trainer.errors import OK, NotFiniteError, Stopped
 from trainer.placing.devices import choose_devices, gpu_memory_mib, make_session_config
 from trainer.rundir import RunDir
 from trainer.running.job import Job, build_graphs
-from trainer.running.preparation import prepare_data, prepare_rundir, skip_damaged, write_settings
+from trainer.running.preparation import compare_data, prepare_data, prepare_rundir, skip_damaged, write_settings
 from trainer.running.report import Report
 from trainer.running.result import RunResult
 from trainer.running.run import run
@@ -110,12 +110,12 @@ def prepare(config: Config, console: Console, stack: ExitStack) -> Job:
         f"{config.model} on {config.dataset}: {num_examples:,} images, {last_step:,} steps of {config.batch_size} "
         f"over {towers}; to watch: tensorboard --logdir={rundir.path}"
     )
+    compare_data(manifest, rundir, console.say)
     if progress:
         console.say(f"resuming from step {progress.step} ({progress.path})")
     start = progress or checkpoints.Progress(path="", step=0, position=0)
-    return Job(
-        config, console, rundir, lock, manifest, data.salvage.num_lost, devices, start, steps_per_epoch, last_step
-    )
+    skipped = data.salvage.num_lost
+    return Job(config, console, rundir, lock, manifest, skipped, devices, start, steps_per_epoch, last_step)
 
 
 def _train(job: Job, signals: Signals, result: RunResult) -> None:
@@ -128,6 +128,7 @@ def _train(job: Job, signals: Signals, result: RunResult) -> None:
             job.devices,
             intra_op_threads=job.config.intra_op_threads,
             inter_op_threads=job.config.inter_op_threads,
+            deterministic=job.config.deterministic,
             allow_soft_placement=job.config.allow_soft_placement,
             log_device_placement=job.config.log_device_placement,
             gpu_memory_mib=gpu_memory_mib,

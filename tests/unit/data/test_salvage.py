@@ -50,7 +50,9 @@ def test_one_more_than_allowed_is_an_error_that_names_the_first(small):
     manifest = load_manifest(small)
     shard = manifest.splits["train"][0]
     damage(small / shard.file, 50)
-    with pytest.raises(DataError, match=r"1 records are damaged, more than --skip_corrupt=0; the first: .*record 0 at"):
+    with pytest.raises(
+        DataError, match=r"1 records or more are damaged, more than --skip_corrupt=0; the first: .*record 0 at"
+    ):
         find_damage(small, manifest, limit=0)
 
 
@@ -69,7 +71,7 @@ def test_other_records_than_those_of_the_manifest_are_no_damage_but_an_error(sma
 def test_a_missing_shard_is_an_error(small):
     manifest = load_manifest(small)
     (small / manifest.splits["train"][0].file).unlink()
-    with pytest.raises(DataError, match="is missing: --skip_corrupt skips records, not shards"):
+    with pytest.raises(DataError, match="is missing or no file: --skip_corrupt skips records, not shards"):
         find_damage(small, manifest, limit=100)
 
 
@@ -97,8 +99,13 @@ def run_mutants(folder, kind, count, tmp_path):
 
 @pytest.mark.parametrize("kind", MUTATIONS)
 def test_mutants_end_in_a_clear_message_or_a_counted_skip(small, tmp_path, kind):
-    tally = run_mutants(small, kind, FAST, tmp_path)
-    assert tally["strict error"] + tally["unchanged"] >= FAST
+    check_tally(kind, run_mutants(small, kind, FAST, tmp_path), FAST)
+
+
+def check_tally(kind, tally, count):
+    """All are found; all are skipped, but for whole records that are missing or there twice without a trace."""
+    assert tally["strict error"] == count
+    assert tally["skipped"] == count or (kind == "dropped_or_doubled" and 0 < tally["skipped"] < count)
 
 
 @pytest.mark.slow
@@ -107,6 +114,7 @@ def test_many_mutants(small, tmp_path):
     total = 0
     for kind in MUTATIONS:
         tally = run_mutants(small, kind, MANY, tmp_path / kind)
+        check_tally(kind, tally, MANY)
         total += MANY
         print(kind, json.dumps(tally))
     assert total >= 500

@@ -13,6 +13,7 @@ def session_config(devices, **settings):
     settings = {
         "intra_op_threads": 0,
         "inter_op_threads": 0,
+        "deterministic": False,
         "allow_soft_placement": True,
         "log_device_placement": False,
         "gpu_memory_mib": None,

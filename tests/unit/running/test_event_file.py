@@ -44,7 +44,7 @@ def test_on_a_full_disk_only_whole_events_stay(tmpfs):
     file.add_summary(scalar(1.0, 10), 5)
     file.close()
     assert [event.step for event in read(folder)[1:]] == [1, 5]
-    assert said == ["the event file could not be written: No space left on device; the training goes on"]
+    assert said == ["the event file could not be written: No space left on device; the run goes on"]
 
 
 def test_a_lost_directory_is_made_again(tmp_path):
@@ -66,7 +66,7 @@ def test_failures_are_said_once_and_counted(what):
     for _ in range(3):
         with failures.tolerated(what):
             raise OSError(28, "No space left on device", "/disk/file")
-    assert said == [f"{what} could not be written: /disk/file: No space left on device; the training goes on"]
+    assert said == [f"{what} could not be written: /disk/file: No space left on device; the run goes on"]
     assert failures.counts == {what: 3}
 
 
