@@ -71,7 +71,10 @@ class Config:
     allow_soft_placement: bool = option(True, "let an operation without a kernel for its device run elsewhere")
     log_device_placement: bool = option(False, "print the device of every operation")
     seed: int = option(1, "seed of the weights, the order of the records and dropout")
-    deterministic: bool = option(False, "only operations that give the same bits in every run; slower on GPUs")
+    deterministic: bool = option(
+        False,
+        "only operations that give the same bits in every run, in threads that do; slower, see benchmarks/README.md",
+    )
     nonfinite: str = option(
         "stop",
         "what a step with a loss or gradient that is NaN or infinite does, which is never applied: stop: ends the run "

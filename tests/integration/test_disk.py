@@ -108,6 +108,7 @@ def test_a_lost_directory_is_made_again(program, run_program, digits_dir, tmp_pa
     assert EventAccumulator(str(logdir)).Reload().Scalars("loss")[-1].step > 50
 
 
+@pytest.mark.slow
 def test_a_mount_that_becomes_read_only(program, digits_dir, tmpfs):
     folder = tmpfs("40m")
     logdir = folder / "run"

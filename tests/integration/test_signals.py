@@ -63,7 +63,7 @@ def args(digits_dir, tmp_path):
 
 
 @pytest.mark.parametrize("number", BOTH)
-@pytest.mark.parametrize("delay", [0.0, 0.3, 1.0, 2.0])
+@pytest.mark.parametrize("delay", [0.0, 1.0, *(pytest.param(delay, marks=pytest.mark.slow) for delay in (0.3, 2.0))])
 def test_while_it_starts_up(program, run_program, tmp_path, number, delay):
     """From an empty directory, so that the conversion of the digits may be under way."""
     process = program("trainer", *ENDLESS, cwd=tmp_path)
@@ -146,7 +146,7 @@ def test_what_hangs_is_left_after_the_grace(program, run_program, args, tmp_path
     assert newest_step(tmp_path / "run") == 20
 
 
-@pytest.mark.parametrize("number", [*CODES, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [*BOTH, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_after_the_last_line_nothing_changes_any_more(program, args, number):
     process = program("trainer", *args, "--train_steps=20")
     wait_for(process, "test accuracy")

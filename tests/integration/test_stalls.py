@@ -69,6 +69,7 @@ def test_a_stall_that_ends_is_said_to_go_on(program, args, tmp_path):
     stop(process, signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_slow_save_is_no_fatal_stall(program, args, tmp_path):
     more = ["--checkpoint_every=25", "--stall_seconds=0.5", "--stall_fatal", "--train_steps=60"]
     process = program("tests.planted", "slow_save", *args, *more)
@@ -76,6 +77,7 @@ def test_a_slow_save_is_no_fatal_stall(program, args, tmp_path):
     assert process.returncode == 0 and "nothing has ended for --stall_seconds=0.5" in out, err
 
 
+@pytest.mark.slow
 def test_zero_reports_nothing(program, args):
     process = program("tests.planted", "blocked_reader", *args, "--stall_seconds=0")
     wait_for(process, "PHASE")

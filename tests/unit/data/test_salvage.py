@@ -10,7 +10,7 @@ from trainer.data.manifest import DataError, load_manifest
 from trainer.data.records import read_records
 from trainer.data.salvage import find_damage, write_clean_shards
 
-FAST, MANY = 4, 50  # mutants of each kind
+FAST, MANY = 3, 50  # mutants of each kind
 
 
 @pytest.fixture

@@ -1,7 +1,13 @@
+"""Devices for towers, and the session that goes with them."""
+
+import threading
+
+import numpy as np
 import pytest
 
 from trainer.errors import UsageError
 from trainer.placing.devices import choose_devices, make_session_config
+from trainer.tf1 import tf
 
 
 def choose(num_towers, num_gpus, **settings):
@@ -65,3 +71,20 @@ def test_gpus_are_split_evenly_when_asked():
     config = session_config(devices, gpu_memory_mib=lambda: [30000, 20000])
     parts = [list(part.memory_limit_mb) for part in config.gpu_options.experimental.virtual_devices]
     assert parts == [pytest.approx([9000] * 3), pytest.approx([9000] * 2)]
+
+
+def test_deterministic_runs_treat_tiny_numbers_alike_whichever_thread_ends_the_wait():
+    """A step that finds its batch goes on in its own thread, one that waits in the thread that brings the batch."""
+    config = session_config(choose(1, num_gpus=0), deterministic=True)
+    with tf.Graph().as_default(), tf.Session(config=config) as session:
+        queue = tf.FIFOQueue(2, [tf.float32], [[]])
+        put, batch = queue.enqueue(1.0), queue.dequeue()
+        tiny = tf.placeholder(tf.float32, []) * batch
+        feed = {tiny.op.inputs[0]: np.float32(1e-40)}
+        session.run(put)
+        found = session.run(tiny, feed)
+        bring = threading.Timer(0.3, session.run, [put])
+        bring.start()
+        waited = session.run(tiny, feed)
+        bring.join()
+    assert found == waited == 0.0
