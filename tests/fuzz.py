@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trainer.data.framing import FRAME_BYTES, HEADER_BYTES, frame
+from trainer.data.framing import FRAME_BYTES, HEADER_BYTES, frame, masked_crc32c
 from trainer.data.manifest import DataError, Manifest, load_manifest, save_manifest, sha256_of
 from trainer.data.records import explain_input_error, parse_record, read_records, serialize_example, write_shards
 from trainer.data.salvage import find_damage, write_clean_shards
@@ -80,15 +80,8 @@ def swapped_lengths(rng, content, frames):
     """Another record's length in front of a record, with the checksum of that length."""
     number = rng.randrange(len(frames))
     length = struct.pack("<Q", rng.choice([0, 1, 10, 500, 10**6, 2**40, 2**63]))
-    header = frame(b"")[:0] + length + _checksum(length)
-    frames[number] = header + frames[number][HEADER_BYTES:]
+    frames[number] = length + struct.pack("<I", masked_crc32c(length)) + frames[number][HEADER_BYTES:]
     content[:] = b"".join(frames)
-
-
-def _checksum(length: bytes) -> bytes:
-    from trainer.data.framing import masked_crc32c
-
-    return struct.pack("<I", masked_crc32c(length))
 
 
 def dropped_or_doubled(rng, content, frames):
