@@ -195,6 +195,17 @@ def test_at_random_moments(program, args, tmp_path):
     print(f"40 signals, the slowest end after {slowest:.2f} s, step {step}")
 
 
+def test_three_thousand_signals_in_the_middle_of_matrix_products(program, args):
+    """A handler that runs in the thread of a matrix product would corrupt memory: the process then aborts."""
+    flags = ["--model=mlp", "--decay=constant", "--eval_every=200", "--log_every=200", "--checkpoint_every=0"]
+    process = program("trainer", *args, *flags, "--train_steps=1000000")
+    wait_for(process, "step 200/")
+    for _ in range(3000):
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.001)
+    stop(process, signal.SIGTERM)
+
+
 def test_a_run_has_no_children(program, args):
     process = program("trainer", *args, *ENDLESS)
     wait_for(process, "step 50/")

@@ -1,5 +1,6 @@
 """Whole runs in this process, on the digits."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -206,6 +207,7 @@ def test_evaluation_is_exact_whatever_the_batch_size(train, digits_dir, batch_si
             manifest=found,
             split="test",
             batch_size=batch_size,
+            reading=contextlib.nullcontext,
             after_batch=lambda: None,
         )
     assert result.num_examples == 359

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ def evaluate(
     folder: Path,
     manifest: Manifest,
     split: str,
+    reading: Callable[[], AbstractContextManager[None]],
     after_batch: Callable[[], None],
     batch_size: int = BATCH_SIZE,
 ) -> EvalResult:
@@ -40,7 +42,8 @@ def evaluate(
       folder: of the shards.
       manifest: of the shards.
       split: train, validation or test.
-      after_batch: is called after each batch; what it raises ends the evaluation.
+      reading: is entered while a batch is read; what it raises ends the evaluation.
+      after_batch: is called after each batch.
       batch_size: of the evaluation; the result does not depend on it.
 
     Raises:
@@ -50,8 +53,13 @@ def evaluate(
     run = session.make_callable(list(graph.sums), feed_list=[graph.serialized])
     count = correct = 0
     loss = 0.0
+    batches = record_batches(folder, manifest, split, batch_size)
     try:
-        for records in record_batches(folder, manifest, split, batch_size):
+        while True:
+            with reading():
+                records = next(batches, None)
+            if records is None:
+                break
             count_v, correct_v, loss_v = run(records)
             count, correct, loss = count + int(count_v), correct + int(correct_v), loss + float(loss_v)
             after_batch()

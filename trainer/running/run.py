@@ -64,15 +64,15 @@ def run(job: Job, graphs: Graphs, opened: OpenSession, signals: Signals, report:
 
 def _make_evaluate(job: Job, graphs: Graphs, signals: Signals, watcher: StallWatcher) -> Evaluate:
     def evaluate_on(session: tf.Session, split: str) -> EvalResult:
-        with signals.interruptible():  # It changes nothing.
-            return evaluate(
-                session,
-                graph=graphs.eval,
-                folder=Path(job.config.data_dir),
-                manifest=job.manifest,
-                split=split,
-                after_batch=watcher.beat,
-            )
+        return evaluate(
+            session,
+            graph=graphs.eval,
+            folder=Path(job.config.data_dir),
+            manifest=job.manifest,
+            split=split,
+            reading=signals.interruptible,
+            after_batch=watcher.beat,
+        )
 
     return evaluate_on
 

@@ -119,6 +119,7 @@ def prepare(config: Config, console: Console, stack: ExitStack) -> Job:
 
 
 def _train(job: Job, signals: Signals, result: RunResult) -> None:
+    signals.shield()  # Before TensorFlow's first thread.
     with tf.Graph().as_default() as graph, Report(job, result) as report:
         tf.set_random_seed(job.config.seed)
         graphs = build_graphs(job)

@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 
 from trainer.data.manifest import load_manifest
@@ -20,6 +22,7 @@ def test_a_loss_that_is_not_finite_is_an_error(digits_dir, loss):
                 folder=digits_dir,
                 manifest=load_manifest(digits_dir),
                 split="test",
+                reading=contextlib.nullcontext,
                 after_batch=lambda: None,
             )
     assert caught.value.exit_code == 3
