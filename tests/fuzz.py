@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trainer.data.framing import FRAME_BYTES, HEADER_BYTES, frame, masked_crc32c
+from trainer.data.layout import Layout, find_layout
 from trainer.data.manifest import DataError, Manifest, load_manifest, save_manifest, sha256_of
 from trainer.data.records import explain_input_error, parse_record, read_records, serialize_example, write_shards
 from trainer.data.salvage import find_damage, write_clean_shards
@@ -190,7 +191,9 @@ def originals(folder: Path, mutant: Mutant) -> list[tuple[bytes, int]]:
     return found
 
 
-def read_epochs(folder: Path, manifest: Manifest, epochs: int = 2) -> list[tuple[bytes, int]]:
+def read_epochs(
+    folder: Path, manifest: Manifest, epochs: int = 2, layout: Layout | None = None
+) -> list[tuple[bytes, int]]:
     """Reads the set through the queue input, in batches."""
     count = manifest.num_examples("train")
     options = tf.RunOptions(timeout_in_ms=20_000)
@@ -198,7 +201,7 @@ def read_epochs(folder: Path, manifest: Manifest, epochs: int = 2) -> list[tuple
     with tf.Graph().as_default():
         plan = queues.make_plan(folder, manifest, seed=1)
         settings = {"image_shape": SHAPE, "num_classes": CLASSES, "batch_size": BATCH, "position": 0}
-        source = queues.build(plan, **settings, num_readers=2, capacity=4)
+        source = queues.build(plan, **settings, num_readers=2, capacity=4, layout=layout)
         with open_session(source, tf.ConfigProto(), None) as opened:
             while len(found) < epochs * count:
                 images, labels = opened.session.run(list(source.batch), options=options)
@@ -241,6 +244,6 @@ def check_skipping(folder: Path, mutant: Mutant, clean: Path) -> str:
     assert all(str(mutant.path) in fault for damage in found.damages for fault in damage.faults)
     left = write_clean_shards(found, folder, manifest, clean)
     assert left.num_examples("train") == EXAMPLES - found.num_lost
-    read = read_epochs(folder, left, epochs=1)
+    read = read_epochs(folder, left, epochs=1, layout=find_layout(folder, left))
     assert len(set(read)) == len(read) == EXAMPLES - found.num_lost and set(read) <= set(wanted)
     return "skipped"

@@ -68,9 +68,10 @@ def blocked_reader():
     from trainer.inputs import queues
     from trainer.tf1 import tf
 
-    parse = queues.parse_examples
+    read = queues._read_records
 
-    def parse_then_block(serialized, **rest):
+    def read_then_block(*args):
+        found = read(*args)
         blocks = []
 
         def block(records):
@@ -80,11 +81,11 @@ def blocked_reader():
                 threading.Event().wait()
             return records
 
-        same = tf.py_func(block, [serialized], tf.string)
-        same.set_shape([None])
-        return parse(same, **rest)
+        same = tf.py_func(block, [found], found.dtype)
+        same.set_shape(found.shape)
+        return same
 
-    queues.parse_examples = parse_then_block
+    queues._read_records = read_then_block
 
 
 def no_runners():

@@ -64,6 +64,9 @@ class Config:
     device: str = option("gpu", "cpu: hide the GPUs and use virtual CPU devices", ("gpu", "cpu"))
     virtual_gpus: bool = option(False, "split the GPUs that are there into --num_gpus virtual ones")
     parameter_device: str = option("cpu", "where the variables live: cpu, or the first tower's device", ("cpu", "gpu"))
+    steps_per_loop: int = option(
+        1, "most steps that TensorFlow runs by itself, without Python between them; shorter where anything is due"
+    )
     intra_op_threads: int = option(0, "threads that one operation may use; 0: as many as cores")
     inter_op_threads: int = option(
         0, "operations that may run at once; 0: chosen, see benchmarks/README.md; -1: a step's own thread runs them"
@@ -148,7 +151,7 @@ def _check_numbers(config: Config) -> None:
             text = ",".join(str(item) for item in value) if isinstance(value, tuple) else value
             raise UsageError(f"{name}={text} is out of range: {wanted}")
 
-    for name in ("batch_size", "num_gpus", "queue_readers", "queue_capacity", "keep_checkpoints"):
+    for name in ("batch_size", "num_gpus", "queue_readers", "queue_capacity", "keep_checkpoints", "steps_per_loop"):
         require(name, 1 <= getattr(config, name) <= MAX_COUNT, f"1 to {MAX_COUNT:,}")
     for name in ("train_steps", "epochs", "intra_op_threads"):
         require(name, 0 <= getattr(config, name) <= MAX_STEPS, f"0 to {MAX_STEPS:,}")

@@ -1,28 +1,26 @@
-"""All parts into two graphs' ends: what a training step runs, and what an evaluation runs."""
+"""All parts into two graphs' ends: what training runs, and what an evaluation runs."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from trainer import grammars
 from trainer.config import Config
-from trainer.inputs.batch import Batch, Input, parse_examples
-from trainer.learning import averages, clipping, finiteness, losses, metrics, optimizers, schedules
-from trainer.models import layers
+from trainer.inputs.batch import Input, parse_examples
+from trainer.learning import averages, finiteness, metrics
 from trainer.models.inference import inference
-from trainer.placing.reductions import average_gradients, tower_mean
-from trainer.placing.towers import for_each_tower
+from trainer.step import Counters, Step, StepBuilder
 from trainer.tf1 import tf
 
 GRID = 4  # images in each direction of the summary's grid
 
 
-class Counters(NamedTuple):
-    """What a checkpoint says of progress."""
+class LoopGraph(NamedTuple):
+    """Several steps in one run; it ends early after a step that is not finite."""
 
-    step: tf.Variable  # int64 [], finished updates
-    position: tf.Variable  # int64 [], examples that they and the skipped steps consumed
-    skipped: tf.Variable  # int64 [], steps that were not finite and not applied
+    num_steps: tf.Tensor  # int64 [], placeholder: how many
+    step: tf.Tensor  # int64 [], finished updates after the last of them
+    loss: tf.Tensor  # float32 [], of the last finite step; NaN where there was none
+    not_finite: tf.Tensor  # int64 [n, 2], of the last step
 
 
 class TrainGraph(NamedTuple):
@@ -32,9 +30,12 @@ class TrainGraph(NamedTuple):
     not_finite: tf.Tensor  # int64 [n, 2], row and column in `checked` of what forbade the update
     checked: tuple[list[str], list[str]]  # names of the rows (towers, mean) and columns (loss, gradients)
     learning_rate: tf.Tensor  # float32 [], of this update
+    gradients: list[tf.Tensor]  # of each trainable variable, mean over towers, before clipping
     scalars: tf.Tensor  # serialized summaries
     histograms: tf.Tensor  # serialized summaries of weights, gradients, and the grid of images
     fill: tf.Tensor | None  # float32 [], fraction of the input queue that holds batches
+    finished: tf.Tensor  # int64 [], updates that have been finished, whatever else is running
+    loop: LoopGraph | None  # the same step, many times in one run
 
 
 class EvalGraph(NamedTuple):
@@ -42,167 +43,72 @@ class EvalGraph(NamedTuple):
     sums: metrics.Sums
 
 
-class TowerResult(NamedTuple):
-    loss: tf.Tensor
-    accuracy: tf.Tensor
-    gradients: list[tf.Tensor]
-
-
-def build_counters() -> Counters:
-    step = tf.train.get_or_create_global_step()
-    position, skipped = (
-        tf.get_variable(name, [], tf.int64, tf.zeros_initializer(), trainable=False, regularizer=tf.no_regularizer)
-        for name in ("position", "skipped_steps")
-    )
-    return Counters(step, position, skipped)
-
-
 def build_train_graph(
-    config: Config,
-    counters: Counters,
-    source: Input,
-    *,
-    num_classes: int,
-    tower_devices: list[str],
-    parameter_device: str,
-    train_steps: int,
-    steps_per_epoch: float,
-) -> tuple[TrainGraph, averages.Averages | None]:
-    """Builds towers, averaged and clipped gradients, the update, and the summaries.
+    builder: StepBuilder, counters: Counters, source: Input, *, parameter_device: str, steps_per_loop: int
+) -> TrainGraph:
+    """Builds the step, the summaries, and the loop over steps where it is wanted.
 
     Args:
-      config: of the run.
-      counters: from `build_counters`.
+      builder: of the steps.
+      counters: those of the builder.
       source: of the batches.
-      num_classes: width of the logits.
-      tower_devices: one for each tower.
       parameter_device: of the variables.
-      train_steps: the last step, where a cosine decay ends.
-      steps_per_epoch: turns epochs into steps.
+      steps_per_loop: most steps of one run; with 1 no loop is built.
     """
-    with tf.variable_scope("", regularizer=losses.l2_regularizer(config.weight_decay)):
-        towers = _build_towers(config, counters, source.batch, num_classes, tower_devices, parameter_device)
-    variables = tf.trainable_variables()
+    step = builder.build(source.batch)
+    train_op = step.not_finite.op
     with tf.device(parameter_device):
-        loss, gradients = _reduce(towers, variables, parameter_device)
-        clip = grammars.parse_clip(config.clip)
-        with tf.name_scope("clip"):
-            clipped = clipping.clip_gradients(gradients, *clip)
-        rate = _build_rate(config, counters.step, train_steps, steps_per_epoch)
-        # Clipping by value would make a number of infinity; a norm that overflows makes NaN of numbers.
-        last = [loss, *(gradients if clip[0] == "value" else clipped)]
-        # One tower is its own mean.
-        rows = [*([tower.loss, *tower.gradients] for tower in towers if len(towers) > 1), last]
-        not_finite, ema = _build_update(config, counters, rate, rows, list(zip(clipped, variables, strict=True)))
-        train_op = not_finite.op
         with tf.name_scope("after_update"), tf.control_dependencies([train_op]):
-            step = counters.step.read_value()
-        scalars = _scalar_summaries(loss, rate, gradients, towers, source.fill)
-        histograms = _histogram_summaries(train_op, variables, gradients, source.batch.images)
-    checked = _checked_names(rows, variables)
-    return TrainGraph(train_op, step, loss, not_finite, checked, rate, scalars, histograms, source.fill), ema
-
-
-def _build_rate(config: Config, step: tf.Variable, train_steps: int, steps_per_epoch: float) -> tf.Tensor:
-    with tf.name_scope("learning_rate"):
-        return schedules.build_learning_rate(
-            step,
-            base=config.learning_rate,
-            decay=grammars.parse_decay(config.decay),
-            warmup_steps=grammars.parse_period("warmup", config.warmup).to_steps(steps_per_epoch),
-            train_steps=train_steps,
-            steps_per_epoch=steps_per_epoch,
-        )
-
-
-def _checked_names(rows: list[list[tf.Tensor]], variables: list[tf.Variable]) -> tuple[list[str], list[str]]:
-    towers = [f"tower {index}" for index in range(len(rows) - 1)]
-    columns = ["the loss", *(f"the gradient of {variable.op.name}" for variable in variables)]
-    return [*towers, "the mean over towers" if towers else "tower 0"], columns
-
-
-def _build_towers(
-    config: Config, counters: Counters, batch: Batch, num_classes: int, devices: list[str], parameter_device: str
-) -> list[TowerResult]:
-    with tf.name_scope("split_batch"):
-        images, labels = tf.split(batch.images, len(devices)), tf.split(batch.labels, len(devices))
-
-    def build(index: int) -> TowerResult:
-        # Each tower drops other units: its masks depend on its number too.
-        draw = counters.step.read_value() * len(devices) + index
-        logits = inference(
-            images[index],
-            model=config.model,
-            num_classes=num_classes,
-            hidden_sizes=config.hidden_sizes,
-            input_dropout=config.input_dropout,
-            hidden_dropout=config.dropout,
-            dropout=layers.make_dropout(config.seed, draw),
-        )
-        loss = losses.cross_entropy(logits, labels[index])
-        gradients = tf.gradients(loss, tf.trainable_variables())
-        return TowerResult(loss, metrics.accuracy(logits, labels[index]), gradients)
-
-    return for_each_tower(devices, parameter_device, build)
-
-
-def _reduce(
-    towers: list[TowerResult], variables: list[tf.Variable], parameter_device: str
-) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """Means losses and gradients over the towers; adds the regularization, which is the same in all, once."""
-    with tf.name_scope("loss"):
-        loss = tower_mean([tower.loss for tower in towers])
-    gradients = average_gradients([tower.gradients for tower in towers], parameter_device)
-    regularization = losses.regularization_loss()
-    if regularization is None:
-        return loss, gradients
-    with tf.name_scope("regularization"):
-        extra = tf.gradients(regularization, variables)
-        pairs = zip(gradients, extra, strict=True)
-        return loss + regularization, [gradient if more is None else gradient + more for gradient, more in pairs]
-
-
-def _build_update(
-    config: Config,
-    counters: Counters,
-    rate: tf.Tensor,
-    rows: list[list[tf.Tensor]],
-    gradients_and_variables: list[tuple[tf.Tensor, tf.Variable]],
-) -> tuple[tf.Tensor, averages.Averages | None]:
-    """Builds the update that happens if all `rows` are finite; returns what is not, and the averages of the weights."""
-    optimizer = optimizers.make_optimizer(
-        config.optimizer, rate, momentum=config.momentum, rmsprop_decay=config.rmsprop_decay
+            step_v = counters.step.read_value()
+        scalars = _scalar_summaries(step, source.fill)
+        histograms = _histogram_summaries(train_op, step.gradients, source.batch.images)
+        finished = counters.step.read_value()
+        loop = _build_loop(builder, counters, source) if steps_per_loop > 1 else None
+    return TrainGraph(
+        train_op,
+        step_v,
+        step.loss,
+        step.not_finite,
+        step.checked,
+        step.learning_rate,
+        step.gradients,
+        scalars,
+        histograms,
+        source.fill,
+        finished,
+        loop,
     )
-    ema = averages.make_averages(config.ema_decay, counters.step)
-
-    def update() -> list[tf.Operation]:
-        with tf.name_scope("update/"):  # Without the branch's name in those of the optimizer's variables.
-            apply_op = optimizer.apply_gradients(gradients_and_variables, global_step=counters.step)
-        # After the update, because the input may read the position, and the averages read the weights.
-        with tf.control_dependencies([apply_op]):
-            updates = [counters.position.assign_add(config.batch_size)]
-            if ema is not None:
-                updates.append(ema.apply([variable for _, variable in gradients_and_variables]))
-        return updates
-
-    def otherwise() -> list[tf.Operation]:
-        if config.nonfinite == "stop":
-            return []  # A run that goes on from here sees the same batch again.
-        return [counters.position.assign_add(config.batch_size), counters.skipped.assign_add(1)]
-
-    with tf.name_scope("update"):
-        return finiteness.update_if_finite(rows, update=update, otherwise=otherwise), ema
 
 
-def _scalar_summaries(
-    loss: tf.Tensor, rate: tf.Tensor, gradients: list[tf.Tensor], towers: list[TowerResult], fill: tf.Tensor | None
-) -> tf.Tensor:
+def _build_loop(builder: StepBuilder, counters: Counters, source: Input) -> LoopGraph:
+    num_steps = tf.placeholder(tf.int64, [], name="num_steps")
+
+    def go_on(done: tf.Tensor, _: tf.Tensor, not_finite: tf.Tensor) -> tf.Tensor:
+        return (done < num_steps) & tf.equal(tf.size(not_finite), 0)
+
+    def body(done: tf.Tensor, loss: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        step = builder.build(source.build_batch())
+        finite = tf.equal(tf.size(step.not_finite), 0)
+        return done + 1, tf.where(finite, step.loss, loss), step.not_finite
+
+    begin = [tf.zeros([], tf.int64), tf.constant(float("nan")), tf.zeros([0, 2], tf.int64)]
+    shapes = [tf.TensorShape([]), tf.TensorShape([]), tf.TensorShape([None, 2])]
+    with tf.name_scope("loop"):
+        # One iteration at a time: a step begins when all updates of the one before have ended.
+        _, loss, not_finite = tf.while_loop(
+            go_on, body, begin, shape_invariants=shapes, parallel_iterations=1, back_prop=False
+        )
+        with tf.control_dependencies([not_finite]):
+            return LoopGraph(num_steps, counters.step.read_value(), loss, not_finite)
+
+
+def _scalar_summaries(step: Step, fill: tf.Tensor | None) -> tf.Tensor:
     with tf.name_scope("summaries"):
         values = {
-            "loss": loss,
-            "learning_rate": rate,
-            "gradient_norm": tf.global_norm(gradients),
-            "accuracy": tower_mean([tower.accuracy for tower in towers]),
+            "loss": step.loss,
+            "learning_rate": step.learning_rate,
+            "gradient_norm": tf.global_norm(step.gradients),
+            "accuracy": step.accuracy,
         }
         if fill is not None:
             values["queue_fill"] = fill
@@ -210,12 +116,10 @@ def _scalar_summaries(
         return tf.summary.merge([tf.raw_ops.ScalarSummary(tags=tag, values=value) for tag, value in values.items()])
 
 
-def _histogram_summaries(
-    train_op: tf.Operation, variables: list[tf.Variable], gradients: list[tf.Tensor], images: tf.Tensor
-) -> tf.Tensor:
+def _histogram_summaries(train_op: tf.Operation, gradients: list[tf.Tensor], images: tf.Tensor) -> tf.Tensor:
     with tf.name_scope("histograms"):
         summaries = [tf.raw_ops.ImageSummary(tag="input", tensor=image_grid(images), max_images=1)]
-        for variable, gradient in zip(variables, gradients, strict=True):
+        for variable, gradient in zip(tf.trainable_variables(), gradients, strict=True):
             name = variable.op.name
             with tf.control_dependencies([train_op]):  # The weights after the step, as in its checkpoint.
                 value = variable.read_value()

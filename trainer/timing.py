@@ -48,13 +48,13 @@ class Throughput:
         self._mark: tuple[int, float] = (0, 0.0)  # steps and seconds at the last `recent`
         self._last = clock()
 
-    def step(self) -> None:
-        """Counts one step, which ended now."""
+    def steps(self, count: int) -> None:
+        """Counts steps since the last call, the last of which ended now."""
         now = self._clock()
         if self._skip:
-            self._skip -= 1
+            self._skip = max(0, self._skip - count)
         else:
-            self._steps += 1
+            self._steps += count
             self._seconds += now - self._last
         self._last = now
 

@@ -8,10 +8,11 @@ from tests.conftest import REPO
 
 # A file may import what stands to the left of its own place, and its neighbours.
 ORDER = [
-    ["errors", "__init__"], ["grammars"], ["config"], ["flags", "rundir", "timing", "signals", "console", "tf1"],
-    ["data"], ["inputs"], ["models"], ["learning"], ["placing"], ["graph"], ["saving"], ["running"],
+    ["errors", "__init__"], ["grammars"], ["config"],
+    ["flags", "rundir", "timing", "signals", "console", "plotting", "tf1"],
+    ["data"], ["inputs"], ["models"], ["learning"], ["placing"], ["step"], ["graph"], ["saving"], ["running"],
 ]  # fmt: skip
-PROGRAMS = ["__main__", "train", "convert"]
+PROGRAMS = ["__main__", "train", "convert", "benchmark"]
 SOURCES = sorted((REPO / "trainer").rglob("*.py")) + sorted((REPO / "launch").rglob("*.py"))
 
 

@@ -174,10 +174,11 @@ def test_evaluation_is_exact_whatever_the_batch_size(train, digits_dir, batch_si
     """Against numpy on the checkpoint's averaged weights."""
     from trainer.config import Config
     from trainer.data.records import load_split
-    from trainer.graph import build_counters, build_eval_graph
+    from trainer.graph import build_eval_graph
     from trainer.learning.averages import make_averages
     from trainer.models.inference import inference
     from trainer.running.evaluation import evaluate
+    from trainer.step import build_counters
 
     logdir = train(train_steps=30, model="mlp", hidden_sizes=(20,))
     saved = weights(logdir)

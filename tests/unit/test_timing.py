@@ -39,19 +39,19 @@ def test_throughput_leaves_out_the_warm_up_and_pauses():
     throughput = Throughput(50, clock, warmup_steps=2)
     for _ in range(2):
         clock.now += 10  # the slow first steps
-        throughput.step()
+        throughput.steps(1)
     assert throughput.average() == 0.0
     for _ in range(4):
         clock.now += 0.5
-        throughput.step()
+        throughput.steps(1)
     assert throughput.average() == 100.0
     clock.now += 30  # an evaluation
     throughput.resume()
     clock.now += 0.25
-    throughput.step()
+    throughput.steps(1)
     assert throughput.recent() == 5 * 50 / 2.25
     clock.now += 0.25
-    throughput.step()
+    throughput.steps(1)
     assert throughput.recent() == 200.0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from trainer.data.layout import Layout
 from trainer.data.manifest import Manifest
 from trainer.data.records import load_split
 from trainer.inputs import feed, preloaded, queues, synthetic
@@ -23,6 +24,7 @@ class InputSettings(NamedTuple):
     position: int  # examples that earlier steps have consumed
     position_variable: tf.Variable  # the same, and counted on
     num_readers: int
+    layout: Layout | None  # of the training set's records, where they are all alike and have been checked
     capacity: int  # whole batches on the queue
 
 
@@ -35,12 +37,13 @@ def _build_queue(s: InputSettings) -> Input:
         position=s.position,
         num_readers=s.num_readers,
         capacity=s.capacity,
+        layout=s.layout,
     )
 
 
 def _build_preloaded(s: InputSettings) -> Input:
     images, labels = load_split(s.folder, s.manifest, "train")
-    position = s.position_variable.read_value()
+    position = s.position_variable
     return preloaded.build(images, labels, batch_size=s.batch_size, position=position, seed=s.seed)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trainer.inputs.batch import Batch, Input
+from trainer.inputs.batch import Batch, Input, make_input
 from trainer.tf1 import tf
 
 
@@ -54,7 +54,7 @@ def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: 
         return threads
 
     fill = tf.cast(queue.size(), tf.float32) / capacity
-    return Input(Batch(*queue.dequeue()), fill, start, (queue,))
+    return make_input(lambda: Batch(*queue.dequeue()), fill, start, (queue,))
 
 
 def batch_indices(num_examples: int, batch_size: int, position: int, seed: int) -> Iterator[np.ndarray]:

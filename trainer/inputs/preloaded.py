@@ -6,11 +6,11 @@ import threading
 
 import numpy as np
 
-from trainer.inputs.batch import Batch, Input
+from trainer.inputs.batch import Batch, Input, make_input
 from trainer.tf1 import tf
 
 
-def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: tf.Tensor, seed: int) -> Input:
+def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: tf.Variable, seed: int) -> Input:
     """Builds batches that read every example once an epoch, in an order that follows from seed and position alone.
 
     Args:
@@ -23,20 +23,23 @@ def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: 
     stored, fillers = zip(
         *(_store(name, array) for name, array in (("images", images), ("labels", labels))), strict=True
     )
-    positions = position + tf.range(batch_size, dtype=tf.int64)
-    epochs = positions // len(labels)
-    seeds = tf.stack([tf.fill([batch_size], np.int64(seed)), epochs, tf.zeros_like(epochs)], axis=1)
-    # A permutation of each epoch that is computed element by element, never as a whole. The raw operation, because
-    # `tf.random.experimental.index_shuffle` refuses a seed for each element.
-    last = np.int64(len(labels) - 1)
-    chosen = tf.raw_ops.RandomIndexShuffle(index=positions % len(labels), seed=seeds, max_index=last)
+
+    def build_batch() -> Batch:
+        positions = position.read_value() + tf.range(batch_size, dtype=tf.int64)
+        epochs = positions // len(labels)
+        seeds = tf.stack([tf.fill([batch_size], np.int64(seed)), epochs, tf.zeros_like(epochs)], axis=1)
+        # A permutation of each epoch that is computed element by element, never as a whole. The raw operation,
+        # because `tf.random.experimental.index_shuffle` refuses a seed for each element.
+        last = np.int64(len(labels) - 1)
+        chosen = tf.raw_ops.RandomIndexShuffle(index=positions % len(labels), seed=seeds, max_index=last)
+        return Batch(*(tf.gather(variable, chosen) for variable in stored))
 
     def start(session: tf.Session, _: tf.train.Coordinator) -> list[threading.Thread]:
         for fill, array in zip(fillers, (images, labels), strict=True):
             fill(session, array)
         return []
 
-    return Input(Batch(*(tf.gather(variable, chosen) for variable in stored)), start=start)
+    return make_input(build_batch, start=start)
 
 
 def _store(name: str, array: np.ndarray) -> tuple[tf.Variable, object]:

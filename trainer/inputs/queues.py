@@ -8,13 +8,15 @@ lanes that take turns, shard by shard, so their number and their speed change no
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from trainer.data.layout import Layout
 from trainer.data.manifest import Manifest
-from trainer.inputs.batch import Batch, Input, parse_examples
+from trainer.inputs.batch import Batch, Input, make_input, parse_examples, slice_frames
 from trainer.tf1 import tf
 
 BLOCK_RECORDS = 8192  # shuffled together, where their images take no more than BLOCK_BYTES
@@ -58,6 +60,7 @@ def build(
     position: int,
     num_readers: int,
     capacity: int,
+    layout: Layout | None = None,
 ) -> Input:
     """Builds the pipeline from `position` (records already consumed) on, with its queue runners.
 
@@ -69,21 +72,32 @@ def build(
       position: records of the stream that earlier steps have consumed.
       num_readers: threads that read and parse.
       capacity: whole batches that the queue holds.
+      layout: of all records, which are then cut instead of parsed; None: they differ.
     """
     start = find_start(plan, position)
     lanes = []
     for lane in range(num_readers):
         names = _lane_names(plan, start, lane, num_readers)
-        chunk = _read_chunk(names, plan, start, lane == start.shard % num_readers, image_shape, num_classes)
+        records = _read_records(names, plan, layout)
+        if lane == start.shard % num_readers and start.record:
+            records = _drop_first(records, start.record)
+        if layout is None:
+            chunk = parse_examples(records, image_shape=image_shape, num_classes=num_classes)
+        else:
+            chunk = slice_frames(records, layout, image_shape=image_shape)
         queue = tf.FIFOQueue(LANE_CHUNKS, [tf.uint8, tf.int32], name=f"lane_{lane}")
         tf.train.add_queue_runner(tf.train.QueueRunner(queue, [queue.enqueue(chunk)]))
         lanes.append(queue)
-    block = _shuffle(_next_block(lanes, plan, start, image_shape), plan, start)
+    variables = _rest_variables(image_shape)
+    rest = Batch(*(variable.read_value() for variable in variables))
+    block = _next_block(lanes, plan, start, rest)
+    order = _shuffle(block, rest, plan, start)
     shapes = [[batch_size, *image_shape], [batch_size]]
+    cut = _cut(block, order, variables, batch_size)
     batches = tf.FIFOQueue(capacity, [tf.uint8, tf.int32], shapes, name="batches")
-    tf.train.add_queue_runner(tf.train.QueueRunner(batches, [batches.enqueue_many(_cut(block, batch_size))]))
+    tf.train.add_queue_runner(tf.train.QueueRunner(batches, [batches.enqueue_many(cut)]))
     fill = tf.cast(batches.size(), tf.float32) / capacity
-    return Input(Batch(*batches.dequeue(name="dequeue")), fill)
+    return make_input(lambda: Batch(*batches.dequeue(name="dequeue")), fill)
 
 
 def shard_order(plan: Plan, epoch: tf.Tensor) -> tf.Tensor:
@@ -126,21 +140,30 @@ def _lane_names(plan: Plan, start: Start, lane: int, num_lanes: int) -> tf.FIFOQ
     return tf.train.string_input_producer([name], shuffle=False, capacity=2, name=f"lane_{lane}_files")
 
 
-def _read_chunk(
-    names: tf.FIFOQueue, plan: Plan, start: Start, has_start: bool, image_shape: tuple[int, int, int], num_classes: int
-) -> Batch:
-    """Reads the next records of one shard, at most a chunk of them."""
-    _, serialized = tf.TFRecordReader().read_up_to(names, plan.chunk)
-    if has_start and start.record:
-        before = _counter("records_to_drop", start.record)
-        dropped = tf.minimum(before, tf.size(serialized, out_type=tf.int64))
-        with tf.control_dependencies([before.assign_sub(dropped)]):
-            serialized = serialized[dropped:]
-    return parse_examples(serialized, image_shape=image_shape, num_classes=num_classes)
+def _read_records(names: tf.FIFOQueue, plan: Plan, layout: Layout | None) -> tf.Tensor:
+    """Reads the next records of one shard, at most a chunk of them: string [n], or frames, uint8 [n, frame_bytes]."""
+    if layout is None:
+        return tf.TFRecordReader().read_up_to(names, plan.chunk)[1]
+    # TFRecordReader makes two system calls a record; here several are one string, for fewer allocations.
+    together = math.gcd(plan.chunk, *(int(count) for count in plan.counts))
+    reader = tf.FixedLengthRecordReader(together * layout.frame_bytes)
+    _, strings = reader.read_up_to(names, plan.chunk // together)
+    return tf.reshape(tf.decode_raw(strings, tf.uint8), [-1, layout.frame_bytes])
 
 
-def _next_block(lanes: list[tf.FIFOQueue], plan: Plan, start: Start, image_shape: tuple[int, int, int]) -> Batch:
-    """Takes chunks from the lanes in the order of their shards until the block is full or the epoch ends."""
+def _drop_first(records: tf.Tensor, count: int) -> tf.Tensor:
+    """Drops the first `count` records of the stream."""
+    before = _counter("records_to_drop", count)
+    dropped = tf.minimum(before, tf.shape(records, out_type=tf.int64)[0])
+    with tf.control_dependencies([before.assign_sub(dropped)]):
+        return records[dropped:]
+
+
+def _next_block(lanes: list[tf.FIFOQueue], plan: Plan, start: Start, rest: Batch) -> Batch:
+    """Takes chunks from the lanes in the order of their shards until the block is full or the epoch ends.
+
+    The rest of the block before it comes first.
+    """
     counts = tf.constant(plan.counts)
     shard = _counter("next_shard", start.shard)
     seen = _counter("next_record", start.record)
@@ -172,19 +195,25 @@ def _next_block(lanes: list[tf.FIFOQueue], plan: Plan, start: Start, image_shape
         )
 
     arrays = [
-        tf.TensorArray(tf.uint8, 0, dynamic_size=True, infer_shape=False, element_shape=[None, *image_shape]),
-        tf.TensorArray(tf.int32, 0, dynamic_size=True, infer_shape=False, element_shape=[None]),
+        tf.TensorArray(
+            part.dtype, 0, dynamic_size=True, infer_shape=False, element_shape=[None, *part.shape[1:]]
+        ).write(0, part)
+        for part in rest
     ]
-    begin = (shard.read_value(), seen.read_value(), tf.zeros([], tf.int64), 0, *arrays)
+    begin = (shard.read_value(), seen.read_value(), tf.zeros([], tf.int64), 1, *arrays)
     # One iteration at a time: the chunks must leave their lanes in order.
     number, record, _, _, images, labels = tf.while_loop(unfinished, take, begin, parallel_iterations=1)
     with tf.control_dependencies([shard.assign(number), seen.assign(record)]):
         return Batch(images.concat(), labels.concat())
 
 
-def _shuffle(block: Batch, plan: Plan, start: Start) -> Batch:
-    """Shuffles a block by its position in the stream; drops what was consumed before the start."""
-    size = tf.size(block.labels)
+def _shuffle(block: Batch, rest: Batch, plan: Plan, start: Start) -> tf.Tensor:
+    """Shuffles a block by its position in the stream, behind the rest of the one before it: indices, int32 [n].
+
+    What was consumed before the start is dropped.
+    """
+    num_rest = tf.size(rest.labels)
+    size = tf.size(block.labels) - num_rest
     position = _counter("block_position", start.position)
     skip = _counter("examples_to_skip", start.skip)
     old_position, old_skip = position.read_value(), skip.read_value()
@@ -193,24 +222,31 @@ def _shuffle(block: Batch, plan: Plan, start: Start) -> Batch:
     with tf.control_dependencies([old_position, old_skip, order]):
         updates = [position.assign_add(tf.cast(size, tf.int64)), skip.assign(0)]
     with tf.control_dependencies(updates):
-        return Batch(tf.gather(block.images, order), tf.gather(block.labels, order))
+        return tf.concat([tf.range(num_rest), num_rest + order], 0)
 
 
-def _cut(block: Batch, batch_size: int) -> list[tf.Tensor]:
-    """Cuts a block into whole batches [n, batch, ...]; what is left over begins the next block's first batch."""
-    joined, rests = [], []
-    for name, tensor in zip(("images", "labels"), block, strict=True):
-        rest = tf.get_local_variable(
-            f"rest_of_{name}",
-            initializer=lambda tensor=tensor: tf.zeros([0, *tensor.shape[1:]], tensor.dtype),
-            shape=None,
-            validate_shape=False,
-            use_resource=True,
+def _rest_variables(image_shape: tuple[int, int, int]) -> Batch:
+    """Makes the variables of what is left over of a block, less than a batch."""
+    values = {"images": tf.zeros([0, *image_shape], tf.uint8), "labels": tf.zeros([0], tf.int32)}
+    return Batch(
+        *(
+            tf.get_local_variable(
+                f"rest_of_{name}",
+                # With its number of records known, nobody would ask for it again.
+                initializer=lambda value=value: tf.placeholder_with_default(value, [None, *value.shape[1:]]),
+                shape=None,
+                validate_shape=False,
+                use_resource=True,
+            )
+            for name, value in values.items()
         )
-        rests.append(rest)
-        joined.append(tf.concat([rest.read_value(), tensor], 0))
-    whole = tf.shape(joined[1])[0] // batch_size * batch_size
-    with tf.control_dependencies(joined):
-        updates = [rest.assign(tensor[whole:]) for rest, tensor in zip(rests, joined, strict=True)]
-    with tf.control_dependencies(updates):
-        return [tf.reshape(tensor[:whole], [-1, batch_size, *tensor.shape[1:]]) for tensor in joined]
+    )
+
+
+def _cut(block: Batch, order: tf.Tensor, rest: Batch, batch_size: int) -> list[tf.Tensor]:
+    """Cuts a block into whole batches [n, batch, ...]; what is left over begins the next block's first batch."""
+    whole = tf.size(order) // batch_size * batch_size
+    left = [tf.gather(tensor, order[whole:]) for tensor in block]
+    with tf.control_dependencies([variable.assign(value) for variable, value in zip(rest, left, strict=True)]):
+        chosen = tf.reshape(order[:whole], [-1, batch_size])
+    return [tf.gather(tensor, chosen) for tensor in block]

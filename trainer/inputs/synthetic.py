@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.inputs.batch import Batch, Input
+from trainer.inputs.batch import Batch, Input, make_input
 from trainer.tf1 import tf
 
 
@@ -18,4 +18,4 @@ def build(*, image_shape: tuple[int, int, int], num_classes: int, batch_size: in
         tf.get_local_variable(f"synthetic_{name}", initializer=array, use_resource=True)
         for name, array in (("images", images), ("labels", labels))
     ]
-    return Input(Batch(*(variable.read_value() for variable in stored)))
+    return make_input(lambda: Batch(*(variable.read_value() for variable in stored)))

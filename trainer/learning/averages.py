@@ -25,12 +25,13 @@ class Averages:
         return self._averages.get(variable.op.name)
 
     def apply(self, variables: Sequence[tf.Variable]) -> tf.Operation:
-        """Makes the averages, and adds the operation that updates them."""
+        """Adds the operation that updates the averages; makes those that there are not yet."""
         step = tf.cast(self._step.read_value(), tf.float32)
         rate = 1 - tf.minimum(self._decay, (1 + step) / (10 + step))
         with tf.init_scope():  # Outside of what may be the branch of a condition.
             for variable in variables:
-                self._averages[variable.op.name] = _make_average(variable)
+                if variable.op.name not in self._averages:
+                    self._averages[variable.op.name] = _make_average(variable)
         # A step of gradient descent on half the squared distance is the same, by one operation.
         distances = [self._averages[v.op.name].read_value() - v.read_value() for v in variables]
         pairs = list(zip(distances, self._averages.values(), strict=True))

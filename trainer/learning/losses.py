@@ -1,8 +1,6 @@
-"""Losses: cross entropy of the labels, and L2 on the weights through TensorFlow's collection."""
+"""Losses: cross entropy of the labels, and L2 on the weights ."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from trainer.tf1 import tf
 
@@ -12,12 +10,21 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
 
 
-def l2_regularizer(weight_decay: float) -> Callable[[tf.Tensor], tf.Tensor] | None:
-    """Makes a regularizer for `variable_scope`: weight_decay * sum(w^2) / 2."""
-    return (lambda weights: weight_decay * tf.nn.l2_loss(weights)) if weight_decay else None
+class L2:
+    """A regularizer for `variable_scope`, which remembers the weights instead of building their loss at once.
 
+    A loss of REGULARIZATION_LOSSES lies outside of the loop over steps: its gradient would stay what it was before.
+    """
 
-def regularization_loss() -> tf.Tensor | None:
-    """Adds up what the variables of this graph put into REGULARIZATION_LOSSES: [], or None without any."""
-    terms = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
-    return tf.add_n(terms, name="regularization") if terms else None
+    def __init__(self, weight_decay: float) -> None:
+        self._weight_decay = weight_decay
+        self._weights: list[tf.Variable] = []
+
+    def __call__(self, weights: tf.Variable) -> None:
+        self._weights.append(weights)
+
+    def loss(self) -> tf.Tensor | None:
+        """Builds weight_decay * sum(w^2) / 2 over all weights: [], or None where nothing is regularized."""
+        if not self._weight_decay or not self._weights:
+            return None
+        return tf.add_n([self._weight_decay * tf.nn.l2_loss(weights) for weights in self._weights])

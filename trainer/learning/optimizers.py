@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trainer.tf1 import tf
 
 OPTIMIZERS = {
@@ -12,12 +14,14 @@ OPTIMIZERS = {
 }
 
 
-def make_optimizer(name: str, rate: tf.Tensor, *, momentum: float, rmsprop_decay: float) -> tf.train.Optimizer:
+def make_optimizer(
+    name: str, rate: Callable[[], tf.Tensor], *, momentum: float, rmsprop_decay: float
+) -> tf.train.Optimizer:
     """Makes an optimizer.
 
     Args:
       name: of OPTIMIZERS.
-      rate: learning rate, float32 [].
+      rate: gives the learning rate, float32 [], of the update that is being built.
       momentum: of `momentum` and `rmsprop`.
       rmsprop_decay: discount of the squared gradients of `rmsprop`.
     """

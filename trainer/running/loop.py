@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.errors import NotFiniteError
-from trainer.graph import TrainGraph
+from trainer.graph import LoopGraph, TrainGraph
 from trainer.tf1 import tf
 
 
@@ -29,10 +29,23 @@ def run_steps(
     last_step: int,
     max_skips: int,
     should_stop: Callable[[], bool],
-    after_step: Callable[[], None],
+    steps_per_loop: int,
+    after_steps: Callable[[int], None],
     say: Callable[[str], None],
 ) -> None:
     """Trains from `state.step` finished updates to `last_step`, or until `should_stop`.
+
+    Args:
+      session: with weights and running input.
+      graph: of the step.
+      hooks: are run with the steps at which they are due.
+      state: is kept up to date.
+      last_step: to train to.
+      max_skips: steps that may be not finite.
+      should_stop: asked before each run.
+      steps_per_loop: most steps of one run, where the graph has a loop.
+      after_steps: is told how many steps a run has made.
+      say: is told what is skipped.
 
     Raises:
       NotFiniteError: more than `max_skips` steps were not finite; none of them was applied, nor have their hooks run.
@@ -40,20 +53,50 @@ def run_steps(
     targets = [graph.train_op, graph.step, graph.loss, graph.not_finite]
     fast = session.make_callable(targets)
     while state.step < last_step and not should_stop():
-        due = [hook for hook in hooks if is_due(hook, state.step + 1)]
-        values, run_hooks = _run_with_hooks(session, targets, due) if due else (fast(), None)
-        _, step_v, loss_v, not_finite_v = values
+        first = state.step
+        most = min(steps_per_loop, last_step - first)
+        free = steps_before_due(hooks, first, most) if graph.loop else 0
+        run_hooks = None
+        if graph.loop and free > 1:
+            step_v, loss_v, not_finite_v = _run_loop(session, graph, graph.loop, state, free)
+        elif due := [hook for hook in hooks if is_due(hook, first + 1)]:
+            (_, step_v, loss_v, not_finite_v), run_hooks = _run_with_hooks(session, targets, due)
+        else:
+            _, step_v, loss_v, not_finite_v = fast()
+        if step_v > first:
+            state.step, state.loss = int(step_v), float(loss_v)
         if len(not_finite_v):
             _skip(graph, state, not_finite_v, max_skips, say)
-        else:
-            state.step, state.loss = int(step_v), float(loss_v)
-            if run_hooks:
-                run_hooks()
-        after_step()
+        elif run_hooks:
+            run_hooks()
+        after_steps(state.step - first + bool(len(not_finite_v)))
 
 
 def is_due(hook: tf.train.SessionRunHook, step: int) -> bool:
     return bool(hook.due(step)) if hasattr(hook, "due") else True
+
+
+def steps_before_due(hooks: Sequence[tf.train.SessionRunHook], step: int, most: int) -> int:
+    """Counts the steps after `step` at which no hook is due, up to `most` and up to the first at which one is."""
+    for free in range(most):
+        if any(is_due(hook, step + free + 1) for hook in hooks):
+            return free
+    return most
+
+
+def _run_loop(
+    session: tf.Session, graph: TrainGraph, loop: LoopGraph, state: LoopState, num_steps: int
+) -> tuple[Any, Any, Any]:
+    """Makes so many steps in one run; returns step, loss and what is not finite.
+
+    Where the run fails in the middle, `state` knows the steps that were finished before.
+    """
+    try:
+        step_v, loss_v, not_finite_v = session.run([loop.step, loop.loss, loop.not_finite], {loop.num_steps: num_steps})
+        return step_v, loss_v, not_finite_v
+    except tf.errors.OpError:
+        state.step = int(session.run(graph.finished))
+        raise
 
 
 def _run_with_hooks(

@@ -75,9 +75,14 @@ def skip_damaged(data: Data, folder: Path, rundir: RunDir, say: Callable[[str], 
     return write_clean_shards(data.salvage, folder, data.manifest, rundir.clean_shards)
 
 
+def is_checked(found: Manifest) -> bool:
+    """Is every record read once before training?"""
+    return sum(shard.num_bytes for shards in found.splits.values() for shard in shards) <= CHECKSUM_BYTES
+
+
 def _check_shards(found: Manifest, folder: Path) -> None:
     manifest.check_shards(found, folder)
-    if sum(shard.num_bytes for shards in found.splits.values() for shard in shards) > CHECKSUM_BYTES:
+    if not is_checked(found):
         return
     records.check_checksums(folder, found)
     for shards in found.splits.values():

@@ -39,7 +39,7 @@ def run(job: Job, graphs: Graphs, opened: OpenSession, signals: Signals, report:
         say=job.console.say,
         should_stop=signals.should_stop,
     )
-    evaluate_on = _make_evaluate(job, graphs, signals, watcher)
+    evaluate_on = make_evaluate(job, graphs, signals, watcher.beat)
     periodic = make_periodic(job, graphs, signals, report, ops, evaluate_on)
     signals.defer()
     with watcher:
@@ -62,7 +62,9 @@ def run(job: Job, graphs: Graphs, opened: OpenSession, signals: Signals, report:
         report.result.status = status
 
 
-def _make_evaluate(job: Job, graphs: Graphs, signals: Signals, watcher: StallWatcher) -> Evaluate:
+def make_evaluate(job: Job, graphs: Graphs, signals: Signals, after_batch: Callable[[], None]) -> Evaluate:
+    """Makes the evaluation of a run's session on a split; a signal ends it."""
+
     def evaluate_on(session: tf.Session, split: str) -> EvalResult:
         return evaluate(
             session,
@@ -71,7 +73,7 @@ def _make_evaluate(job: Job, graphs: Graphs, signals: Signals, watcher: StallWat
             manifest=job.manifest,
             split=split,
             reading=signals.interruptible,
-            after_batch=watcher.beat,
+            after_batch=after_batch,
         )
 
     return evaluate_on
@@ -87,8 +89,8 @@ def _train(
     state: LoopState,
     watcher: StallWatcher,
 ) -> None:
-    def after_step() -> None:
-        report.throughput.step()
+    def after_steps(count: int) -> None:
+        report.throughput.steps(count)
         watcher.beat()
 
     with periodic.progress:
@@ -100,7 +102,8 @@ def _train(
             last_step=job.last_step,
             max_skips=job.config.max_skips if job.config.nonfinite == "skip" else 0,
             should_stop=signals.should_stop,
-            after_step=after_step,
+            steps_per_loop=job.config.steps_per_loop,
+            after_steps=after_steps,
             say=job.console.say,
         )
 

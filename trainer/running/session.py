@@ -16,7 +16,7 @@ from trainer.running.stages import Stage, build_stages
 from trainer.tf1 import tf
 
 STOP_GRACE_SECONDS = 5.0
-INPUT_NICENESS = 5
+INPUT_NICENESS = 10
 
 # Sessions whose input threads do not end: closing one would wait for them without end.
 _abandoned: list[tf.Session] = []

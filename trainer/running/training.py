@@ -10,12 +10,20 @@ from pathlib import Path
 
 from trainer.config import Config
 from trainer.console import Console
+from trainer.data.layout import find_layout
 from trainer.data.records import explain_input_error
 from trainer.errors import OK, NotFiniteError, Stopped
-from trainer.placing.devices import choose_devices, gpu_memory_mib, make_session_config
+from trainer.placing.devices import choose_devices
 from trainer.rundir import RunDir
 from trainer.running.job import Job, build_graphs
-from trainer.running.preparation import compare_data, prepare_data, prepare_rundir, skip_damaged, write_settings
+from trainer.running.preparation import (
+    compare_data,
+    is_checked,
+    prepare_data,
+    prepare_rundir,
+    skip_damaged,
+    write_settings,
+)
 from trainer.running.report import Report
 from trainer.running.result import RunResult
 from trainer.running.run import run
@@ -115,7 +123,8 @@ def prepare(config: Config, console: Console, stack: ExitStack) -> Job:
         console.say(f"resuming from step {progress.step} ({progress.path})")
     start = progress or checkpoints.Progress(path="", step=0, position=0)
     skipped = data.salvage.num_lost
-    return Job(config, console, rundir, lock, manifest, skipped, devices, start, steps_per_epoch, last_step)
+    layout = find_layout(Path(config.data_dir), manifest) if is_checked(manifest) else None
+    return Job(config, console, rundir, lock, manifest, layout, skipped, devices, start, steps_per_epoch, last_step)
 
 
 def _train(job: Job, signals: Signals, result: RunResult) -> None:
@@ -125,18 +134,9 @@ def _train(job: Job, signals: Signals, result: RunResult) -> None:
         graphs = build_graphs(job)
         ops = checkpoints.build_checkpoint_ops()
         report.start(graph)
-        settings = make_session_config(
-            job.devices,
-            intra_op_threads=job.config.intra_op_threads,
-            inter_op_threads=job.config.inter_op_threads,
-            deterministic=job.config.deterministic,
-            allow_soft_placement=job.config.allow_soft_placement,
-            log_device_placement=job.config.log_device_placement,
-            gpu_memory_mib=gpu_memory_mib,
-        )
         restore = functools.partial(checkpoints.restore, ops.saver, path=job.start.path) if job.start.path else None
         try:
-            with open_session(graphs.source, settings, restore, job.config.grace_seconds / 2) as opened:
+            with open_session(graphs.source, job.session_config(), restore, job.config.grace_seconds / 2) as opened:
                 write_settings(job.config, job.rundir)
                 signals.check()
                 run(job, graphs, opened, signals, report, ops)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trainer.config import INPUTS as NAMES
+from trainer.data.layout import find_layout
 from trainer.data.manifest import load_manifest
 from trainer.data.records import load_split
 from trainer.inputs.build import INPUTS, InputSettings, build_input
@@ -27,6 +28,7 @@ def read(name, folder, steps, batch_size=64, step=0, seed=1):
                 position=step * batch_size,
                 position_variable=position,
                 num_readers=1,
+                layout=find_layout(folder, load_manifest(folder)),
                 capacity=4,
             ),
         )

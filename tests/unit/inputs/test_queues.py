@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trainer.data import records
+from trainer.data.layout import find_layout
 from trainer.data.manifest import DataError, Manifest, load_manifest, save_manifest
 from trainer.inputs import queues
 from trainer.tf1 import tf
@@ -29,7 +30,7 @@ def shards(tmp_path_factory):
     return folder, found
 
 
-def read(shards, steps, *, batch_size=10, position=0, readers=1, seed=1, block=32):
+def read(shards, steps, *, batch_size=10, position=0, readers=1, seed=1, block=32, layout=None):
     folder, found = shards
     with tf.Graph().as_default(), tf.Session() as session:
         source = queues.build(
@@ -40,6 +41,7 @@ def read(shards, steps, *, batch_size=10, position=0, readers=1, seed=1, block=3
             position=position,
             num_readers=readers,
             capacity=3,
+            layout=layout,
         )
         session.run(tf.local_variables_initializer())
         coord = tf.train.Coordinator()
@@ -57,6 +59,30 @@ def read(shards, steps, *, batch_size=10, position=0, readers=1, seed=1, block=3
         # Images and labels have stayed together.
         np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
     return np.concatenate([batch.labels for batch in batches])
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3, 9])
+@pytest.mark.parametrize("block", [4, 32, 1000])
+def test_cut_records_are_the_parsed_ones(shards, readers, block):
+    parsed = read(shards, 31, readers=readers, block=block)
+    for position in (0, 70, 110, 210):
+        cut = read(shards, 10, readers=readers, block=block, position=position, layout=find_layout(*shards))
+        np.testing.assert_array_equal(cut, parsed[position : position + 100])
+
+
+def test_a_shard_that_changes_after_it_was_checked_is_an_error(shards, tmp_path):
+    folder, found = shards
+    layout = find_layout(folder, found)
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    victim = tmp_path / found.splits["train"][1].file
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-1])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="another number of records than its manifest says"):
+        read((tmp_path, found), 30, layout=layout)
+    victim.write_bytes(whole[:5] + b"x" + whole[6:])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a shard is not what it was when the run began"):
+        read((tmp_path, found), 30, layout=layout)
 
 
 @pytest.mark.parametrize("readers", [1, 2, 3, 9])

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from trainer.inputs import queues
-from trainer.inputs.batch import Batch, Input
+from trainer.inputs.batch import Batch, make_input
 from trainer.running import session as session_lib
 from trainer.running.stages import describe_stages, read_sizes
 from trainer.tf1 import tf
@@ -56,7 +56,7 @@ def test_a_queue_whose_runner_blocks():
     with tf.Graph().as_default():
         queue = tf.FIFOQueue(4, [tf.int64], [[]], name="numbers")
         tf.train.add_queue_runner(tf.train.QueueRunner(queue, [queue.enqueue(tf.py_func(block, [], tf.int64))]))
-        with stalled(Input(batch_of(queue.dequeue()))) as told:
+        with stalled(make_input(lambda: batch_of(queue.dequeue()))) as told:
             assert told[0] == "queue numbers is empty and the thread that fills it is blocked"
             assert told[1] == "  queue numbers: 0 of 4 elements (empty); 1 of 1 threads that fill it are alive"
             # Its stack shows the very line.
@@ -96,7 +96,7 @@ def test_runners_that_were_never_started(monkeypatch):
         queue = tf.FIFOQueue(4, [tf.int64], [[]], name="numbers")
         tf.train.add_queue_runner(tf.train.QueueRunner(queue, [queue.enqueue(1)] * 2))
         monkeypatch.setattr(tf.train, "start_queue_runners", lambda *_: [])
-        with stalled(Input(batch_of(queue.dequeue()))) as told:
+        with stalled(make_input(lambda: batch_of(queue.dequeue()))) as told:
             assert told[0] == "the thread that fills queue numbers is dead or was never started"
             assert told[1].endswith("0 of 2 threads that fill it are left")
 
@@ -113,7 +113,7 @@ def test_a_thread_that_ended_without_a_word():
             thread.start()
             return [thread]  # fmt: skip
 
-        with stalled(Input(batch_of(queue.dequeue()), start=start, queues=(queue,)), steps=5) as told:
+        with stalled(make_input(lambda: batch_of(queue.dequeue()), start=start, queues=(queue,)), steps=5) as told:
             assert told[0] == "the thread that fills queue numbers is dead or was never started"
 
 
@@ -121,7 +121,7 @@ def test_a_capacity_below_the_minimum_is_an_error_that_says_so():
     with tf.Graph().as_default():
         queue = tf.RandomShuffleQueue(5, 8, [tf.int64], [[]], name="mix")
         tf.train.add_queue_runner(tf.train.QueueRunner(queue, [queue.enqueue(1)]))
-        source = Input(batch_of(queue.dequeue()))
+        source = make_input(lambda: batch_of(queue.dequeue()))
         with (
             pytest.raises(tf.errors.InvalidArgumentError, match="min_after_dequeue 8 must be < capacity 5"),
             session_lib.open_session(source, tf.ConfigProto(), None) as opened,
@@ -141,7 +141,7 @@ def test_a_queue_that_never_gets_its_minimum():
         queue = tf.RandomShuffleQueue(20, 8, [tf.int64], [[]], name="mix")
         put = queue.enqueue(tf.py_func(five_and_no_more, [], tf.int64))
         tf.train.add_queue_runner(tf.train.QueueRunner(queue, [put]))
-        with stalled(Input(batch_of(queue.dequeue()))) as told:
+        with stalled(make_input(lambda: batch_of(queue.dequeue()))) as told:
             assert told[0] == "queue mix is below its minimum and the thread that fills it is blocked"
             assert told[1].startswith("  queue mix: 5 of 20 elements (below its minimum)")
             wake.set()
@@ -151,7 +151,7 @@ def test_a_computation_that_hangs():
     wake = threading.Event()
     with tf.Graph().as_default():
         value = tf.py_func(lambda: wake.wait() and 1, [], tf.int64)
-        with stalled(Input(batch_of(value))) as told:
+        with stalled(make_input(lambda: batch_of(value))) as told:
             assert told == ["this input has no queue: the computation itself hangs"]
             wake.set()
 
@@ -161,7 +161,7 @@ def test_too_few_records_are_an_error_and_no_stall():
     with tf.Graph().as_default():
         names = tf.train.string_input_producer(["a", "b"], num_epochs=1, name="names")
         batch = tf.train.batch([names.dequeue()], 3)
-        source = Input(batch_of(batch))
+        source = make_input(lambda: batch_of(batch))
         with (
             pytest.raises(tf.errors.OutOfRangeError),
             session_lib.open_session(source, tf.ConfigProto(), None) as opened,

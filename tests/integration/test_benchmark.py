@@ -1,0 +1,62 @@
+"""`python -m trainer.benchmark`: its figures, its files, and what it refuses."""
+
+import json
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.timeout(180)
+SHORT = ["--windows=3", "--window_seconds=0.3", "--warmup_seconds=0.2"]
+MLP = ["--model=mlp", "--hidden_sizes=64", "--dropout=0"]
+
+
+def test_the_parts_of_a_step_add_up(run_program, digits_dir, tmp_path):
+    files = [f"--json={tmp_path / 'figures.json'}", f"--plot={tmp_path / 'figures.png'}"]
+    done = run_program("trainer.benchmark", *SHORT, *MLP, f"--data_dir={digits_dir}", *files, cwd=tmp_path)
+    assert done.code == 0 and done.err == "", done
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    parts, windows = figures["microseconds"], figures["windows"]
+    assert len(windows) == 3 and all(value > 0 for window in windows for value in window.values())
+    step = sorted(window["steps"] for window in windows)[1]
+    assert parts["step"] == pytest.approx(1e6 * step)
+    assert figures["images_per_second"]["median"] == pytest.approx(64 / step)
+    # Forward and the weights' gradient of both layers, and the hidden units' gradient.
+    assert figures["flops_per_step"] == 2 * 64 * (2 * 64 * 64 + 3 * 64 * 10)
+    for window in windows:
+        assert window["gradients"] < 1.5 * window["fixed_batch"]  # A part of the step.
+    start = figures["start_up"]
+    assert 0 < start["of_it_importing"] < start["seconds_to_first_step"] < 60
+    assert 200 < figures["peak_memory_mib"] < 5000
+    assert figures["matmul_gflops"] > 1 and 0 < figures["fraction_of_matmul"] < 1.5
+    for words in ("images/s", "waiting for the batch", "-bound", "GFLOP/s", "peak memory"):
+        assert words in done.out
+    assert Image.open(tmp_path / "figures.png").size[0] > 500
+    assert not (tmp_path / "runs").exists()  # Nothing is left behind.
+
+
+def test_scaling_measures_towers_and_batches(run_program, digits_dir, tmp_path):
+    short = ["--windows=1", "--window_seconds=0.05", "--warmup_seconds=0"]
+    files = [f"--json={tmp_path / 'figures.json'}", f"--plot={tmp_path / 'figures.png'}"]
+    done = run_program("trainer.benchmark", "--scaling", *short, *MLP, f"--data_dir={digits_dir}", *files)
+    assert done.code == 0, done
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [row["towers"] for row in figures["towers"]] == [1, 2, 4, 8]
+    assert [row["batch_size"] for row in figures["batches"]] == [16, 32, 64, 128, 256, 512, 1024]
+    assert all(row["median"] > 0 for rows in figures.values() for row in rows)
+    assert Image.open(tmp_path / "figures.png").size[0] > 500
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--windows=0", "windows=0 is out of range"),
+        ("--window_seconds=0", "window_seconds=0.0 is out of range"),
+        ("--warmup_seconds=-1", "warmup_seconds=-1.0 is out of range"),
+        ("--json=/no/such/place.json", "/no/such/place.json: no such directory"),
+        ("--logdir=runs/x", "--logdir: a measurement keeps no log directory"),
+        ("--batch_size=0", "batch_size=0 is out of range"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(run_program, digits_dir, flag, told):
+    done = run_program("trainer.benchmark", *SHORT, f"--data_dir={digits_dir}", flag)
+    assert done.code == 2 and told in done.err and "Traceback" not in done.err, done

@@ -1,0 +1,217 @@
+"""Measures what a run would reach: `python -m trainer.benchmark --model=mlp --batch_size=128`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from rich.table import Table
+
+from trainer import flags
+from trainer.config import Config, option, validate
+from trainer.console import Console, exit_program, run_program
+from trainer.errors import OK, UsageError
+from trainer.rundir import replace_text
+from trainer.signals import Signals
+
+if TYPE_CHECKING:
+    from trainer.running.measuring import Bench
+
+USAGE = "python -m trainer.benchmark [--flagfile=configs/NAME.flags] [--flag=value ...]"
+TOWERS = (1, 2, 4, 8)
+BATCHES = (16, 32, 64, 128, 256, 512, 1024)
+INPUT_BOUND = 0.1  # of a step's time spent waiting for its batch
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings(Config):
+    """All flags of a run, and those of the measurement."""
+
+    windows: int = option(5, "windows that are measured; each figure is their median")
+    window_seconds: float = option(2.0, "length of a window")
+    warmup_seconds: float = option(2.0, "time before the first window")
+    scaling: bool = option(False, "measure 1 to 8 towers and batches of 16 to 1024 instead")
+    json: str = option("", "write the figures to this file")
+    plot: str = option("", "draw the figures into this PNG file")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_program(_benchmark, argv)
+
+
+def _benchmark(argv: Sequence[str], console: Console, signals: Signals) -> int:
+    settings: BenchmarkSettings = flags.parse_flags(BenchmarkSettings, argv, USAGE)
+    _check(settings)
+    names = [field.name for field in dataclasses.fields(Config)]
+    config = validate(Config(**{name: getattr(settings, name) for name in names}))
+    with tempfile.TemporaryDirectory() as logdir:
+        config = dataclasses.replace(config, logdir=logdir)
+        figures = (
+            _measure_scaling(config, settings, signals) if settings.scaling else _measure(config, settings, signals)
+        )
+    console.say(f"{config.model} on {config.dataset}, {config.input} input, batch {config.batch_size}")
+    for table in _scaling_tables(figures) if settings.scaling else [_table(figures)]:
+        console.rich.print(table)
+    if settings.json:
+        replace_text(Path(settings.json), json.dumps(figures, indent=2) + "\n")
+    if settings.plot:
+        from trainer.plotting import plot_scaling, plot_windows  # Loads matplotlib.
+
+        (plot_scaling if settings.scaling else plot_windows)(figures, Path(settings.plot))
+    return OK
+
+
+def _check(settings: BenchmarkSettings) -> None:
+    for name, low, high in (("windows", 1, 1000), ("window_seconds", 0.01, 3600), ("warmup_seconds", 0, 3600)):
+        if not low <= getattr(settings, name) <= high:
+            raise UsageError(f"{name}={getattr(settings, name)} is out of range: {low} to {high}")
+    for path in (settings.json, settings.plot):
+        if path and not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"{path}: no such directory")
+    if settings.logdir:
+        raise UsageError("--logdir: a measurement keeps no log directory; leave it out")
+
+
+def _measure(config: Config, settings: BenchmarkSettings, signals: Signals) -> dict[str, Any]:
+    """Measures each part in turn, window after window, so that a machine that slows down slows all of them down."""
+    begin = time.time()
+
+    from trainer.running import measuring
+
+    import_seconds = time.time() - begin
+    quiet = Console()
+    quiet.rich.quiet = True
+    logdir = Path(config.logdir)
+    own = dataclasses.replace(config, logdir=str(logdir / "own"))
+    fixed = dataclasses.replace(config, logdir=str(logdir / "fixed"), input="synthetic")
+    signals.shield()
+    with measuring.open_bench(own, quiet, signals) as bench:
+        bench.steps(0)
+        started = time.time() - psutil.Process().create_time()
+        with (
+            measuring.open_bench(fixed, quiet, signals) as still,
+            measuring.open_matmul(bench.job) as limit,
+        ):
+            for each in (bench, still):
+                each.steps(settings.warmup_seconds)
+            windows = [_window(bench, still, limit, settings.window_seconds) for _ in range(settings.windows)]
+            flops = measuring.step_flops(still.graphs.train.gradients)
+    figures = _summarize(windows, config.batch_size, flops)
+    figures["start_up"] = {"seconds_to_first_step": round(started, 2), "of_it_importing": round(import_seconds, 2)}
+    figures["peak_memory_mib"] = round(measuring.peak_memory_mib())
+    figures["windows"] = windows
+    return figures
+
+
+def _window(bench: Bench, still: Bench, limit: Any, seconds: float) -> dict[str, float]:
+    gradients = [gradient.op for gradient in still.graphs.train.gradients]
+    return {
+        "steps": bench.steps(seconds),
+        "full_run": bench.steps(seconds, hooks=True),
+        "fixed_batch": still.steps(seconds),
+        "gradients": still.runs(gradients, seconds / 2),
+        "matmul_flops": limit(seconds / 2),
+    }
+
+
+def _summarize(windows: list[dict[str, float]], batch_size: int, flops: int) -> dict[str, Any]:
+    def median(values: list[float]) -> float:
+        return statistics.median(values)
+
+    def difference(one: str, other: str) -> float:
+        return median([window[one] - window[other] for window in windows])
+
+    speeds = [batch_size / window["steps"] for window in windows]
+    step = median([window["steps"] for window in windows])
+    wait = difference("steps", "fixed_batch")
+    reached = [flops / window["steps"] / window["matmul_flops"] for window in windows]
+    return {
+        "images_per_second": {"median": median(speeds), "min": min(speeds), "max": max(speeds)},
+        "full_run_ratio": median([window["steps"] / window["full_run"] for window in windows]),
+        "microseconds": {
+            "step": 1e6 * step,
+            "input": 1e6 * wait,
+            "compute": 1e6 * median([window["gradients"] for window in windows]),
+            "update": 1e6 * difference("fixed_batch", "gradients"),
+            "hooks": 1e6 * difference("full_run", "steps"),
+        },
+        "flops_per_step": flops,
+        "matmul_gflops": median([window["matmul_flops"] for window in windows]) / 1e9,
+        "fraction_of_matmul": median(reached),
+        "input_bound": wait > INPUT_BOUND * step,
+    }
+
+
+def _table(figures: dict[str, Any]) -> Table:
+    table = Table(title="medians of the windows", show_header=False)
+    speed, parts = figures["images_per_second"], figures["microseconds"]
+    table.add_row("images/s", f"{speed['median']:,.0f}  [{speed['min']:,.0f} - {speed['max']:,.0f}]")
+    table.add_row("with summaries, checkpoints, lines", f"{figures['full_run_ratio']:.3f} of that")
+    table.add_row("time of a step", f"{parts['step']:,.0f} us")
+    for name, what in (
+        ("input", "waiting for the batch"),
+        ("compute", "forward and back"),
+        ("update", "clip, check, apply, average"),
+        ("hooks", "everything periodic"),
+    ):
+        table.add_row(f"  {name}", f"{parts[name]:,.0f} us  {what}")
+    table.add_row("verdict", "input-bound" if figures["input_bound"] else "compute-bound")
+    table.add_row("matrix product of this machine", f"{figures['matmul_gflops']:,.1f} GFLOP/s")
+    table.add_row("  reached by the step", f"{figures['fraction_of_matmul']:.1%}")
+    start = figures["start_up"]
+    table.add_row("start-up to the first step", f"{start['seconds_to_first_step']} s")
+    table.add_row("  of it importing TensorFlow", f"{start['of_it_importing']} s")
+    table.add_row("peak memory", f"{figures['peak_memory_mib']:,} MiB")
+    return table
+
+
+def _measure_scaling(config: Config, settings: BenchmarkSettings, signals: Signals) -> dict[str, Any]:
+    """Measures images a second over towers and over batch sizes."""
+    signals.shield()
+    by_towers = [
+        {"towers": towers, **_speed(dataclasses.replace(config, num_gpus=towers), settings, signals)}
+        for towers in TOWERS
+        if config.batch_size % towers == 0
+    ]
+    by_batch = [
+        {"batch_size": size, **_speed(dataclasses.replace(config, batch_size=size), settings, signals)}
+        for size in BATCHES
+        if size % config.num_gpus == 0
+    ]
+    return {"towers": by_towers, "batches": by_batch}
+
+
+def _speed(config: Config, settings: BenchmarkSettings, signals: Signals) -> dict[str, float]:
+    from trainer.running import measuring
+
+    quiet = Console()
+    quiet.rich.quiet = True
+    with (
+        tempfile.TemporaryDirectory() as logdir,
+        measuring.open_bench(dataclasses.replace(config, logdir=logdir), quiet, signals) as bench,
+    ):
+        bench.steps(settings.warmup_seconds)
+        speeds = [config.batch_size / bench.steps(settings.window_seconds) for _ in range(settings.windows)]
+    return {"median": statistics.median(speeds), "min": min(speeds), "max": max(speeds)}
+
+
+def _scaling_tables(figures: dict[str, Any]) -> list[Table]:
+    tables = []
+    for title, key in (("towers", "towers"), ("batches", "batch_size")):
+        table = Table(key, "images/s", "range", title=f"images/s over {title}")
+        for row in figures[title]:
+            table.add_row(str(row[key]), f"{row['median']:,.0f}", f"{row['min']:,.0f} - {row['max']:,.0f}")
+        tables.append(table)
+    return tables
+
+
+if __name__ == "__main__":
+    exit_program(main())

@@ -1,0 +1,186 @@
+"""One training step: towers, averaged and clipped gradients, and the update that happens if all of it is finite."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from trainer import grammars
+from trainer.config import Config
+from trainer.inputs.batch import Batch
+from trainer.learning import averages, clipping, finiteness, losses, metrics, optimizers, schedules
+from trainer.models import layers
+from trainer.models.inference import inference
+from trainer.placing.reductions import average_gradients, tower_mean
+from trainer.placing.towers import for_each_tower
+from trainer.tf1 import tf
+
+
+class Counters(NamedTuple):
+    """What a checkpoint says of progress."""
+
+    step: tf.Variable  # int64 [], finished updates
+    position: tf.Variable  # int64 [], examples that they and the skipped steps consumed
+    skipped: tf.Variable  # int64 [], steps that were not finite and not applied
+
+
+class Step(NamedTuple):
+    """The tensors of one step."""
+
+    loss: tf.Tensor  # float32 [], cross entropy, mean over towers, plus regularization
+    accuracy: tf.Tensor  # float32 [], mean over towers
+    learning_rate: tf.Tensor  # float32 [], of this update
+    gradients: list[tf.Tensor]  # of each trainable variable, mean over towers, before clipping
+    not_finite: tf.Tensor  # int64 [n, 2], row and column in `checked` of what forbade the update; after the update
+    checked: tuple[list[str], list[str]]  # names of the rows (towers, mean) and columns (loss, gradients)
+
+
+class TowerResult(NamedTuple):
+    loss: tf.Tensor
+    accuracy: tf.Tensor
+    gradients: list[tf.Tensor]
+
+
+def build_counters() -> Counters:
+    step = tf.train.get_or_create_global_step()
+    position, skipped = (
+        tf.get_variable(name, [], tf.int64, tf.zeros_initializer(), trainable=False, regularizer=tf.no_regularizer)
+        for name in ("position", "skipped_steps")
+    )
+    return Counters(step, position, skipped)
+
+
+class StepBuilder:
+    """Builds steps on the same variables: the first makes weights, optimizer slots and averages, others share them."""
+
+    def __init__(
+        self,
+        config: Config,
+        counters: Counters,
+        *,
+        num_classes: int,
+        tower_devices: list[str],
+        parameter_device: str,
+        train_steps: int,
+        steps_per_epoch: float,
+    ) -> None:
+        """Args are those of the graph.
+
+        Args:
+          config: of the run.
+          counters: from `build_counters`.
+          num_classes: width of the logits.
+          tower_devices: one for each tower.
+          parameter_device: of the variables.
+          train_steps: the last step, where a cosine decay ends.
+          steps_per_epoch: turns epochs into steps.
+        """
+        self._config = config
+        self._counters = counters
+        self._num_classes = num_classes
+        self._tower_devices = tower_devices
+        self._parameter_device = parameter_device
+        self._train_steps = train_steps
+        self._steps_per_epoch = steps_per_epoch
+        self._regularizer = losses.L2(config.weight_decay)
+        self._rate: tf.Tensor | None = None  # of the step that is being built
+        self._optimizer = optimizers.make_optimizer(
+            config.optimizer, lambda: self._rate, momentum=config.momentum, rmsprop_decay=config.rmsprop_decay
+        )
+        self.averages = averages.make_averages(config.ema_decay, counters.step)
+
+    def build(self, batch: Batch) -> Step:
+        """Builds a step on a batch."""
+        with tf.variable_scope("", regularizer=self._regularizer):
+            towers = self._build_towers(batch)
+        variables = tf.trainable_variables()
+        with tf.device(self._parameter_device):
+            loss, gradients = self._reduce(towers, variables)
+            clip = grammars.parse_clip(self._config.clip)
+            with tf.name_scope("clip"):
+                clipped = clipping.clip_gradients(gradients, *clip)
+            self._rate = self._build_rate()
+            # Clipping by value would make a number of infinity; a norm that overflows makes NaN of numbers.
+            last = [loss, *(gradients if clip[0] == "value" else clipped)]
+            # One tower is its own mean.
+            rows = [*([tower.loss, *tower.gradients] for tower in towers if len(towers) > 1), last]
+            not_finite = self._build_update(rows, list(zip(clipped, variables, strict=True)))
+            accuracy = tower_mean([tower.accuracy for tower in towers])
+        return Step(loss, accuracy, self._rate, gradients, not_finite, _checked_names(rows, variables))
+
+    def _build_towers(self, batch: Batch) -> list[TowerResult]:
+        config, devices = self._config, self._tower_devices
+        with tf.name_scope("split_batch"):
+            images, labels = tf.split(batch.images, len(devices)), tf.split(batch.labels, len(devices))
+
+        def build(index: int) -> TowerResult:
+            # Each tower drops other units: its masks depend on its number too.
+            draw = self._counters.step.read_value() * len(devices) + index
+            logits = inference(
+                images[index],
+                model=config.model,
+                num_classes=self._num_classes,
+                hidden_sizes=config.hidden_sizes,
+                input_dropout=config.input_dropout,
+                hidden_dropout=config.dropout,
+                dropout=layers.make_dropout(config.seed, draw),
+            )
+            loss = losses.cross_entropy(logits, labels[index])
+            gradients = tf.gradients(loss, tf.trainable_variables())
+            return TowerResult(loss, metrics.accuracy(logits, labels[index]), gradients)
+
+        return for_each_tower(devices, self._parameter_device, build)
+
+    def _reduce(self, towers: list[TowerResult], variables: list[tf.Variable]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Means losses and gradients over the towers; adds the regularization, which is the same in all, once."""
+        with tf.name_scope("loss"):
+            loss = tower_mean([tower.loss for tower in towers])
+        gradients = average_gradients([tower.gradients for tower in towers], self._parameter_device)
+        with tf.name_scope("regularization"):
+            regularization = self._regularizer.loss()
+            if regularization is None:
+                return loss, gradients
+            extra = tf.gradients(regularization, variables)
+            pairs = zip(gradients, extra, strict=True)
+            return loss + regularization, [gradient if more is None else gradient + more for gradient, more in pairs]
+
+    def _build_rate(self) -> tf.Tensor:
+        config = self._config
+        with tf.name_scope("learning_rate"):
+            return schedules.build_learning_rate(
+                self._counters.step,
+                base=config.learning_rate,
+                decay=grammars.parse_decay(config.decay),
+                warmup_steps=grammars.parse_period("warmup", config.warmup).to_steps(self._steps_per_epoch),
+                train_steps=self._train_steps,
+                steps_per_epoch=self._steps_per_epoch,
+            )
+
+    def _build_update(
+        self, rows: list[list[tf.Tensor]], gradients_and_variables: list[tuple[tf.Tensor, tf.Variable]]
+    ) -> tf.Tensor:
+        """Builds the update that happens if all `rows` are finite; returns what is not."""
+        config, counters = self._config, self._counters
+
+        def update() -> list[tf.Operation]:
+            with tf.name_scope("update/"):  # Without the branch's name in those of the optimizer's variables.
+                apply_op = self._optimizer.apply_gradients(gradients_and_variables, global_step=counters.step)
+            # After the update, because the input may read the position, and the averages read the weights.
+            with tf.control_dependencies([apply_op]):
+                updates = [counters.position.assign_add(config.batch_size)]
+                if self.averages is not None:
+                    updates.append(self.averages.apply([variable for _, variable in gradients_and_variables]))
+            return updates
+
+        def otherwise() -> list[tf.Operation]:
+            if config.nonfinite == "stop":
+                return []  # A run that goes on from here sees the same batch again.
+            return [counters.position.assign_add(config.batch_size), counters.skipped.assign_add(1)]
+
+        with tf.name_scope("update"):
+            return finiteness.update_if_finite(rows, update=update, otherwise=otherwise)
+
+
+def _checked_names(rows: list[list[tf.Tensor]], variables: list[tf.Variable]) -> tuple[list[str], list[str]]:
+    towers = [f"tower {index}" for index in range(len(rows) - 1)]
+    columns = ["the loss", *(f"the gradient of {variable.op.name}" for variable in variables)]
+    return [*towers, "the mean over towers" if towers else "tower 0"], columns
