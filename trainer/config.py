@@ -16,6 +16,7 @@ from trainer.errors import UsageError, unknown_name
 from trainer.grammars import MAX_COUNT, MAX_RATE, MAX_STEPS, parse_clip, parse_decay, parse_period
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
+PRECISIONS = ("float32", "bfloat16")
 MODELS = ("mlp", "lenet")
 INPUTS = ("queue", "preloaded", "feed", "synthetic")
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
@@ -59,6 +60,11 @@ class Config:
     weight_decay: float = option(0.0, "L2 factor on weights, never on biases: loss += factor * sum(w^2) / 2")
     ema_decay: float = option(
         0.99, "decay of the weights' moving averages, with num_updates=step; 0: none", identity=True
+    )
+    precision: str = option(
+        "float32",
+        "type of the activations, and of what multiplies them; weights, their gradients, loss and updates stay float32",
+        PRECISIONS,
     )
     num_gpus: int = option(1, "towers of this process, one for each GPU; without GPUs, virtual CPU devices")
     device: str = option("gpu", "cpu: hide the GPUs and use virtual CPU devices", ("gpu", "cpu"))

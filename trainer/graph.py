@@ -156,6 +156,10 @@ def build_eval_graph(
         batch = parse_examples(serialized, image_shape=image_shape, num_classes=num_classes)
         with tf.variable_scope("", reuse=True, custom_getter=averages.averaged_getter(ema)):
             logits = inference(
-                batch.images, model=config.model, num_classes=num_classes, hidden_sizes=config.hidden_sizes
+                batch.images,
+                model=config.model,
+                num_classes=num_classes,
+                hidden_sizes=config.hidden_sizes,
+                precision=config.precision,
             )
         return EvalGraph(serialized, metrics.batch_sums(logits, batch.labels))

@@ -120,6 +120,7 @@ class StepBuilder:
                 model=config.model,
                 num_classes=self._num_classes,
                 hidden_sizes=config.hidden_sizes,
+                precision=config.precision,
                 input_dropout=config.input_dropout,
                 hidden_dropout=config.dropout,
                 dropout=layers.make_dropout(config.seed, draw),

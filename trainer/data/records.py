@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,13 +22,30 @@ def shard_name(split: str, index: int, count: int) -> str:
 
 def serialize_example(image: np.ndarray, label: int) -> bytes:
     """Makes the serialized Example of an image (uint8 [height, width, depth])."""
-    height, width, depth = image.shape
+    around = _around_image(image.shape, label)
+    return _serialize(image.shape, label, image.tobytes()) if around is None else image.tobytes().join(around)
+
+
+@functools.cache
+def _around_image(shape: tuple[int, int, int], label: int) -> tuple[bytes, bytes] | None:
+    """Serializes what stands before and behind the bytes of an image, which is the same for all images of a label.
+
+    Putting an Example together field by field takes five times as long. None where the image is so small that its
+    place in the Example is not sure.
+    """
+    one, other = (bytes([value]) * math.prod(shape) for value in (255, 254))
+    before, _, behind = _serialize(shape, label, one).partition(one)
+    return (before, behind) if before + other + behind == _serialize(shape, label, other) else None
+
+
+def _serialize(shape: tuple[int, int, int], label: int, image_raw: bytes) -> bytes:
+    height, width, depth = shape
     features = {
         "height": _int64(height),
         "width": _int64(width),
         "depth": _int64(depth),
         "label": _int64(label),
-        "image_raw": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image.tobytes()])),
+        "image_raw": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image_raw])),
     }
     serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
     return serialized

@@ -16,6 +16,7 @@ def inference(
     model: str,
     num_classes: int,
     hidden_sizes: Sequence[int],
+    precision: str = "float32",
     input_dropout: float = 0.0,
     hidden_dropout: float = 0.0,
     dropout: layers.Dropout = layers.no_dropout,
@@ -27,12 +28,13 @@ def inference(
       model: of MODELS.
       num_classes: width of the logits.
       hidden_sizes: of the mlp.
+      precision: float32 or bfloat16, of everything between images and logits.
       input_dropout: fraction of the mlp's input that is dropped in training.
       hidden_dropout: fraction of the hidden units that is dropped in training.
       dropout: `layers.make_dropout(...)` in training.
     """
-    pixels = tf.cast(images, tf.float32) * (1 / 255)
-    return MODELS[model](
+    pixels = tf.cast(images, tf.as_dtype(precision)) * (1 / 255)
+    logits = MODELS[model](
         pixels,
         num_classes=num_classes,
         dropout=dropout,
@@ -40,3 +42,4 @@ def inference(
         hidden_sizes=hidden_sizes,
         input_dropout=input_dropout,
     )
+    return tf.cast(logits, tf.float32)

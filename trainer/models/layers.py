@@ -18,17 +18,17 @@ Dropout = Callable[[tf.Tensor, float], tf.Tensor]  # (x, fraction to drop) -> x 
 def dense(
     x: tf.Tensor, units: int, name: str, *, activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu
 ) -> tf.Tensor:
-    """Multiplies x, float32 [batch, n], with weights and adds biases: float32 [batch, units]."""
+    """Multiplies x, [batch, n], with weights and adds biases: [batch, units], of the type of x."""
     with tf.variable_scope(name):
-        weights, biases = _parameters([int(x.shape[1]), units], relu=activation is not None)
+        weights, biases = _parameters([int(x.shape[1]), units], x.dtype, relu=activation is not None)
         y = tf.nn.bias_add(tf.matmul(x, weights), biases)
         return activation(y) if activation else y
 
 
 def conv2d(x: tf.Tensor, filters: int, size: int, name: str) -> tf.Tensor:
-    """Convolves x, float32 [batch, height, width, n], with padding, then ReLU: [batch, height, width, filters]."""
+    """Convolves x, [batch, height, width, n], with padding, then ReLU: [batch, height, width, filters], type of x."""
     with tf.variable_scope(name):
-        weights, biases = _parameters([size, size, int(x.shape[3]), filters], relu=True)
+        weights, biases = _parameters([size, size, int(x.shape[3]), filters], x.dtype, relu=True)
         return tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, weights, strides=1, padding="SAME"), biases))
 
 
@@ -61,10 +61,11 @@ def make_dropout(seed: int, step: tf.Tensor) -> Dropout:
     return dropout
 
 
-def _parameters(shape: list[int], *, relu: bool) -> tuple[tf.Variable, tf.Variable]:
+def _parameters(shape: list[int], dtype: tf.DType, *, relu: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Makes float32 weights and biases; returns them as the type of the layer's input."""
     weights = tf.get_variable("weights", shape, initializer=_initializer(relu))
     biases = tf.get_variable("biases", shape[-1:], initializer=tf.zeros_initializer(), regularizer=tf.no_regularizer)
-    return weights, biases
+    return tf.cast(weights, dtype), tf.cast(biases, dtype)
 
 
 def _initializer(relu: bool) -> tf.keras.initializers.Initializer:

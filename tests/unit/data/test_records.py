@@ -176,3 +176,16 @@ def test_a_missing_shard_and_a_shard_of_another_size_are_named(own_digits_dir):
 def test_manifest_json_is_plain_json(digits_dir):
     values = json.loads((digits_dir / "manifest.json").read_text())
     assert values["splits"]["train"][0].keys() == {"file", "num_examples", "num_bytes", "sha256"}
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (2, 1, 1), (1, 1, 1)])
+@pytest.mark.parametrize("label", [0, 1, 9, 127, 128, 254, 255, 300])
+def test_an_example_is_what_the_protocol_buffer_says(shape, label):
+    """Also where a label looks like a pixel."""
+    size = int(np.prod(shape))
+    for value in (0, 1, 90, 254, 255):
+        image = np.full(shape, value, np.uint8)
+        feature = tf.train.Example.FromString(records.serialize_example(image, label)).features.feature
+        assert list(feature["image_raw"].bytes_list.value) == [bytes([value]) * size]
+        numbers = [list(feature[name].int64_list.value) for name in ("height", "width", "depth", "label")]
+        assert numbers == [[shape[0]], [shape[1]], [shape[2]], [label]] and len(feature) == 5

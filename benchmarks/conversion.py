@@ -1,0 +1,80 @@
+"""What a conversion costs, beside a bare loop that writes the same Examples: in turn, in one process.
+
+    python benchmarks/conversion.py --source_dir=DIR --data_dir=data/mnist
+
+prints examples a second of both (median and range) and the median of the ratios. The conversion reads the four files of
+MNIST and writes shards, checksums and manifest, all on disk when it ends; the loop writes images that it has in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from input_cost import show
+
+from trainer.console import Console
+from trainer.data import conversion, sources
+from trainer.data.manifest import load_manifest
+from trainer.data.records import load_split
+from trainer.tf1 import tf
+
+
+def convert(source_dir: Path) -> float:
+    console = Console()
+    console.rich.quiet = True
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        manifest = conversion.convert(
+            "mnist",
+            sources.SOURCES["mnist"],
+            source_dir=source_dir,
+            data_dir=Path(folder) / "mnist",
+            num_shards=10,
+            console=console,
+        )
+        seconds = time.perf_counter() - begin
+    return sum(manifest.num_examples(split) for split in manifest.splits) / seconds
+
+
+def write_bare(images: np.ndarray, labels: np.ndarray) -> float:
+    feature = tf.train.Feature
+
+    def int64(value: int) -> tf.train.Feature:
+        return feature(int64_list=tf.train.Int64List(value=[value]))
+
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        with tf.io.TFRecordWriter(f"{folder}/all.tfrecords") as writer:
+            for image, label in zip(images, labels, strict=True):
+                height, width, depth = image.shape
+                features = {
+                    "height": int64(height),
+                    "width": int64(width),
+                    "depth": int64(depth),
+                    "label": int64(int(label)),
+                    "image_raw": feature(bytes_list=tf.train.BytesList(value=[image.tobytes()])),
+                }
+                example = tf.train.Example(features=tf.train.Features(feature=features))
+                writer.write(example.SerializeToString())
+        return len(images) / (time.perf_counter() - begin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source_dir", required=True, help="folder of MNIST's four files")
+    parser.add_argument("--data_dir", default="data/mnist", help="the converted set, for the loop's images")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    images, labels = load_split(Path(args.data_dir), load_manifest(Path(args.data_dir)), "train")
+    pairs = [(convert(Path(args.source_dir)), write_bare(images, labels)) for _ in range(args.rounds)]
+    converted, bare = zip(*pairs, strict=True)
+    print(f"conversion {show(list(converted), ',.0f')}, bare loop {show(list(bare), ',.0f')} examples/s")
+    print(f"ratio {show([one / other for one, other in pairs], '.3f')}")
+
+
+if __name__ == "__main__":
+    main()
