@@ -71,7 +71,9 @@ class Config:
     virtual_gpus: bool = option(False, "split the GPUs that are there into --num_gpus virtual ones")
     parameter_device: str = option("cpu", "where the variables live: cpu, or the first tower's device", ("cpu", "gpu"))
     steps_per_loop: int = option(
-        1, "most steps that TensorFlow runs by itself, without Python between them; shorter where anything is due"
+        1,
+        "most steps that TensorFlow runs by itself, without Python between them; fewer where anything is due, and "
+        "where they would take over a quarter of a second",
     )
     intra_op_threads: int = option(0, "threads that one operation may use; 0: as many as cores")
     inter_op_threads: int = option(

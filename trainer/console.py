@@ -139,6 +139,8 @@ def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Se
             raise
         return _fail(console, f"{error.filename or 'file system'}: {error.strerror}", ERROR)
     except Exception as error:
+        if stop := _stop_behind(error):
+            return _fail(console, f"{stop}; nothing had been trained since the last checkpoint, if any", stop.exit_code)
         console.log_only(traceback.format_exc())
         if not _is_tensorflow_error(error):
             raise  # A bug of ours.
@@ -146,6 +148,16 @@ def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Se
     finally:
         signals.defer()  # All is done and said.
         console.close()
+
+
+def _stop_behind(error: BaseException) -> Stopped | None:
+    """Finds the stop that an extension module, interrupted while it loaded, has made another error of."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, Stopped):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def exit_program(code: int) -> NoReturn:

@@ -63,7 +63,7 @@ class StepBuilder:
         train_steps: int,
         steps_per_epoch: float,
     ) -> None:
-        """Args are those of the graph.
+        """Takes what all steps share.
 
         Args:
           config: of the run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from trainer.errors import NotFiniteError
 from trainer.graph import LoopGraph, TrainGraph
 from trainer.tf1 import tf
+
+LOOP_SECONDS = 0.25  # of the steps in one run: signals and stalls are only seen between runs
 
 
 @dataclass
@@ -43,22 +46,25 @@ def run_steps(
       last_step: to train to.
       max_skips: steps that may be not finite.
       should_stop: asked before each run.
-      steps_per_loop: most steps of one run, where the graph has a loop.
+      steps_per_loop: most steps of one run, where the graph has a loop; fewer where they would take long.
       after_steps: is told how many steps a run has made.
       say: is told what is skipped.
 
     Raises:
       NotFiniteError: more than `max_skips` steps were not finite; none of them was applied, nor have their hooks run.
     """
+    pace = LOOP_SECONDS  # seconds of a step in the last loop; the first is short
     targets = [graph.train_op, graph.step, graph.loss, graph.not_finite]
     fast = session.make_callable(targets)
     while state.step < last_step and not should_stop():
         first = state.step
-        most = min(steps_per_loop, last_step - first)
+        most = min(steps_per_loop, last_step - first, max(2, int(LOOP_SECONDS / pace)))
         free = steps_before_due(hooks, first, most) if graph.loop else 0
         run_hooks = None
         if graph.loop and free > 1:
+            begin = time.monotonic()
             step_v, loss_v, not_finite_v = _run_loop(session, graph, graph.loop, state, free)
+            pace = (time.monotonic() - begin) / free
         elif due := [hook for hook in hooks if is_due(hook, first + 1)]:
             (_, step_v, loss_v, not_finite_v), run_hooks = _run_with_hooks(session, targets, due)
         else:

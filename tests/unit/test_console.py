@@ -1,0 +1,22 @@
+"""How programs end."""
+
+import os
+import signal
+
+from trainer.console import run_program
+from trainer.errors import Stopped
+
+
+def test_a_stop_that_a_loading_module_has_made_an_import_error_of_is_still_a_stop(monkeypatch, capsys):
+    """As an extension module does that is interrupted while it loads."""
+    monkeypatch.setattr("trainer.signals.Signals.install", lambda self: None)
+    monkeypatch.setattr(os, "umask", lambda mask: None)
+
+    def main(*_):
+        try:
+            raise Stopped(signal.SIGTERM)
+        except Stopped as stop:
+            raise ImportError("initialization failed") from stop
+
+    assert run_program(main, ["x"]) == 143
+    assert "stopped by SIGTERM" in capsys.readouterr().err
