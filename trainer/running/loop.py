@@ -39,11 +39,8 @@ def run_steps(
     """Trains from `state.step` finished updates to `last_step`, or until `should_stop`.
 
     Args:
-      session: with weights and running input.
-      graph: of the step.
       hooks: are run with the steps at which they are due.
       state: is kept up to date.
-      last_step: to train to.
       max_skips: steps that may be not finite.
       should_stop: asked before each run.
       steps_per_loop: most steps of one run, where the graph has a loop; fewer where they would take long.
