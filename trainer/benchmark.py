@@ -123,8 +123,7 @@ def _window(bench: Bench, still: Bench, limit: Any, seconds: float) -> dict[str,
 
 
 def _summarize(windows: list[dict[str, float]], batch_size: int, flops: int) -> dict[str, Any]:
-    def median(values: list[float]) -> float:
-        return statistics.median(values)
+    median = statistics.median
 
     def difference(one: str, other: str) -> float:
         return median([window[one] - window[other] for window in windows])

@@ -140,7 +140,9 @@ def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Se
         return _fail(console, f"{error.filename or 'file system'}: {error.strerror}", ERROR)
     except Exception as error:
         if behind := _stop_behind(error):
-            return _fail(console, f"{behind}; nothing had been trained since the last checkpoint", behind.exit_code)
+            return _fail(
+                console, f"{behind}; nothing had been trained since the last checkpoint, if any", behind.exit_code
+            )
         console.log_only(traceback.format_exc())
         if not _is_tensorflow_error(error):
             raise  # A bug of ours.

@@ -1,4 +1,4 @@
-"""Losses: cross entropy of the labels, and L2 on the weights ."""
+"""Losses: cross entropy of the labels, and L2 on the weights."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ FLOPS: dict[str, Callable[[tf.Operation], int]] = {
 def open_matmul(job: Job) -> Iterator[Callable[[float], float]]:
     """Yields what measures the rate of a large matrix product on the first tower's device: operations a second.
 
-    It takes the seconds for which it measures. The product is that of the run: its threads, its precision.
+    It takes the seconds for which it measures. The product is of float32, with the threads of the run.
     """
     with tf.Graph().as_default(), tf.device(job.devices.towers[0]):
         factors = [tf.get_variable(name, initializer=tf.random.normal([MATMUL_SIZE] * 2)) for name in ("a", "b")]
