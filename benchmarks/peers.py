@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py --data_dir=data/mnist
 
-makes an environment for the peers (benchmarks/.environments, some GiB), starts them all, and lets one after another
+makes environments for the peers (benchmarks/.environments, some GiB), starts them all, and lets one after another
 train for a few seconds, round after round, so that a machine that slows down slows all of them down. This trainer reads
 TFRecords through its queue, the others read from memory. It prints images a second (median and range over the rounds)
 and the median of the ratios to this trainer within a round.
@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,25 +51,31 @@ PEERS = [
     Peer("PyTorch", "peers", "torch_loop.py", ("eager",)),
     Peer("PyTorch compiled", "peers", "torch_loop.py", ("compiled",)),
     Peer("JAX jit", "peers", "jax_jit.py"),
+    Peer("tensorpack", "tensorpack", "tensorpack_queue.py"),
+    Peer("tf_cnn_benchmarks, synthetic, 3 channels", "tf_cnn", "tf_cnn.py", ("CHECKOUT",), ("lenet",)),
     Peer("TensorFlow 1.15 graph, feed_dict", "tf115", "tf_graph.py"),
 ]
 
 
-def make_environment(name: str, folder: Path, python37: str | None) -> Path | None:
-    """Makes an environment, unless it is there; returns its Python, or None where it cannot be made."""
-    python = folder / name / "bin" / "python"
-    if python.exists():
-        return python
-    if name == "tf115":
-        if python37 is None:
-            return None
-        subprocess.run([python37, "-m", "venv", folder / name], check=True)
-        install = ["-r", str(HERE / "peers" / "requirements_tf115.txt")]
-    else:
-        venv.create(folder / name, with_pip=True)
-        install = ["-r", str(HERE / "peers" / "requirements.txt"), "-e", str(REPO)]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *install], check=True)
+def make_environment(name: str, folder: Path, interpreter: str) -> Path:
+    """Makes an environment of this name, unless it is there; returns its Python."""
+    python, ready = folder / name / "bin" / "python", folder / name / "ready"
+    if not ready.exists():
+        subprocess.run([interpreter, "-m", "venv", "--clear", folder / name], check=True)
+        install = ["-r", str(HERE / "peers" / f"requirements_{name}.txt")]
+        install += ["-e", str(REPO)] if name == "peers" else []
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *install], check=True)
+        ready.touch()
     return python
+
+
+def missing(name: str, checkout: str, python37: str | None) -> str | None:
+    """Says what is missing for the peers of an environment; None where nothing is."""
+    if name == "tf115" and python37 is None:
+        return "there is no Python 3.7"
+    if name == "tf_cnn" and not checkout:
+        return "--tf_cnn_benchmarks=DIR names no checkout of tensorflow/benchmarks"
+    return None
 
 
 def find_python37() -> str | None:
@@ -93,9 +98,9 @@ def write_arrays(data_dir: Path, path: Path) -> None:
 class Running:
     """A peer that has been started."""
 
-    def __init__(self, peer: Peer, python: Path, work: str, data_dir: Path, arrays: Path) -> None:
+    def __init__(self, peer: Peer, python: Path, work: str, names: dict[str, str], arrays: Path) -> None:
         self.peer = peer
-        args = [str(data_dir) if arg == "DATA" else arg for arg in peer.args]
+        args = [names.get(arg, arg) for arg in peer.args]
         environment = {**ENVIRONMENT, "PEERS_DATA": str(arrays), "TF_CPP_MIN_LOG_LEVEL": "2"}
         if peer.script == "trainer_queue.py":
             environment["PYTHONPATH"] = str(REPO)
@@ -141,21 +146,22 @@ class Running:
         self.log.close()
 
 
-def measure(
-    work: str, args: argparse.Namespace, pythons: dict[str, Path | None], arrays: Path
-) -> dict[str, list[float]]:
+def measure(work: str, args: argparse.Namespace, folder: Path, arrays: Path) -> dict[str, list[float]]:
     """Measures all peers of one work in turn; says which cannot be measured, and why."""
-    console = Console()
+    console, python37 = Console(), find_python37()
+    names = {"DATA": str(Path(args.data_dir).absolute()), "CHECKOUT": str(Path(args.tf_cnn_benchmarks).absolute())}
     running: list[Running] = []
     try:
         for peer in PEERS:
             if work not in peer.works or (args.only and args.only not in peer.name and peer.name != OURS):
                 continue
-            python = pythons[peer.environment]
-            if python is None:
-                console.print(f"{peer.name}: not measured, there is no Python 3.7")
+            lack = missing(peer.environment, args.tf_cnn_benchmarks, python37)
+            if lack:
+                console.print(f"{peer.name}: not measured, {lack}")
                 continue
-            each = Running(peer, python, work, Path(args.data_dir).absolute(), arrays)
+            interpreter = str(python37) if peer.environment == "tf115" else sys.executable
+            python = make_environment(peer.environment, folder, interpreter)
+            each = Running(peer, python, work, names, arrays)
             running.append(each)
             if each.answer("READY") is None:  # One after another: they share the cores.
                 console.print(f"{peer.name}: not measured, {each.why()}")
@@ -195,18 +201,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each peer in each round")
     parser.add_argument("--only", default="", help="only peers whose name holds this, and this trainer")
     parser.add_argument("--environments", default=str(HERE / ".environments"), help="where the peers are installed")
+    parser.add_argument(
+        "--tf_cnn_benchmarks", default="", help="a checkout of tensorflow/benchmarks, which is then measured"
+    )
     parser.add_argument("--json", default="", help="write the figures to this file")
     args = parser.parse_args()
     folder = Path(args.environments).absolute()
     folder.mkdir(exist_ok=True)
-    python37 = find_python37()
-    pythons = {name: make_environment(name, folder, python37) for name in ("peers", "tf115")}
     figures = {}
     with tempfile.TemporaryDirectory() as temporary:
         arrays = Path(temporary) / "train.npz"
         write_arrays(Path(args.data_dir), arrays)
         for work in ("lenet", "mlp") if args.work == "all" else (args.work,):
-            figures[work] = measure(work, args, pythons, arrays)
+            figures[work] = measure(work, args, folder, arrays)
             Console(width=120).print(table_of(work, figures[work]))
     if args.json:
         Path(args.json).write_text(json.dumps(figures, indent=2) + "\n")
