@@ -16,9 +16,10 @@ from trainer.errors import UsageError, unknown_name
 from trainer.grammars import MAX_COUNT, MAX_RATE, MAX_STEPS, parse_clip, parse_decay, parse_period
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float16")
 MODELS = ("mlp", "lenet")
 INPUTS = ("queue", "preloaded", "feed", "synthetic")
+QUEUED_INPUTS = ("queue", "feed")  # A batch of theirs is another one whenever it is taken.
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 PERIODS = (*(f"{what}_every" for what in ("checkpoint", "summary", "histogram", "eval", "trace", "log")), "warmup")
 
@@ -63,13 +64,25 @@ class Config:
     )
     precision: str = option(
         "float32",
-        "type of the activations, and of what multiplies them; weights, their gradients, loss and updates stay float32",
+        "type of the activations, and of what multiplies them; the rest stays float32; float16 scales the loss, and "
+        "halves the scale where a gradient overflows",
         PRECISIONS,
     )
     num_gpus: int = option(1, "towers of this process, one for each GPU; without GPUs, virtual CPU devices")
     device: str = option("gpu", "cpu: hide the GPUs and use virtual CPU devices", ("gpu", "cpu"))
     virtual_gpus: bool = option(False, "split the GPUs that are there into --num_gpus virtual ones")
     parameter_device: str = option("cpu", "where the variables live: cpu, or the first tower's device", ("cpu", "gpu"))
+    staging: str = option(
+        "auto", "copy the next batch to the towers' devices while a step computes; auto: on GPUs", ("auto", "yes", "no")
+    )
+    data_format: str = option(
+        "auto",
+        "what convolutions compute in; auto: channels_first on GPUs, channels_last on CPU devices",
+        ("auto", "channels_first", "channels_last"),
+    )
+    bucket_mb: float = option(
+        0.0, "megabytes of gradients that are copied together from each tower to the mean; 0: each gradient by itself"
+    )
     steps_per_loop: int = option(
         1,
         "most steps that TensorFlow runs by itself, without Python between them; fewer where anything is due, and "
@@ -122,6 +135,8 @@ def validate(config: Config) -> Config:
     _check_numbers(config)
     if config.train_steps and config.epochs:
         raise UsageError("--train_steps and --epochs conflict: give one of them")
+    if config.staging == "yes" and config.input not in QUEUED_INPUTS:
+        raise UsageError(f"--staging=yes needs an input that queues batches: --input={' or '.join(QUEUED_INPUTS)}")
     if config.batch_size % config.num_gpus:
         raise UsageError(uneven_split(config.batch_size, config.num_gpus))
     for name in PERIODS:
@@ -165,6 +180,7 @@ def _check_numbers(config: Config) -> None:
         require(name, 0 <= getattr(config, name) <= MAX_STEPS, f"0 to {MAX_STEPS:,}")
     for name in ("max_skips", "skip_corrupt", "stall_seconds"):
         require(name, 0 <= getattr(config, name) <= MAX_STEPS, f"0 to {MAX_STEPS:,}")
+    require("bucket_mb", 0 <= config.bucket_mb <= MAX_RATE, f"0 to {MAX_RATE:g}")
     require("grace_seconds", 0 < config.grace_seconds <= MAX_COUNT, f"above 0, to {MAX_COUNT:,}")
     require("weight_decay", 0 <= config.weight_decay <= MAX_RATE, f"0 to {MAX_RATE:g}")
     for name in ("input_dropout", "dropout", "momentum", "rmsprop_decay", "ema_decay"):
@@ -204,4 +220,6 @@ def identity_differences(old: Config, new: Config) -> list[str]:
         names.remove("hidden_sizes")
     pairs = [(name, getattr(old, name), getattr(new, name)) for name in names]
     pairs = [(name, bool(a), bool(b)) if name == "ema_decay" else (name, a, b) for name, a, b in pairs]
+    if "float16" in (old.precision, new.precision):  # Its checkpoints hold the loss scale too.
+        pairs.append(("precision", old.precision, new.precision))
     return [f"{name}: {a} -> {b}" for name, a, b in pairs if a != b]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from trainer.config import Config
 from trainer.inputs.batch import Input, parse_examples
 from trainer.learning import averages, finiteness, metrics
-from trainer.models.inference import inference
+from trainer.models.inference import channels_first, inference
 from trainer.step import Counters, Step, StepBuilder
 from trainer.tf1 import tf
 
@@ -35,6 +35,7 @@ class TrainGraph(NamedTuple):
     histograms: tf.Tensor  # serialized summaries of weights, gradients, and the grid of images
     fill: tf.Tensor | None  # float32 [], fraction of the input queue that holds batches
     finished: tf.Tensor  # int64 [], updates that have been finished, whatever else is running
+    stage_first: list[tf.Operation]  # to run once, before the first step; empty: batches are not staged
     loop: LoopGraph | None  # the same step, many times in one run
 
 
@@ -76,6 +77,7 @@ def build_train_graph(
         histograms,
         source.fill,
         finished,
+        step.stage_first,
         loop,
     )
 
@@ -83,20 +85,18 @@ def build_train_graph(
 def _build_loop(builder: StepBuilder, counters: Counters, source: Input) -> LoopGraph:
     num_steps = tf.placeholder(tf.int64, [], name="num_steps")
 
-    def go_on(done: tf.Tensor, _: tf.Tensor, not_finite: tf.Tensor) -> tf.Tensor:
-        return (done < num_steps) & tf.equal(tf.size(not_finite), 0)
-
-    def body(done: tf.Tensor, loss: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def body(left: tf.Tensor, loss: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
         step = builder.build(source.build_batch())
         finite = tf.equal(tf.size(step.not_finite), 0)
-        return done + 1, tf.where(finite, step.loss, loss), step.not_finite
+        none = tf.zeros([], tf.int64)
+        return tf.where(finite, left - 1, none), tf.where(finite, step.loss, loss), step.not_finite
 
-    begin = [tf.zeros([], tf.int64), tf.constant(float("nan")), tf.zeros([0, 2], tf.int64)]
+    begin = [num_steps, tf.constant(float("nan")), tf.zeros([0, 2], tf.int64)]
     shapes = [tf.TensorShape([]), tf.TensorShape([]), tf.TensorShape([None, 2])]
     with tf.name_scope("loop"):
         # One iteration at a time: a step begins when all updates of the one before have ended.
         _, loss, not_finite = tf.while_loop(
-            go_on, body, begin, shape_invariants=shapes, parallel_iterations=1, back_prop=False
+            lambda left, *_: left > 0, body, begin, shape_invariants=shapes, parallel_iterations=1, back_prop=False
         )
         with tf.control_dependencies([not_finite]):
             return LoopGraph(num_steps, counters.step.read_value(), loss, not_finite)
@@ -112,6 +112,8 @@ def _scalar_summaries(step: Step, fill: tf.Tensor | None) -> tf.Tensor:
         }
         if fill is not None:
             values["queue_fill"] = fill
+        if step.loss_scale is not None:
+            values["loss_scale"] = step.loss_scale
         # Raw operations, because `tf.summary` makes the name scope a part of the tag.
         return tf.summary.merge([tf.raw_ops.ScalarSummary(tags=tag, values=value) for tag, value in values.items()])
 
@@ -161,5 +163,6 @@ def build_eval_graph(
                 num_classes=num_classes,
                 hidden_sizes=config.hidden_sizes,
                 precision=config.precision,
+                channels_first=channels_first(config.data_format, device),
             )
         return EvalGraph(serialized, metrics.batch_sums(logits, batch.labels))

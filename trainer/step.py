@@ -7,10 +7,11 @@ from typing import NamedTuple
 from trainer import grammars
 from trainer.config import Config
 from trainer.inputs.batch import Batch
-from trainer.learning import averages, clipping, finiteness, losses, metrics, optimizers, schedules
+from trainer.learning import averages, clipping, finiteness, loss_scaling, losses, metrics, optimizers, schedules
 from trainer.models import layers
-from trainer.models.inference import inference
+from trainer.models.inference import channels_first, inference
 from trainer.placing.reductions import average_gradients, tower_mean
+from trainer.placing.staging import Staging, should_stage
 from trainer.placing.towers import for_each_tower
 from trainer.tf1 import tf
 
@@ -30,7 +31,9 @@ class Step(NamedTuple):
     accuracy: tf.Tensor  # float32 [], mean over towers
     learning_rate: tf.Tensor  # float32 [], of this update
     gradients: list[tf.Tensor]  # of each trainable variable, mean over towers, before clipping
+    loss_scale: tf.Tensor | None  # float32 [], of float16
     not_finite: tf.Tensor  # int64 [n, 2], row and column in `checked` of what forbade the update; after the update
+    stage_first: list[tf.Operation]  # to run once, before the first step; empty: batches are not staged
     checked: tuple[list[str], list[str]]  # names of the rows (towers, mean) and columns (loss, gradients)
 
 
@@ -87,6 +90,12 @@ class StepBuilder:
             config.optimizer, lambda: self._rate, momentum=config.momentum, rmsprop_decay=config.rmsprop_decay
         )
         self.averages = averages.make_averages(config.ema_decay, counters.step)
+        self._staging = Staging()
+        self._staged = should_stage(config.staging, config.input, tower_devices)
+        self._loss_scale: loss_scaling.LossScale | None = None
+        if config.precision == "float16":
+            with tf.device(parameter_device):
+                self._loss_scale = loss_scaling.LossScale()
 
     def build(self, batch: Batch) -> Step:
         """Builds a step on a batch."""
@@ -105,7 +114,11 @@ class StepBuilder:
             rows = [*([tower.loss, *tower.gradients] for tower in towers if len(towers) > 1), last]
             not_finite = self._build_update(rows, list(zip(clipped, variables, strict=True)))
             accuracy = tower_mean([tower.accuracy for tower in towers])
-        return Step(loss, accuracy, self._rate, gradients, not_finite, _checked_names(rows, variables))
+            loss_scale = self._loss_scale.scale.read_value() if self._loss_scale else None
+            puts = self._staging.take_puts()
+            not_finite = finiteness.after(puts, not_finite) if puts else not_finite
+        names = _checked_names(rows, variables)
+        return Step(loss, accuracy, self._rate, gradients, loss_scale, not_finite, puts, names)
 
     def _build_towers(self, batch: Batch) -> list[TowerResult]:
         config, devices = self._config, self._tower_devices
@@ -113,21 +126,26 @@ class StepBuilder:
             images, labels = tf.split(batch.images, len(devices)), tf.split(batch.labels, len(devices))
 
         def build(index: int) -> TowerResult:
+            mine = [images[index], labels[index]]
+            if self._staged:
+                mine = self._staging.pass_on(mine, index)
             # Each tower drops other units: its masks depend on its number too.
             draw = self._counters.step.read_value() * len(devices) + index
             logits = inference(
-                images[index],
+                mine[0],
                 model=config.model,
                 num_classes=self._num_classes,
                 hidden_sizes=config.hidden_sizes,
                 precision=config.precision,
+                channels_first=channels_first(config.data_format, devices[index]),
                 input_dropout=config.input_dropout,
                 hidden_dropout=config.dropout,
                 dropout=layers.make_dropout(config.seed, draw),
             )
-            loss = losses.cross_entropy(logits, labels[index])
-            gradients = tf.gradients(loss, tf.trainable_variables())
-            return TowerResult(loss, metrics.accuracy(logits, labels[index]), gradients)
+            loss = losses.cross_entropy(logits, mine[1])
+            scaled = self._loss_scale.multiply(loss) if self._loss_scale else loss
+            gradients = tf.gradients(scaled, tf.trainable_variables())
+            return TowerResult(loss, metrics.accuracy(logits, mine[1]), gradients)
 
         return for_each_tower(devices, self._parameter_device, build)
 
@@ -135,7 +153,15 @@ class StepBuilder:
         """Means losses and gradients over the towers; adds the regularization, which is the same in all, once."""
         with tf.name_scope("loss"):
             loss = tower_mean([tower.loss for tower in towers])
-        gradients = average_gradients([tower.gradients for tower in towers], self._parameter_device)
+        gradients = average_gradients(
+            [tower.gradients for tower in towers],
+            self._parameter_device,
+            tower_devices=self._tower_devices,
+            bucket_bytes=int(self._config.bucket_mb * 1e6),
+        )
+        if self._loss_scale:
+            with tf.name_scope("loss_scale"):
+                gradients = self._loss_scale.divide(gradients)
         with tf.name_scope("regularization"):
             regularization = self._regularizer.loss()
             if regularization is None:
@@ -159,8 +185,8 @@ class StepBuilder:
     def _build_update(
         self, rows: list[list[tf.Tensor]], gradients_and_variables: list[tuple[tf.Tensor, tf.Variable]]
     ) -> tf.Tensor:
-        """Builds the update that happens if all `rows` are finite; returns what is not."""
-        config, counters = self._config, self._counters
+        """Builds the update that happens if all `rows` are finite; returns what forbade it."""
+        config, counters, loss_scale = self._config, self._counters, self._loss_scale
 
         def update() -> list[tf.Operation]:
             with tf.name_scope("update/"):  # Without the branch's name in those of the optimizer's variables.
@@ -170,12 +196,25 @@ class StepBuilder:
                 updates = [counters.position.assign_add(config.batch_size)]
                 if self.averages is not None:
                     updates.append(self.averages.apply([variable for _, variable in gradients_and_variables]))
+                if loss_scale is not None:
+                    updates += loss_scale.after_update()
             return updates
 
-        def otherwise() -> list[tf.Operation]:
+        def refuse(not_finite: tf.Tensor) -> tf.Tensor:
             if config.nonfinite == "stop":
-                return []  # A run that goes on from here sees the same batch again.
-            return [counters.position.assign_add(config.batch_size), counters.skipped.assign_add(1)]
+                return tf.identity(not_finite)  # A run that goes on from here sees the same batch again.
+            passed = [counters.position.assign_add(config.batch_size), counters.skipped.assign_add(1)]
+            return finiteness.after(passed, not_finite)
+
+        def otherwise(not_finite: tf.Tensor) -> tf.Tensor:
+            if loss_scale is None:
+                return refuse(not_finite)
+
+            def overflow() -> tf.Tensor:
+                passed = [counters.position.assign_add(config.batch_size), *loss_scale.after_overflow()]
+                return finiteness.after(passed, tf.zeros([0, 2], tf.int64))
+
+            return tf.cond(loss_scale.is_overflow(not_finite), overflow, lambda: refuse(not_finite))
 
         with tf.name_scope("update"):
             return finiteness.update_if_finite(rows, update=update, otherwise=otherwise)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from trainer.models import layers, lenet, mlp
 from trainer.tf1 import tf
 
-MODELS = {"mlp": mlp.build, "lenet": lenet.build}
+MODELS: dict[str, Callable[..., tf.Tensor]] = {"mlp": mlp.build, "lenet": lenet.build}
+
+
+def channels_first(data_format: str, device: str) -> bool:
+    """Reads --data_format for a device."""
+    return data_format == "channels_first" or (data_format == "auto" and device.startswith("/gpu"))
 
 
 def inference(
@@ -17,6 +22,7 @@ def inference(
     num_classes: int,
     hidden_sizes: Sequence[int],
     precision: str = "float32",
+    channels_first: bool = False,
     input_dropout: float = 0.0,
     hidden_dropout: float = 0.0,
     dropout: layers.Dropout = layers.no_dropout,
@@ -28,7 +34,8 @@ def inference(
       model: of MODELS.
       num_classes: width of the logits.
       hidden_sizes: of the mlp.
-      precision: float32 or bfloat16, of everything between images and logits.
+      precision: float32, bfloat16 or float16, of everything between images and logits.
+      channels_first: do convolutions compute on [batch, depth, height, width].
       input_dropout: fraction of the mlp's input that is dropped in training.
       hidden_dropout: fraction of the hidden units that is dropped in training.
       dropout: `layers.make_dropout(...)` in training.
@@ -41,5 +48,6 @@ def inference(
         hidden_dropout=hidden_dropout,
         hidden_sizes=hidden_sizes,
         input_dropout=input_dropout,
+        channels_first=channels_first,
     )
     return tf.cast(logits, tf.float32)

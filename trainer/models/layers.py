@@ -25,16 +25,33 @@ def dense(
         return activation(y) if activation else y
 
 
-def conv2d(x: tf.Tensor, filters: int, size: int, name: str) -> tf.Tensor:
-    """Convolves x, [batch, height, width, n], with padding, then ReLU: [batch, height, width, filters], type of x."""
+def conv2d(x: tf.Tensor, filters: int, size: int, name: str, *, channels_first: bool = False) -> tf.Tensor:
+    """Convolves x, [batch, height, width, n], with padding, then ReLU: [batch, height, width, filters], type of x.
+
+    With `channels_first`, [batch, n, height, width] to [batch, filters, height, width].
+    """
+    order = "NCHW" if channels_first else "NHWC"
     with tf.variable_scope(name):
-        weights, biases = _parameters([size, size, int(x.shape[3]), filters], x.dtype, relu=True)
-        return tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, weights, strides=1, padding="SAME"), biases))
+        depth = int(x.shape[order.index("C")])
+        weights, biases = _parameters([size, size, depth, filters], x.dtype, relu=True)
+        y = tf.nn.conv2d(x, weights, strides=1, padding="SAME", data_format=order)
+        return tf.nn.relu(tf.nn.bias_add(y, biases, data_format=order))
 
 
-def max_pool(x: tf.Tensor) -> tf.Tensor:
+def max_pool(x: tf.Tensor, *, channels_first: bool = False) -> tf.Tensor:
     """Halves height and width, rounded up, by the largest of 2x2."""
-    return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="SAME")
+    order = "NCHW" if channels_first else "NHWC"
+    return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="SAME", data_format=order)
+
+
+def to_channels_first(x: tf.Tensor) -> tf.Tensor:
+    """Moves the channels of [batch, height, width, n] before height and width."""
+    return tf.transpose(x, [0, 3, 1, 2])
+
+
+def to_channels_last(x: tf.Tensor) -> tf.Tensor:
+    """Moves the channels of [batch, n, height, width] behind height and width."""
+    return tf.transpose(x, [0, 2, 3, 1])
 
 
 def flatten(x: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,7 @@ def build(
     hidden_dropout: float,
     hidden_sizes: Sequence[int],
     input_dropout: float,
+    **_: object,
 ) -> tf.Tensor:
     """Computes logits, float32 [batch, classes], of images, float32 [batch, height, width, depth]."""
     x = dropout(layers.flatten(images), input_dropout)

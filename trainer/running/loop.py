@@ -20,6 +20,7 @@ class LoopState:
 
     step: int  # finished updates
     skipped: int = 0  # steps that were not finite and not applied
+    overflows: int = 0  # steps of float16 that were not applied, and made the loss scale smaller
     loss: float | None = None  # of the last update; None where there was none
 
 
@@ -57,9 +58,9 @@ def run_steps(
         first = state.step
         most = min(steps_per_loop, last_step - first, max(2, int(LOOP_SECONDS / pace)))
         free = steps_before_due(hooks, first, most) if graph.loop else 0
-        run_hooks = None
+        run_hooks, made = None, 1
         if graph.loop and free > 1:
-            begin = time.monotonic()
+            begin, made = time.monotonic(), free
             step_v, loss_v, not_finite_v = _run_loop(session, graph, graph.loop, state, free)
             pace = (time.monotonic() - begin) / free
         elif due := [hook for hook in hooks if is_due(hook, first + 1)]:
@@ -70,8 +71,10 @@ def run_steps(
             state.step, state.loss = int(step_v), float(loss_v)
         if len(not_finite_v):
             _skip(graph, state, not_finite_v, max_skips, say)
-        elif run_hooks:
-            run_hooks()
+        else:
+            state.overflows += made - (state.step - first)
+            if run_hooks and step_v > first:
+                run_hooks()
         after_steps(state.step - first + bool(len(not_finite_v)))
 
 

@@ -90,6 +90,7 @@ def open_bench(config: Config, console: Console, signals: Signals) -> Iterator[B
         opened = stack.enter_context(open_session(graphs.source, job.session_config(), None))
         evaluate = make_evaluate(job, graphs, signals, after_batch=lambda: None)
         periodic = make_periodic(job, graphs, signals, report, ops, evaluate)
+        opened.session.run(graphs.train.stage_first)
         yield Bench(job, graphs, opened.session, periodic.hooks, LoopState(0))
 
 

@@ -94,6 +94,8 @@ def _train(
         watcher.beat()
 
     with periodic.progress:
+        opened.session.run(graphs.train.stage_first)
+        watcher.beat()
         run_steps(
             opened.session,
             graphs.train,
@@ -154,9 +156,12 @@ def _fill_result(job: Job, report: Report, state: LoopState, fills: list[float])
     result = report.result
     result.step, result.train_loss, result.skipped_steps = state.step, state.loss, state.skipped
     steps = state.step - job.start.step
-    position = job.start.position + (steps + state.skipped - job.start.skipped) * job.config.batch_size
+    not_applied = state.overflows + state.skipped - job.start.skipped
+    position = job.start.position + (steps + not_applied) * job.config.batch_size
     result.epochs = round(position / job.manifest.num_examples("train"), 4)
     result.images_per_second = round(report.throughput.average(), 1)
+    if state.overflows:
+        job.console.say(f"{state.overflows} steps overflowed float16 and were not applied; each halved the loss scale")
     if steps:
         result.input_bound, verdict = input_verdict(job.config.input, fills)
         job.console.say(f"{verdict}; {result.images_per_second:,.0f} images/s")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.learning.finiteness import all_finite, find_not_finite, finite_or_zero, update_if_finite
+from trainer.learning.finiteness import after, all_finite, find_not_finite, finite_or_zero, look_at, update_if_finite
 from trainer.tf1 import tf
 
 
@@ -13,7 +13,7 @@ def test_one_bad_element_anywhere_is_found(dtype, value):
     rng = np.random.default_rng(1)
     with tf.Graph().as_default(), tf.Session() as session:
         inputs = [tf.placeholder(dtype, [None, None]), tf.placeholder(dtype, [None])]
-        finite = all_finite(inputs)
+        finite = all_finite(look_at(inputs))
         for size in (1, 2, 17, 1000):
             arrays = [rng.normal(size=(size, 3)).astype(dtype), np.full(size, np.finfo(dtype).max)]
             if value is not None:
@@ -27,7 +27,7 @@ def test_one_bad_element_anywhere_is_found(dtype, value):
 def test_rows_and_columns_of_what_is_not_finite():
     rows = [[1.0, [2.0, 3.0]], [np.nan, [4.0, np.inf]], [5.0, [6.0, -np.inf]]]
     with tf.Graph().as_default(), tf.Session() as session:
-        found = session.run(find_not_finite([[tf.constant(x) for x in row] for row in rows]))
+        found = session.run(find_not_finite([look_at([tf.constant(x) for x in row]) for row in rows]))
     assert found.tolist() == [[1, 0], [1, 1], [2, 1]]
 
 
@@ -39,7 +39,7 @@ def test_the_update_or_what_is_done_in_its_place():
         refused = update_if_finite(
             [[towers[0]], [towers[1]], [mean]],
             update=lambda: [w.assign_sub(mean)],
-            otherwise=lambda: [skipped.assign_add(1)],
+            otherwise=lambda not_finite: after([skipped.assign_add(1)], not_finite),
         )
         session.run(tf.global_variables_initializer())
         for values, where, state in [

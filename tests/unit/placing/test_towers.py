@@ -32,7 +32,7 @@ def test_one_step_of_two_towers_by_hand():
         gradients = average_gradients([gradients for _, gradients in towers], "/cpu:0")
         pairs = list(zip(gradients, variables, strict=True))
         optimizer = tf.train.GradientDescentOptimizer(0.1)
-        step = update_if_finite([gradients], update=lambda: [optimizer.apply_gradients(pairs)], otherwise=lambda: [])
+        step = update_if_finite([gradients], update=lambda: [optimizer.apply_gradients(pairs)], otherwise=tf.identity)
         initialize = tf.global_variables_initializer()
         session.run(initialize)
         loss_v, gradients_v = session.run([loss, gradients])
