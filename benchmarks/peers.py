@@ -85,13 +85,13 @@ def find_python37() -> str | None:
     return next((str(path) for path in candidates if path.exists()), None)
 
 
-def write_arrays(data_dir: Path, path: Path) -> None:
-    """Writes the training set as arrays, for the peers to read into memory."""
+def write_arrays(data_dir: Path, path: Path, split: str = "train") -> None:
+    """Writes a split as arrays, for the peers to read into memory."""
     sys.path.insert(0, str(REPO))
     from trainer.data.manifest import load_manifest
     from trainer.data.records import load_split
 
-    images, labels = load_split(data_dir, load_manifest(data_dir), "train")
+    images, labels = load_split(data_dir, load_manifest(data_dir), split)
     np.savez(path, images=images, labels=labels)
 
 

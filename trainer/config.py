@@ -17,7 +17,7 @@ from trainer.grammars import MAX_COUNT, MAX_RATE, MAX_STEPS, parse_clip, parse_d
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 PRECISIONS = ("float32", "bfloat16", "float16")
-MODELS = ("mlp", "lenet")
+MODELS = ("mlp", "lenet", "vgg11")
 INPUTS = ("queue", "preloaded", "feed", "synthetic")
 QUEUED_INPUTS = ("queue", "feed")  # A batch of theirs is another one whenever it is taken.
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")

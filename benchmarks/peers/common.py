@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-BATCH = 128
+BATCH = int(os.environ.get("PEERS_BATCH", "128"))
 WARMUP_SECONDS = 1.0
 
 

@@ -13,6 +13,7 @@ from trainer.signals import Signals
 
 FLAGS = {
     "lenet": ["--model=lenet", "--optimizer=adam", "--learning_rate=0.001"],
+    "vgg11": ["--model=vgg11", "--optimizer=momentum", "--learning_rate=0.01"],
     "mlp": ["--model=mlp", "--hidden_sizes=500", "--optimizer=sgd", "--learning_rate=0.1"],
 }
 work, data_dir, *more = sys.argv[1:]

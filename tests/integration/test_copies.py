@@ -143,16 +143,17 @@ def test_on_gpus_convolutions_have_their_channels_first(digits_dir, tmp_path):
     assert orders == {b"NHWC"} and "Stage" not in kinds
 
 
-def test_channels_first_and_last_share_their_weights():
+@pytest.mark.parametrize("model", ["lenet", "vgg11"])
+def test_channels_first_and_last_share_their_weights(model):
     rng = np.random.default_rng(1)
     with tf.Graph().as_default(), tf.Session() as session:
-        images = tf.constant(rng.integers(0, 256, (4, 12, 10, 3), np.uint8))
+        images = tf.constant(rng.integers(0, 256, (4, 36, 34, 3), np.uint8))
         logits = []
         for channels_first in (False, True):
             with tf.variable_scope("", reuse=tf.AUTO_REUSE):
-                settings = {"model": "lenet", "num_classes": 5, "hidden_sizes": (1,)}
+                settings = {"model": model, "num_classes": 5, "hidden_sizes": (1,)}
                 logits.append(inference(images, channels_first=channels_first, **settings))
-        assert len(tf.trainable_variables()) == 8
+        assert len(tf.trainable_variables()) == {"lenet": 8, "vgg11": 22}[model]
         session.run(tf.global_variables_initializer())
         one, other = session.run(logits)
     np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from trainer.models import layers, lenet, mlp
+from trainer.models import layers, lenet, mlp, vgg
 from trainer.tf1 import tf
 
-MODELS: dict[str, Callable[..., tf.Tensor]] = {"mlp": mlp.build, "lenet": lenet.build}
+MODELS: dict[str, Callable[..., tf.Tensor]] = {"mlp": mlp.build, "lenet": lenet.build, "vgg11": vgg.build}
 
 
 def channels_first(data_format: str, device: str) -> bool:

@@ -113,6 +113,8 @@ def prepare(config: Config, console: Console, stack: ExitStack) -> Job:
     last_step = config.train_steps or max(1, round(config.epochs * steps_per_epoch))
     if devices.note:
         console.say(devices.note)
+    if config.precision == "float16" and devices.towers[0].startswith("/cpu"):
+        console.say("--precision=float16 is many times slower than float32 on a CPU; there, use --precision=bfloat16")
     towers = f"{config.num_gpus} tower{'s' if config.num_gpus > 1 else ''}"
     console.say(
         f"{config.model} on {config.dataset}: {num_examples:,} images, {last_step:,} steps of {config.batch_size} "

@@ -22,7 +22,7 @@ def test_the_registry_holds_what_the_flag_offers():
     assert sorted(MODELS) == sorted(NAMES)
 
 
-@pytest.mark.parametrize(("model", "sizes"), [("lenet", ()), ("mlp", (625, 625))])
+@pytest.mark.parametrize(("model", "sizes"), [("lenet", ()), ("mlp", (625, 625)), ("vgg11", ())])
 def test_variables_have_the_names_and_shapes_of_the_golden_file(model, sizes):
     with tf.Graph().as_default():
         build(model, (28, 28, 1), hidden_sizes=sizes)
@@ -75,6 +75,23 @@ def test_lenet_computes_what_numpy_computes(shape):
         h = pool_2x2(np.maximum(conv_same(h, v[f"{name}/weights"], v[f"{name}/biases"]), 0))
     h = np.maximum(h.reshape(3, -1) @ v["fc1/weights"] + v["fc1/biases"], 0)
     np.testing.assert_allclose(found, h @ v["logits/weights"] + v["logits/biases"], rtol=1e-4, atol=1e-5)
+
+
+def test_vgg11_computes_what_numpy_computes():
+    images = np.random.default_rng(0).integers(0, 256, (2, 9, 8, 2), np.uint8)
+    with tf.Graph().as_default(), tf.Session() as session:
+        x, logits = build("vgg11", (9, 8, 2))
+        session.run(tf.global_variables_initializer())
+        v = {variable.op.name: session.run(variable).astype(np.float64) for variable in tf.trainable_variables()}
+        found = session.run(logits, {x: images})
+    h = images / 255
+    for number in range(1, 9):
+        h = np.maximum(conv_same(h, v[f"conv{number}/weights"], v[f"conv{number}/biases"]), 0)
+        h = pool_2x2(h) if number in (1, 2, 4, 6, 8) else h
+    h = h.reshape(2, -1)
+    for name in ("fc1", "fc2"):
+        h = np.maximum(h @ v[f"{name}/weights"] + v[f"{name}/biases"], 0)
+    np.testing.assert_allclose(found, h @ v["logits/weights"] + v["logits/biases"], rtol=1e-3, atol=1e-4)
 
 
 def test_weights_are_drawn_by_name_and_seed():

@@ -1,0 +1,35 @@
+"""VGG-11 (Simonyan and Zisserman 2015, configuration A): eight convolutions of 3x3, three dense layers."""
+
+from __future__ import annotations
+
+import functools
+
+from trainer.models import layers
+from trainer.tf1 import tf
+
+BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # filters; each block ends with pooling
+HIDDEN = 4096
+
+
+def build(
+    images: tf.Tensor,
+    *,
+    num_classes: int,
+    dropout: layers.Dropout,
+    hidden_dropout: float,
+    channels_first: bool = False,
+    **_: object,
+) -> tf.Tensor:
+    """Computes logits, float32 [batch, classes], of images, float32 [batch, height, width, depth] of any size."""
+    conv, pool = (functools.partial(layer, channels_first=channels_first) for layer in (layers.conv2d, layers.max_pool))
+    x = layers.to_channels_first(images) if channels_first else images
+    number = 0
+    for block in BLOCKS:
+        for filters in block:
+            number += 1
+            x = conv(x, filters, 3, f"conv{number}")
+        x = pool(x)
+    x = layers.flatten(layers.to_channels_last(x) if channels_first else x)
+    for name in ("fc1", "fc2"):
+        x = dropout(layers.dense(x, HIDDEN, name), hidden_dropout)
+    return layers.dense(x, num_classes, "logits", activation=None)
