@@ -112,6 +112,20 @@ def table(rows: list[dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def draw(panels: dict[str, list[dict[str, float]]], path: str) -> None:
+    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6))
+    for (title, rows), axis in zip(panels.items(), axes.T.flat, strict=True):
+        places = [next(iter(row.values())) for row in rows]
+        axis.plot(places, [row["median"] for row in rows], marker="o")
+        axis.set_xscale("log")
+        axis.set_xticks(places, [f"{place:,}" for place in places])
+        axis.minorticks_off()
+        axis.set(title=title, ylabel="images/s")
+        axis.set_ylim(0, 1.1 * max(row["median"] for row in rows))
+    figure.tight_layout()
+    figure.savefig(path, dpi=70)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="data/mnist")
@@ -128,14 +142,10 @@ def main() -> None:
         "mlp, records": measure_records(args.rounds),
         "mlp, width": measure_widths(data_dir, args.rounds),
     }
-    figure, axes = pyplot.subplots(2, 3, figsize=(11, 6))
-    for (title, rows), axis in zip(panels.items(), axes.T.flat, strict=True):
+    for title, rows in panels.items():
         print(f"\n{title}\n\n{table(rows)}")
-        axis.plot([next(iter(row.values())) for row in rows], [row["median"] for row in rows], marker="o")
-        axis.set(xscale="log", title=title, ylabel="images/s", ylim=(0, None))
     if args.plot:
-        figure.tight_layout()
-        figure.savefig(args.plot, dpi=70)
+        draw(panels, args.plot)
 
 
 if __name__ == "__main__":

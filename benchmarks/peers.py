@@ -41,6 +41,7 @@ OURS = "this trainer, queue"
 PEERS = [
     Peer(OURS, "peers", "trainer_queue.py", ("DATA",)),
     Peer("this trainer, queue, 2 towers", "peers", "trainer_queue.py", ("DATA", "--num_gpus=2"), ("lenet",)),
+    Peer("this trainer, queue, 50 steps per loop", "peers", "trainer_queue.py", ("DATA", "--steps_per_loop=50")),
     Peer("this trainer, synthetic", "peers", "trainer_queue.py", ("DATA", "--input=synthetic")),
     Peer("TensorFlow 2.21 graph, feed_dict", "peers", "tf_graph.py"),
     Peer("Keras fit", "peers", "keras_fit.py", ("1", "nojit")),
@@ -83,6 +84,15 @@ def find_python37() -> str | None:
     candidates = [Path(path) / "python3.7" for path in os.environ.get("PATH", "").split(os.pathsep)]
     candidates += sorted(Path.home().glob(".pyenv/versions/3.7.*/bin/python3.7"))
     return next((str(path) for path in candidates if path.exists()), None)
+
+
+def convert(data_dir: Path) -> None:
+    """Converts MNIST, unless it is there: from the four files in MNIST_DIR, or else from those it downloads."""
+    if (data_dir / "manifest.json").exists():
+        return
+    files = os.environ.get("MNIST_DIR")
+    command = [sys.executable, "-m", "trainer.convert", "--dataset=mnist", f"--data_dir={data_dir.absolute()}"]
+    subprocess.run(command + ([f"--source_dir={files}"] if files else []), check=True, cwd=REPO)
 
 
 def write_arrays(data_dir: Path, path: Path, split: str = "train") -> None:
@@ -195,7 +205,7 @@ def table_of(work: str, speeds: dict[str, list[float]]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", default="data/mnist", help="MNIST as python -m trainer.convert writes it")
+    parser.add_argument("--data_dir", default="data/mnist", help="MNIST; converted there where it is not yet")
     parser.add_argument("--work", choices=["lenet", "mlp", "all"], default="all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each peer in each round")
@@ -208,6 +218,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(args.environments).absolute()
     folder.mkdir(exist_ok=True)
+    convert(Path(args.data_dir))
     figures = {}
     with tempfile.TemporaryDirectory() as temporary:
         arrays = Path(temporary) / "train.npz"

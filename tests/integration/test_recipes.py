@@ -39,3 +39,7 @@ def test_mnist_mlp_reaches_98_4_in_the_median_of_three_seeds(accuracy):
 
 def test_mnist_mlp_dropout_reaches_98_5(accuracy):
     assert accuracy("mnist_mlp_dropout", "--seed=1") >= 0.985
+
+
+def test_mnist_lenet_quick_reaches_99_from_a_cold_start(accuracy):
+    assert accuracy("mnist_lenet_quick") >= 0.99
