@@ -50,12 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _benchmark(argv: Sequence[str], console: Console, signals: Signals) -> int:
     settings: BenchmarkSettings = flags.parse_flags(BenchmarkSettings, argv, USAGE)
     _check(settings)
+    settings = flags.choose_length(settings, argv)
     names = [field.name for field in dataclasses.fields(Config)]
     config = validate(Config(**{name: getattr(settings, name) for name in names}))
+    signals.grace_seconds = config.grace_seconds
     with tempfile.TemporaryDirectory() as logdir:
         config = dataclasses.replace(config, logdir=logdir)
         figures = (
-            _measure_scaling(config, settings, signals) if settings.scaling else _measure(config, settings, signals)
+            _measure_scaling(config, settings, console, signals)
+            if settings.scaling
+            else _measure(config, settings, signals)
         )
     console.say(f"{config.model} on {config.dataset}, {config.input} input, batch {config.batch_size}")
     for table in _scaling_tables(figures) if settings.scaling else [_table(figures)]:
@@ -76,6 +80,10 @@ def _check(settings: BenchmarkSettings) -> None:
     for path in (settings.json, settings.plot):
         if path and not Path(path).absolute().parent.is_dir():
             raise UsageError(f"{path}: no such directory")
+        if path and Path(path).is_dir():
+            raise UsageError(f"{path} is a directory; wanted: the name of a file")
+    if settings.plot and not settings.plot.endswith(".png"):
+        raise UsageError(f"plot={settings.plot}: the picture is a PNG; use a name that ends with .png")
     if settings.logdir:
         raise UsageError("--logdir: a measurement keeps no log directory; leave it out")
 
@@ -91,7 +99,7 @@ def _measure(config: Config, settings: BenchmarkSettings, signals: Signals) -> d
     quiet.rich.quiet = True
     logdir = Path(config.logdir)
     own = dataclasses.replace(config, logdir=str(logdir / "own"))
-    fixed = dataclasses.replace(config, logdir=str(logdir / "fixed"), input="synthetic")
+    fixed = dataclasses.replace(config, logdir=str(logdir / "fixed"), input="synthetic", staging="no")
     signals.shield()
     with measuring.open_bench(own, quiet, signals) as bench:
         bench.steps(0)
@@ -172,20 +180,20 @@ def _table(figures: dict[str, Any]) -> Table:
     return table
 
 
-def _measure_scaling(config: Config, settings: BenchmarkSettings, signals: Signals) -> dict[str, Any]:
+def _measure_scaling(config: Config, settings: BenchmarkSettings, console: Console, signals: Signals) -> dict[str, Any]:
     """Measures images a second over towers and over batch sizes."""
     signals.shield()
-    by_towers = [
-        {"towers": towers, **_speed(dataclasses.replace(config, num_gpus=towers), settings, signals)}
-        for towers in TOWERS
-        if config.batch_size % towers == 0
-    ]
-    by_batch = [
-        {"batch_size": size, **_speed(dataclasses.replace(config, batch_size=size), settings, signals)}
-        for size in BATCHES
-        if size % config.num_gpus == 0
-    ]
-    return {"towers": by_towers, "batches": by_batch}
+    figures: dict[str, Any] = {"towers": [], "batches": []}
+    runs = [("towers", "towers", {"num_gpus": towers}) for towers in TOWERS]
+    runs += [("batches", "batch_size", {"batch_size": size}) for size in BATCHES]
+    for table, key, change in runs:
+        changed: Any = change
+        try:
+            speed = _speed(validate(dataclasses.replace(config, **changed)), settings, signals)
+            figures[table].append({key: next(iter(change.values())), **speed})
+        except UsageError as error:  # More towers than GPUs, or a batch that does not split over them.
+            console.say(f"left out: {error}")
+    return figures
 
 
 def _speed(config: Config, settings: BenchmarkSettings, signals: Signals) -> dict[str, float]:

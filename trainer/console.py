@@ -154,11 +154,13 @@ def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Se
 
 def _stop_behind(error: BaseException) -> Stopped | None:
     """Finds the stop that an extension module, interrupted while it loaded, has made another error of."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, Stopped):
-            return seen
-        seen = seen.__cause__ or seen.__context__
+    seen: list[BaseException] = []
+    behind: BaseException | None = error
+    while behind is not None and behind not in seen:  # The chains of TensorFlow's errors may be circles.
+        if isinstance(behind, Stopped):
+            return behind
+        seen.append(behind)
+        behind = behind.__cause__ or behind.__context__
     return None
 
 

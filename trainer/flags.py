@@ -34,11 +34,15 @@ def config_from_flags(argv: Sequence[str]) -> Config:
       SystemExit: `--help` was printed.
     """
     config = parse_flags(Config, argv, "python -m trainer [--flagfile=configs/NAME.flags] [--flag=value ...]")
-    # A length on the command line wins over the other kind of length in a flag file.
+    return config_lib.validate(choose_length(config, argv))
+
+
+def choose_length(config: Any, argv: Sequence[str]) -> Any:
+    """Lets a length on the command line win over the other kind of length in a flag file."""
     given = [name for name in ("train_steps", "epochs") if any(_names(arg, name) for arg in argv[1:])]
-    if len(given) == 1:
-        config = dataclasses.replace(config, **({"epochs": 0.0} if given == ["train_steps"] else {"train_steps": 0}))
-    return config_lib.validate(config)
+    if len(given) != 1:
+        return config
+    return dataclasses.replace(config, **({"epochs": 0.0} if given == ["train_steps"] else {"train_steps": 0}))
 
 
 def _names(arg: str, name: str) -> bool:

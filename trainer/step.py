@@ -112,11 +112,10 @@ class StepBuilder:
             last = [loss, *(gradients if clip[0] == "value" else clipped)]
             # One tower is its own mean.
             rows = [*([tower.loss, *tower.gradients] for tower in towers if len(towers) > 1), last]
-            not_finite = self._build_update(rows, list(zip(clipped, variables, strict=True)))
+            puts = self._staging.take_puts()
+            not_finite = self._build_update(rows, list(zip(clipped, variables, strict=True)), puts)
             accuracy = tower_mean([tower.accuracy for tower in towers])
             loss_scale = self._loss_scale.scale.read_value() if self._loss_scale else None
-            puts = self._staging.take_puts()
-            not_finite = finiteness.after(puts, not_finite) if puts else not_finite
         names = _checked_names(rows, variables)
         return Step(loss, accuracy, self._rate, gradients, loss_scale, not_finite, puts, names)
 
@@ -183,9 +182,15 @@ class StepBuilder:
             )
 
     def _build_update(
-        self, rows: list[list[tf.Tensor]], gradients_and_variables: list[tuple[tf.Tensor, tf.Variable]]
+        self,
+        rows: list[list[tf.Tensor]],
+        gradients_and_variables: list[tuple[tf.Tensor, tf.Variable]],
+        puts: list[tf.Operation],
     ) -> tf.Tensor:
-        """Builds the update that happens if all `rows` are finite; returns what forbade it."""
+        """Builds the update that happens if all `rows` are finite; returns what forbade it.
+
+        The next batch is staged before: a step that waits for it in vain has changed nothing.
+        """
         config, counters, loss_scale = self._config, self._counters, self._loss_scale
 
         def update() -> list[tf.Operation]:
@@ -217,7 +222,7 @@ class StepBuilder:
             return tf.cond(loss_scale.is_overflow(not_finite), overflow, lambda: refuse(not_finite))
 
         with tf.name_scope("update"):
-            return finiteness.update_if_finite(rows, update=update, otherwise=otherwise)
+            return finiteness.update_if_finite(rows, update=update, otherwise=otherwise, before=puts)
 
 
 def _checked_names(rows: list[list[tf.Tensor]], variables: list[tf.Variable]) -> tuple[list[str], list[str]]:

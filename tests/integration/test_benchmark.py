@@ -34,6 +34,21 @@ def test_the_parts_of_a_step_add_up(run_program, digits_dir, tmp_path):
     assert not (tmp_path / "runs").exists()  # Nothing is left behind.
 
 
+@pytest.mark.parametrize("flag", ["--staging=yes", "--precision=float16", "--deterministic"])
+def test_flags_of_a_run_are_measured_too(run_program, digits_dir, flag):
+    short = ["--windows=1", "--window_seconds=0.1", "--warmup_seconds=0"]
+    done = run_program("trainer.benchmark", *short, *MLP, f"--data_dir={digits_dir}", flag, timeout=60)
+    assert done.code == 0 and done.err == "", done
+
+
+def test_what_does_not_split_is_left_out_and_said(run_program, digits_dir):
+    short = ["--windows=1", "--window_seconds=0.02", "--warmup_seconds=0", "--batch_size=6"]
+    done = run_program("trainer.benchmark", "--scaling", *short, *MLP, f"--data_dir={digits_dir}", "--num_gpus=3")
+    assert done.code == 0, done
+    assert "left out: batch_size=6 does not split over 4 towers; use 4 or 8" in done.out
+    assert "left out: batch_size=16 does not split over 3 towers; use 15 or 18" in done.out
+
+
 def test_scaling_measures_towers_and_batches(run_program, digits_dir, tmp_path):
     short = ["--windows=1", "--window_seconds=0.05", "--warmup_seconds=0"]
     files = [f"--json={tmp_path / 'figures.json'}", f"--plot={tmp_path / 'figures.png'}"]
@@ -54,6 +69,8 @@ def test_scaling_measures_towers_and_batches(run_program, digits_dir, tmp_path):
         ("--warmup_seconds=-1", "warmup_seconds=-1.0 is out of range"),
         ("--json=/no/such/place.json", "/no/such/place.json: no such directory"),
         ("--logdir=runs/x", "--logdir: a measurement keeps no log directory"),
+        ("--plot=a.txt", "the picture is a PNG"),
+        ("--json=.", ". is a directory"),
         ("--batch_size=0", "batch_size=0 is out of range"),
     ],
 )

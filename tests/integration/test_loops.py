@@ -84,18 +84,27 @@ def test_everything_is_due_at_its_own_step(train, tmp_path):
     assert {path.name for path in many.glob("*.index")} == {path.name for path in one.glob("*.index")}
 
 
-@pytest.mark.parametrize("fault", [None, "blocked_reader"])
-def test_a_signal_in_a_loop_keeps_the_steps_that_it_has_made(program, digits_dir, tmp_path, train, fault):
+@pytest.mark.parametrize(
+    ("fault", "more"),
+    [
+        (None, []),
+        ("blocked_reader", []),
+        ("blocked_reader", ["--staging=yes", "--num_gpus=2"]),
+        ("blocked_reader", ["--staging=yes", "--num_gpus=2", "--steps_per_loop=1"]),
+    ],
+)
+def test_a_signal_in_a_loop_keeps_the_steps_that_it_has_made(program, digits_dir, tmp_path, train, fault, more):
     """Also where a loop is woken in its middle; what is saved is what as many steps outside of a loop give."""
     args = [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'run'}", "--eval_every=0", "--decay=constant"]
     args += ["--steps_per_loop=1000000", "--train_steps=1000000", "--log_every=15", "--summary_every=0"]
     args += ["--histogram_every=0", "--input=queue", "--queue_capacity=2", "--checkpoint_every=0"]
-    process = program(*(["tests.planted", fault] if fault else ["trainer"]), *args)
+    process = program(*(["tests.planted", fault] if fault else ["trainer"]), *args, *more)
     wait_for(process, "PHASE" if fault else "step 15/")
     time.sleep(1.2)
     stop(process, signal.SIGTERM)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     step = newest_step(tmp_path / "run")
     assert result["step"] == step > 15
-    plain = train(decay="constant", train_steps=step, queue_capacity=2, logdir=str(tmp_path / "plain"))
+    towers = 2 if more else 1
+    plain = train(decay="constant", train_steps=step, queue_capacity=2, num_gpus=towers, logdir=str(tmp_path / "plain"))
     same(weights(tmp_path / "run"), weights(plain))

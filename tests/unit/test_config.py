@@ -89,7 +89,7 @@ def test_clip_is_parsed_and_checked():
     [
         ({"batch_size": 100, "num_gpus": 3}, "batch_size=100 does not split over 3 towers; use 99 or 102"),
         ({"batch_size": 2, "num_gpus": 3}, "batch_size=2 does not split over 3 towers; use 3"),
-        ({"model": "lenett"}, "model=lenett is unknown: choose one of lenet, mlp; did you mean lenet?"),
+        ({"model": "lenett"}, "model=lenett is unknown: choose one of lenet, mlp, vgg11; did you mean lenet?"),
         ({"train_steps": 5, "epochs": 1.0}, "--train_steps and --epochs conflict: give one of them"),
         ({"dropout": 1.0}, "dropout=1.0 is out of range: 0 <= value < 1"),
         ({"hidden_sizes": ()}, "hidden_sizes= is out of range: sizes of 1 to 1,000,000"),

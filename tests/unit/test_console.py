@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 from trainer.console import run_program
 from trainer.errors import Stopped
 
@@ -20,3 +22,18 @@ def test_a_stop_that_a_loading_module_has_made_an_import_error_of_is_still_a_sto
 
     assert run_program(main, ["x"]) == 143
     assert "stopped by SIGTERM" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(10)
+def test_the_search_ends_where_the_chain_of_an_error_is_a_circle(monkeypatch):
+    """As TensorFlow's: an error of a session is the context of its own context."""
+    monkeypatch.setattr("trainer.signals.Signals.install", lambda self: None)
+    monkeypatch.setattr(os, "umask", lambda mask: None)
+
+    def main(*_):
+        one, other = KeyError("one"), ValueError("other")
+        one.__context__, other.__context__ = other, one
+        raise one
+
+    with pytest.raises(KeyError):  # A bug of ours, which comes through.
+        run_program(main, ["x"])

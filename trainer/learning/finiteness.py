@@ -46,6 +46,7 @@ def update_if_finite(
     *,
     update: Callable[[], Sequence[tf.Operation]],
     otherwise: Callable[[tf.Tensor], tf.Tensor],
+    before: Sequence[tf.Operation] = (),
 ) -> tf.Tensor:
     """Runs `update` where all tensors are finite, else `otherwise`; returns none in the first case.
 
@@ -55,6 +56,7 @@ def update_if_finite(
       update: adds the operations of the update.
       otherwise: adds what is done in its place; takes what is not finite, as `find_not_finite`, and returns of it
         what forbids to go on.
+      before: what has to have happened before anything is updated.
     """
 
     def updated() -> tf.Tensor:
@@ -65,7 +67,7 @@ def update_if_finite(
         return otherwise(find_not_finite([*(_look_there(row) for row in rows[:-1]), last]))
 
     # All gradients are there before the first variable changes: no update overtakes another tower's reading of it.
-    with tf.control_dependencies(rows[-1]):
+    with tf.control_dependencies([*rows[-1], *before]):
         last = look_at(rows[-1])
         finite = all_finite(last)
     return tf.cond(finite, updated, refused)

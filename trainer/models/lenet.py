@@ -17,7 +17,7 @@ def build(
     channels_first: bool = False,
     **_: object,
 ) -> tf.Tensor:
-    """Computes logits, float32 [batch, classes], of images, float32 [batch, height, width, depth] of any size."""
+    """Computes logits, [batch, classes], of images of the same type, [batch, height, width, depth] of any size."""
     conv, pool = (functools.partial(layer, channels_first=channels_first) for layer in (layers.conv2d, layers.max_pool))
     x = layers.to_channels_first(images) if channels_first else images
     x = pool(conv(x, 32, 5, "conv1"))

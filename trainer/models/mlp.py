@@ -18,7 +18,7 @@ def build(
     input_dropout: float,
     **_: object,
 ) -> tf.Tensor:
-    """Computes logits, float32 [batch, classes], of images, float32 [batch, height, width, depth]."""
+    """Computes logits, [batch, classes], of images, [batch, height, width, depth] of the same type."""
     x = dropout(layers.flatten(images), input_dropout)
     for number, units in enumerate(hidden_sizes, 1):
         x = dropout(layers.dense(x, units, f"hidden{number}"), hidden_dropout)

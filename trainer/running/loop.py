@@ -23,6 +23,13 @@ class LoopState:
     overflows: int = 0  # steps of float16 that were not applied, and made the loss scale smaller
     loss: float | None = None  # of the last update; None where there was none
 
+    def finish(self, step: int, loss: float) -> int:
+        """Takes over where a run has come to; returns how many updates it has made."""
+        updates = step - self.step
+        if updates:
+            self.step, self.loss = step, loss
+        return updates
+
 
 def run_steps(
     session: tf.Session,
@@ -44,7 +51,7 @@ def run_steps(
       state: is kept up to date.
       max_skips: steps that may be not finite.
       should_stop: asked before each run.
-      steps_per_loop: most steps of one run, where the graph has a loop; fewer where they would take long.
+      steps_per_loop: most steps of one run, where the graph has a loop; fewer where they take long.
       after_steps: is told how many steps a run has made.
       say: is told what is skipped.
 
@@ -55,27 +62,25 @@ def run_steps(
     targets = [graph.train_op, graph.step, graph.loss, graph.not_finite]
     fast = session.make_callable(targets)
     while state.step < last_step and not should_stop():
-        first = state.step
-        most = min(steps_per_loop, last_step - first, max(2, int(LOOP_SECONDS / pace)))
-        free = steps_before_due(hooks, first, most) if graph.loop else 0
+        most = min(steps_per_loop, last_step - state.step, max(2, int(LOOP_SECONDS / pace)))
+        free = steps_before_due(hooks, state.step, most) if graph.loop else 0
         run_hooks, made = None, 1
         if graph.loop and free > 1:
             begin, made = time.monotonic(), free
-            step_v, loss_v, not_finite_v = _run_loop(session, graph, graph.loop, state, free)
-            pace = (time.monotonic() - begin) / free
-        elif due := [hook for hook in hooks if is_due(hook, first + 1)]:
+            step_v, loss_v, not_finite_v = _run_loop(session, graph, graph.loop, state, made)
+            pace = (time.monotonic() - begin) / made
+        elif due := [hook for hook in hooks if is_due(hook, state.step + 1)]:
             (_, step_v, loss_v, not_finite_v), run_hooks = _run_with_hooks(session, targets, due)
         else:
             _, step_v, loss_v, not_finite_v = fast()
-        if step_v > first:
-            state.step, state.loss = int(step_v), float(loss_v)
+        updates = state.finish(int(step_v), float(loss_v))
         if len(not_finite_v):
             _skip(graph, state, not_finite_v, max_skips, say)
-        else:
-            state.overflows += made - (state.step - first)
-            if run_hooks and step_v > first:
-                run_hooks()
-        after_steps(state.step - first + bool(len(not_finite_v)))
+        elif updates and run_hooks:
+            run_hooks()
+        # A loop that has ended early leaves open how many of its steps overflowed.
+        state.overflows += 0 if len(not_finite_v) else made - updates
+        after_steps(updates + bool(len(not_finite_v)))
 
 
 def is_due(hook: tf.train.SessionRunHook, step: int) -> bool:

@@ -24,7 +24,7 @@ from trainer.running.session import open_session
 from trainer.running.training import prepare
 from trainer.saving import checkpoints
 from trainer.signals import Signals
-from trainer.tf1 import tf
+from trainer.tf1 import enable_op_determinism, tf
 
 ENDLESS = 1 << 40
 MATMUL_SIZE = 2048
@@ -79,6 +79,8 @@ def open_bench(config: Config, console: Console, signals: Signals) -> Iterator[B
       console: is told what a run says.
       signals: of the program.
     """
+    if config.deterministic:
+        enable_op_determinism()
     with ExitStack() as stack:
         job = prepare(config, console, stack)
         graph = stack.enter_context(tf.Graph().as_default())
@@ -136,7 +138,9 @@ def open_matmul(job: Job) -> Iterator[Callable[[float], float]]:
     It takes the seconds for which it measures. The product is of float32, with the threads of the run.
     """
     with tf.Graph().as_default(), tf.device(job.devices.towers[0]):
-        factors = [tf.get_variable(name, initializer=tf.random.normal([MATMUL_SIZE] * 2)) for name in ("a", "b")]
+        factors = [
+            tf.get_variable(name, initializer=tf.random.normal([MATMUL_SIZE] * 2, seed=1)) for name in ("a", "b")
+        ]
         product = tf.matmul(*factors).op
         with tf.Session(config=job.session_config()) as session:
             session.run(tf.global_variables_initializer())

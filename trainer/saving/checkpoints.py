@@ -86,7 +86,8 @@ def _remove(rundir: RunDir, step: int) -> None:
 def _name_newest(rundir: RunDir, steps: list[int]) -> None:
     """Replaces the `checkpoint` file; the names in it are relative, so that the directory can be moved."""
     names = [f"{CHECKPOINT_PREFIX}-{step}" for step in steps]
-    tf.train.update_checkpoint_state(str(rundir.path), names[-1], names)
+    # With the name of a directory that is itself relative, TensorFlow would make other names of these.
+    tf.train.update_checkpoint_state(str(rundir.path.resolve()), names[-1], names)
     _sync(rundir.path / "checkpoint")
     _sync(rundir.path)
 

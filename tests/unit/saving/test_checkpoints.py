@@ -52,6 +52,14 @@ def test_a_directory_can_be_moved(tmp_path):
     assert tf.train.latest_checkpoint(str(tmp_path / "new")) == str(tmp_path / "new" / "model.ckpt-10")
 
 
+def test_a_directory_may_have_a_relative_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/one").mkdir(parents=True)
+    save_steps(Path("runs/one"), [10])
+    assert tf.train.latest_checkpoint("runs/one") == "runs/one/model.ckpt-10"
+    assert tf.train.latest_checkpoint(str(tmp_path / "runs/one")) == str(tmp_path / "runs/one/model.ckpt-10")
+
+
 def test_plain_saver_restores_them(tmp_path):
     save_steps(tmp_path, [7])
     with tf.Graph().as_default(), tf.Session() as session:
