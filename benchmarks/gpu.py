@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from peers import HERE, REPO, Peer, Running
+from peers import HERE, REPO, Peer, Running, at_least_one
 
 from trainer.config import Config, validate
 from trainer.console import Console
@@ -51,7 +51,11 @@ def write_shards(work: str, data_dir: Path) -> None:
 
 
 def check_placement(args: argparse.Namespace) -> None:
-    """Runs a step on two towers; prints where its operations were, and what was copied between devices."""
+    """Runs a step on two towers; prints where its operations were, and what was copied between devices.
+
+    Raises:
+      SystemExit: an operation of a tower was not on the tower's device, or a variable not on the one asked for.
+    """
     from trainer.running.measuring import open_bench
     from trainer.tf1 import tf
 
@@ -68,6 +72,8 @@ def check_placement(args: argparse.Namespace) -> None:
     for graph in metadata.partition_graphs:
         for node in graph.node:
             device = node.device.rpartition("device:")[2]
+            if node.op in ("_Send", "_HostSend") and "/ctrl/" in node.input[0]:
+                continue  # Orders two operations, carries nothing.
             if node.op in ("_Send", "_HostSend"):
                 ends = [node.attr[end].s.decode().rpartition("device:")[2] for end in ("send_device", "recv_device")]
                 copies[" -> ".join(ends)] += 1
@@ -75,6 +81,12 @@ def check_placement(args: argparse.Namespace) -> None:
                 places["variables"][device] += 1
             elif node.name.startswith("tower_") and node.op not in ("_Recv", "_HostRecv", "Const", "ReadVariableOp"):
                 places[node.name.partition("/")[0]][device] += 1
+    kind = args.device.upper()
+    wanted = {"tower_0": f"{kind}:0", "tower_1": f"{kind}:1"}
+    wanted["variables"] = f"{kind}:0" if args.parameter_device == "gpu" else "CPU:0"
+    for part, device in wanted.items():
+        if set(places[part]) != {device}:
+            raise SystemExit(f"{part}: wanted all on {device}, found {dict(places[part])}")
     print(json.dumps({"placement": places, "copies": copies}))
 
 
@@ -122,7 +134,7 @@ CHANNELS_LAST = "--data_format=channels_last"
 
 
 def measure(work: str, batch: int, folder: Path, args: argparse.Namespace, torch: bool) -> dict[str, list[float]]:
-    """Measures in turn what fits into memory together, one process at a time: each starts, trains, and ends."""
+    """Measures each system in turn, round after round; each has the GPU's memory to itself: it starts, trains, ends."""
     os.environ["PEERS_BATCH"] = str(batch)
     speeds: dict[str, list[float]] = collections.defaultdict(list)
     for _ in range(args.rounds):
@@ -165,7 +177,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", default="gpu-results")
     parser.add_argument("--works", default="lenet,mlp,vgg11")
     parser.add_argument("--batches", default="", help="instead of those of each work, comma-separated")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--check", default="", help=argparse.SUPPRESS)
     parser.add_argument("--parameter_device", default="cpu", help=argparse.SUPPRESS)
@@ -174,13 +186,15 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    if unknown := set(args.works.split(",")) - set(SHAPES):
+        raise SystemExit(f"--works={','.join(sorted(unknown))} is unknown: choose of {', '.join(SHAPES)}")
     if args.check:
         check_placement(args)
         return
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TORCH_PYTHON", "python3")
-    torch = subprocess.run([os.environ["TORCH_PYTHON"], "-c", "import torch"], capture_output=True).returncode == 0
+    torch = subprocess.run(["sh", "-c", '"$TORCH_PYTHON" -c "import torch"'], capture_output=True).returncode == 0
     lines, figures = ["# The trainer on this machine"], {}
     with tempfile.TemporaryDirectory() as temporary:
         for work in args.works.split(","):

@@ -7,9 +7,9 @@
 set -eu
 repo=$(cd "$(dirname "$0")/.." && pwd)
 wheels=$(cd "${1:?usage: benchmarks/gpu.sh WHEELS [OUT] [option of gpu.py ...]}" && pwd)
-out=${2:-gpu-results}
-[ $# -lt 2 ] || shift
 shift
+out=gpu-results
+case "${1:---}" in --*) ;; *) out=$1; shift ;; esac
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 # TensorFlow's wheel holds no machine code for the newest GPUs: the driver compiles it once, and keeps it here.

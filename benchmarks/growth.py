@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from input_cost import QUIET, REPO
 from matplotlib import pyplot
+from peers import at_least_one
 
 from trainer.console import Console
 from trainer.data import conversion
@@ -129,7 +130,7 @@ def draw(panels: dict[str, list[dict[str, float]]], path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="data/mnist")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     parser.add_argument("--plot", default="", help="draw the figures into this PNG file")
     args = parser.parse_args()
     data_dir = str(Path(args.data_dir).absolute())

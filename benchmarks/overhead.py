@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from input_cost import show
+from peers import at_least_one
 
 from trainer.config import Config, validate
 from trainer.console import Console
@@ -53,7 +54,7 @@ def open_floor(stack: ExitStack):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=at_least_one, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each in each round")
     args = parser.parse_args()
     console = Console()

@@ -74,8 +74,8 @@ def missing(name: str, checkout: str, python37: str | None) -> str | None:
     """Says what is missing for the peers of an environment; None where nothing is."""
     if name == "tf115" and python37 is None:
         return "there is no Python 3.7"
-    if name == "tf_cnn" and not checkout:
-        return "--tf_cnn_benchmarks=DIR names no checkout of tensorflow/benchmarks"
+    if name == "tf_cnn" and not (checkout and any(Path(checkout).glob("**/tf_cnn_benchmarks.py"))):
+        return f"--tf_cnn_benchmarks={checkout or 'DIR'} names no checkout of tensorflow/benchmarks"
     return None
 
 
@@ -84,6 +84,13 @@ def find_python37() -> str | None:
     candidates = [Path(path) / "python3.7" for path in os.environ.get("PATH", "").split(os.pathsep)]
     candidates += sorted(Path.home().glob(".pyenv/versions/3.7.*/bin/python3.7"))
     return next((str(path) for path in candidates if path.exists()), None)
+
+
+def at_least_one(text: str) -> int:
+    """Reads a count of the command line."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
 
 
 def convert(data_dir: Path) -> None:
@@ -174,6 +181,8 @@ def measure(work: str, args: argparse.Namespace, folder: Path, arrays: Path) -> 
             each = Running(peer, python, work, names, arrays)
             running.append(each)
             if each.answer("READY") is None:  # One after another: they share the cores.
+                if peer.name == OURS:
+                    raise SystemExit(f"{peer.name}: {each.why()}")
                 console.print(f"{peer.name}: not measured, {each.why()}")
                 running.remove(each)
         speeds: dict[str, list[float]] = {each.peer.name: [] for each in running}
@@ -207,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="data/mnist", help="MNIST; converted there where it is not yet")
     parser.add_argument("--work", choices=["lenet", "mlp", "all"], default="all")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=at_least_one, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each peer in each round")
     parser.add_argument("--only", default="", help="only peers whose name holds this, and this trainer")
     parser.add_argument("--environments", default=str(HERE / ".environments"), help="where the peers are installed")
@@ -217,7 +226,7 @@ def main() -> None:
     parser.add_argument("--json", default="", help="write the figures to this file")
     args = parser.parse_args()
     folder = Path(args.environments).absolute()
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     convert(Path(args.data_dir))
     figures = {}
     with tempfile.TemporaryDirectory() as temporary:

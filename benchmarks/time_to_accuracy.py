@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from input_cost import show
-from peers import HERE, REPO, convert, make_environment, write_arrays
+from peers import HERE, REPO, at_least_one, convert, make_environment, write_arrays
 
 CONFIG = REPO / "configs" / "mnist_lenet_quick.flags"
 PEERS = {
@@ -48,11 +48,11 @@ def run_peer(python: Path, script: str, precision: str, arrays: dict[str, Path])
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="data/mnist", help="MNIST; converted there where it is not yet")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     parser.add_argument("--environments", default=str(HERE / ".environments"), help="where the peers are installed")
     args = parser.parse_args()
     folder = Path(args.environments).absolute()
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     convert(Path(args.data_dir))
     python = make_environment("peers", folder, sys.executable)
     names = ["this trainer, bfloat16", "this trainer, float32", *PEERS]
