@@ -89,7 +89,6 @@ def test_everything_is_due_at_its_own_step(train, tmp_path):
     [
         (None, []),
         ("blocked_reader", []),
-        ("blocked_reader", ["--staging=yes", "--num_gpus=2"]),
         ("blocked_reader", ["--staging=yes", "--num_gpus=2", "--steps_per_loop=1"]),
     ],
 )

@@ -71,7 +71,16 @@ def test_float16_learns_and_an_overflow_halves_the_scale_and_is_not_applied(
 ):
     """Three gradients in a row are infinite, at finite losses: three batches pass, no update is missing."""
     plant(infinite_gradient, first=17, tower=towers - 1, times=3)
-    settings = {"model": "mlp", "train_steps": 200, "num_gpus": towers, "steps_per_loop": loop, "summary_every": "10"}
+    settings = {
+        "model": "mlp",
+        "hidden_sizes": (64,),
+        "dropout": 0.0,
+        "learning_rate": 0.005,
+        "train_steps": 200,
+        "num_gpus": towers,
+        "steps_per_loop": loop,
+        "summary_every": "10",
+    }
     run = train(**settings, precision="float16", logdir=str(tmp_path / "run"))
     state = weights(run)
     assert (state["global_step"], state["position"], state["skipped_steps"]) == (200, 203 * 64, 0)
