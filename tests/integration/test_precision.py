@@ -89,6 +89,7 @@ def test_float16_learns_and_an_overflow_halves_the_scale_and_is_not_applied(
     assert (scales[10], scales[20]) == (2.0**15, 2.0**12)
     assert "3 steps overflowed float16 and were not applied; each halved the loss scale" in capsys.readouterr().out
     result = json.loads((run / "result.json").read_text())
+    assert (result["overflowed_steps"], result["skipped_steps"]) == (3, 0)
     assert result["test_accuracy"] > 0.9 and result["epochs"] == pytest.approx(203 * 64 / 1258, abs=1e-3)
 
 

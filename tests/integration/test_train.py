@@ -92,6 +92,7 @@ def test_result_and_files_of_a_run(train):
         "seconds",
         "devices",
         "skipped_steps",
+        "overflowed_steps",
         "skipped_records",
         "failed_writes",
         "status",

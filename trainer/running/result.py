@@ -32,6 +32,7 @@ class RunResult:
     seconds: float = 0.0
     devices: list[str] = field(default_factory=list)
     skipped_steps: int = 0  # not finite and not applied, since step 0
+    overflowed_steps: int = 0  # of float16, not applied, in this run
     skipped_records: int = 0  # damaged, of all splits
     failed_writes: dict[str, int] = field(default_factory=dict)  # what could not be written, how often
     status: str = "error"

@@ -155,6 +155,7 @@ def _evaluate_last(
 def _fill_result(job: Job, report: Report, state: LoopState, fills: list[float]) -> None:
     result = report.result
     result.step, result.train_loss, result.skipped_steps = state.step, state.loss, state.skipped
+    result.overflowed_steps = state.overflows
     steps = state.step - job.start.step
     not_applied = state.overflows + state.skipped - job.start.skipped
     position = job.start.position + (steps + not_applied) * job.config.batch_size
