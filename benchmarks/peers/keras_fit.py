@@ -1,4 +1,4 @@
-"""Keras `fit` from memory. `keras_fit.py WORK STEPS_PER_EXECUTION JIT [MIRRORED_DEVICES]`."""
+"""Keras `fit` from memory. `keras_fit.py WORK STEPS_PER_EXECUTION JIT [MIRRORED_DEVICES [POLICY]]`."""
 
 import os
 import sys
@@ -17,6 +17,7 @@ if devices:
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * devices
     )
+keras.mixed_precision.set_global_policy(sys.argv[5] if len(sys.argv) > 5 else "float32")
 images, labels = load_data()
 images = images.astype("float32") / 255
 
@@ -34,7 +35,7 @@ def build():
     else:
         body = [layers.Flatten(), layers.Dense(500, activation="relu")]
         optimizer = keras.optimizers.SGD(0.1)
-    model = keras.Sequential([keras.Input((28, 28, 1)), *body, layers.Dense(10)])
+    model = keras.Sequential([keras.Input((28, 28, 1)), *body, layers.Dense(10, dtype="float32")])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, steps_per_execution=steps_per_execution, jit_compile=jit)
     return model

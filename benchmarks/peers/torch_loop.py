@@ -1,6 +1,6 @@
-"""A PyTorch loop from memory. `torch_loop.py WORK eager|compiled [DEVICE PRECISION]`; the images are on the device.
+"""A PyTorch loop from memory. `torch_loop.py WORK eager|compiled|channels_last [DEVICE PRECISION]`.
 
-With float16 the loss is scaled as PyTorch does it.
+The images are on the device. With float16 the loss is scaled as PyTorch does it.
 """
 
 import itertools
@@ -13,10 +13,11 @@ from torch import nn
 work, mode = sys.argv[1:3]
 device, precision = sys.argv[3:5] if len(sys.argv) > 3 else ("cpu", "float32")
 kind = device.partition(":")[0]
+layout = torch.channels_last if mode == "channels_last" else torch.contiguous_format
 half = torch.autocast(kind, getattr(torch, precision), enabled=precision != "float32")
 scaler = torch.amp.GradScaler(kind, enabled=precision == "float16")
 images, labels = load_data()
-x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
+x = torch.from_numpy(images).permute(0, 3, 1, 2).to(device, memory_format=layout)
 y = torch.from_numpy(labels).long().to(device)
 if work == "lenet":
     model = nn.Sequential(
@@ -38,12 +39,13 @@ elif work == "vgg11":
 else:
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 500), nn.ReLU(), nn.Linear(500, 10))
     optimizer = torch.optim.SGD(model.to(device).parameters(), 0.1, foreach=True)
+model.to(memory_format=layout)
 loss_of = nn.CrossEntropyLoss()
 
 
 def loss_on(images, labels):
     with half:
-        logits = model(images.float() / 255)
+        logits = model(images.to(torch.float32, memory_format=layout) / 255)
     return loss_of(logits.float(), labels)
 
 
