@@ -85,10 +85,14 @@ def missing(name: str, checkout: str, python37: str | None) -> str | None:
 
 
 def find_python37() -> str | None:
-    """Looks for a Python 3.7, on which TensorFlow 1.15 runs."""
+    """Looks for a Python 3.7 that runs, as the stand-in of a version manager may not; TensorFlow 1.15 needs it."""
     candidates = [Path(path) / "python3.7" for path in os.environ.get("PATH", "").split(os.pathsep)]
     candidates += sorted(Path.home().glob(".pyenv/versions/3.7.*/bin/python3.7"))
-    return next((str(path) for path in candidates if path.exists()), None)
+    return next((str(path) for path in candidates if path.exists() and _runs(path)), None)
+
+
+def _runs(python: Path) -> bool:
+    return subprocess.run([python, "-c", ""], stderr=subprocess.DEVNULL).returncode == 0
 
 
 def at_least_one(text: str) -> int:
@@ -182,7 +186,13 @@ def measure(work: str, args: argparse.Namespace, folder: Path, arrays: Path) -> 
                 console.print(f"{peer.name}: not measured, {lack}")
                 continue
             interpreter = str(python37) if peer.environment == "tf115" else sys.executable
-            python = make_environment(peer.environment, folder, interpreter)
+            try:
+                python = make_environment(peer.environment, folder, interpreter)
+            except subprocess.CalledProcessError as error:
+                if peer.name == OURS:
+                    raise SystemExit(f"{peer.name}: {error}") from error
+                console.print(f"{peer.name}: not measured, {error}")
+                continue
             each = Running(peer, python, work, names, arrays)
             running.append(each)
             if each.answer("READY") is None:  # One after another: they share the cores.
