@@ -156,3 +156,27 @@ def read_metrics(logdir: Path, name: str) -> dict[int, float]:
     """Reads one value of metrics.jsonl by step."""
     rows = [json.loads(line) for line in (logdir / "metrics.jsonl").read_text().splitlines()]
     return {row["step"]: row[name] for row in rows if name in row}
+
+
+@pytest.fixture
+def run_here(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Runs `python -m MODULE ARGS` in this process, which has TensorFlow loaded already."""
+
+    def run(module: str, *args: str) -> Finished:
+        import importlib
+
+        from trainer.console import Console
+        from trainer.errors import TrainerError
+        from trainer.signals import Signals
+
+        main = getattr(importlib.import_module(module), f"_{module.rpartition('.')[2]}")
+        console = Console()
+        capfd.readouterr()
+        try:
+            code = main([module, *args], console, Signals())
+        except TrainerError as error:
+            console.error(str(error))
+            code = error.exit_code
+        return Finished(code, *capfd.readouterr())
+
+    return run

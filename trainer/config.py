@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import UsageError, unknown_name
-from trainer.grammars import MAX_COUNT, MAX_RATE, MAX_STEPS, parse_clip, parse_decay, parse_period
+from trainer.grammars import (
+    MAX_COUNT,
+    MAX_RATE,
+    MAX_STEPS,
+    check_pattern,
+    parse_clip,
+    parse_decay,
+    parse_period,
+    parse_rename,
+)
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -24,9 +33,14 @@ OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 PERIODS = (*(f"{what}_every" for what in ("checkpoint", "summary", "histogram", "eval", "trace", "log")), "warmup")
 
 
-def option(default: Any, text: str, choices: tuple[str, ...] = (), identity: bool = False) -> Any:
-    """Declares a field; `identity` marks what a log directory cannot change between two runs."""
-    kind: dict[str, Any] = {"help": text, "choices": choices, "identity": identity}
+def option(
+    default: Any, text: str, choices: tuple[str, ...] = (), identity: bool = False, repeated: bool = False
+) -> Any:
+    """Declares a field; `identity` marks what a log directory cannot change between two runs.
+
+    A flag that is `repeated` may be given several times; its default is the empty tuple.
+    """
+    kind: dict[str, Any] = {"help": text, "choices": choices, "identity": identity, "repeated": repeated}
     return dataclasses.field(default=default, metadata=kind)
 
 
@@ -110,6 +124,18 @@ class Config:
     stall_seconds: float = option(60.0, "a step that takes longer is reported, with what it waits for; 0: never")
     stall_fatal: bool = option(False, "end the run at such a step, after a checkpoint")
     grace_seconds: float = option(25.0, "time to save and end after SIGTERM or Ctrl-C, before the process ends anyway")
+    warm_start: str = option("", "checkpoint, or run directory, whose weights a new run begins with")
+    warm_start_exclude: tuple[str, ...] = option(
+        (), "variable or scope that keeps its initial values, a regular expression; may be repeated", repeated=True
+    )
+    warm_start_rename: tuple[str, ...] = option(
+        (),
+        "old=>new: a regular expression in the names of the checkpoint, and its replacement; may be repeated",
+        repeated=True,
+    )
+    ignore_missing: bool = option(False, "let variables that the checkpoint lacks keep their initial values")
+    trainable_scopes: tuple[str, ...] = option((), "train only the variables in these, comma-separated", identity=True)
+    freeze_scopes: tuple[str, ...] = option((), "do not train the variables in these, comma-separated", identity=True)
     resume: str = option(
         "auto",
         "auto: go on from the newest checkpoint of --logdir; must: fail without one; "
@@ -143,6 +169,7 @@ def validate(config: Config) -> Config:
         period = parse_period(name, getattr(config, name))
         if name == "warmup" and period.unit == "seconds":
             raise UsageError(f"warmup={config.warmup}: the warm-up must be in steps or epochs")
+    _check_warm_start(config)
     parse_clip(config.clip)
     parse_decay(config.decay)
     return dataclasses.replace(
@@ -151,6 +178,16 @@ def validate(config: Config) -> Config:
         data_dir=config.data_dir or f"data/{config.dataset}",
         epochs=config.epochs or (0.0 if config.train_steps else 60.0),
     )
+
+
+def _check_warm_start(config: Config) -> None:
+    for pattern in config.warm_start_exclude:
+        check_pattern(f"warm_start_exclude={pattern}", pattern)
+    for rule in config.warm_start_rename:
+        parse_rename(f"warm_start_rename={rule}", rule)
+    rules = config.warm_start_exclude or config.warm_start_rename or config.ignore_missing
+    if rules and not config.warm_start:
+        raise UsageError("--warm_start_exclude, --warm_start_rename and --ignore_missing need --warm_start=CHECKPOINT")
 
 
 def uneven_split(batch_size: int, num_towers: int) -> str:
@@ -207,8 +244,8 @@ def load_config(path: Path) -> Config:
         known = {field.name for field in dataclasses.fields(Config)}
         if not isinstance(values, dict) or not set(values) <= known:
             raise ValueError("it is not a configuration of this version")
-        values["hidden_sizes"] = tuple(values["hidden_sizes"])
-        return Config(**values)
+        parsed: dict[str, Any] = {key: tuple(got) if isinstance(got, list) else got for key, got in values.items()}
+        return Config(**parsed)
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} cannot be read: {error}; move the directory aside or use another --logdir") from error
 

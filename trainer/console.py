@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from rich.console import Console as RichConsole
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from trainer.errors import ERROR, Stopped, TrainerError, reason
 from trainer.signals import Signals
@@ -33,6 +35,9 @@ FILE_ERRORS = {
     errno.EDQUOT,
     errno.EBUSY,
 }
+
+
+MAX_WIDTH = 1000  # of a table in a file
 
 
 class PatientConsole(RichConsole):
@@ -70,6 +75,18 @@ class Console:
     def say(self, line: str) -> None:
         self.rich.print(line, soft_wrap=True)
         self.log_only(line)
+
+    def table(self, table: Table) -> None:
+        """Prints a table; where there is no terminal, as wide as it is."""
+        if not self.is_terminal:
+            options = self.rich.options.update(width=MAX_WIDTH)
+            self.rich.width = Measurement.get(self.rich, options, table).maximum
+        self.rich.print(table)
+
+    def error(self, line: str) -> None:
+        """Prints a line on standard error."""
+        print(f"error: {line}", file=sys.stderr)
+        self.log_only(f"error: {line}")
 
     def log_only(self, line: str) -> None:
         if self._log is None:
@@ -119,10 +136,17 @@ def progress(console: Console, title: str, total: int) -> Iterator[Callable[[int
         yield lambda count: bar.advance(task, count)
 
 
-def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Sequence[str] | None) -> int:
+def run_program(
+    main: Callable[[Sequence[str], Console, Signals], int], argv: Sequence[str] | None, *, at_stop: str = ""
+) -> int:
     """Runs a program's `main` and turns what ends it into one line and an exit code.
 
     Files are written for their owner alone.
+
+    Args:
+      main: of the program.
+      argv: its command line; None: that of the process.
+      at_stop: what a signal that ends it has cost.
     """
     os.umask(0o077)
     console, signals = Console(), Signals()
@@ -131,7 +155,7 @@ def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Se
     try:
         return main(sys.argv if argv is None else argv, console, signals)
     except Stopped as stop:
-        return _fail(console, f"{stop}; nothing had been trained since the last checkpoint, if any", stop.exit_code)
+        return _fail(console, f"{stop}{at_stop}", stop.exit_code)
     except TrainerError as error:
         return _fail(console, str(error), error.exit_code)
     except OSError as error:
@@ -140,9 +164,7 @@ def run_program(main: Callable[[Sequence[str], Console, Signals], int], argv: Se
         return _fail(console, f"{error.filename or 'file system'}: {error.strerror}", ERROR)
     except Exception as error:
         if behind := _stop_behind(error):
-            return _fail(
-                console, f"{behind}; nothing had been trained since the last checkpoint, if any", behind.exit_code
-            )
+            return _fail(console, f"{behind}{at_stop}", behind.exit_code)
         console.log_only(traceback.format_exc())
         if not _is_tensorflow_error(error):
             raise  # A bug of ours.
@@ -178,8 +200,7 @@ def _is_tensorflow_error(error: BaseException) -> bool:
 
 
 def _fail(console: Console, message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    console.log_only(f"error: {message}")
+    console.error(message)
     return code
 
 

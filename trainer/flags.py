@@ -51,6 +51,14 @@ def _names(arg: str, name: str) -> bool:
 
 def parse_flags(settings: type[Any], argv: Sequence[str], usage: str) -> Any:
     """Parses a command line into a dataclass whose fields are declared by `config.option`."""
+    parsed, rest = parse_command(settings, argv, usage)
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}: write every flag as --name=value; --help lists the flags")
+    return parsed
+
+
+def parse_command(settings: type[Any], argv: Sequence[str], usage: str) -> tuple[Any, list[str]]:
+    """Parses a command line of flags and arguments, as the names of files, into a dataclass and the arguments."""
     values = absl_flags.FlagValues()
     for field in dataclasses.fields(settings):
         _define(field, values)
@@ -58,16 +66,17 @@ def parse_flags(settings: type[Any], argv: Sequence[str], usage: str) -> Any:
         print(help_text(settings, usage))
         sys.exit(0)
     try:
-        rest = values([argv[0], *(find_flagfile(arg) for arg in _join_flagfile(argv[1:]))])
+        _, *rest = values([argv[0], *(find_flagfile(arg) for arg in _join_flagfile(argv[1:]))])
     except absl_flags.Error as error:
         raise UsageError(f"{error}; --help lists the flags") from error
-    if len(rest) > 1:
-        raise UsageError(f"unexpected argument {rest[1]!r}: write every flag as --name=value; --help lists the flags")
-    return settings(**{field.name: _value(field, values) for field in dataclasses.fields(settings)})
+    return settings(**{field.name: _value(field, values) for field in dataclasses.fields(settings)}), rest
 
 
 def _define(field: dataclasses.Field[Any], values: absl_flags.FlagValues) -> None:
     define = DEFINE_BY_TYPE[type(field.default)]
+    if field.metadata["repeated"]:
+        absl_flags.DEFINE_multi_string(field.name, [], field.metadata["help"], flag_values=values)
+        return
     default = flag_text(field.default) if isinstance(field.default, tuple) else field.default
     define(field.name, default, field.metadata["help"], flag_values=values)
 
@@ -78,6 +87,8 @@ def _value(field: dataclasses.Field[Any], values: absl_flags.FlagValues) -> Any:
         raise UsageError(f"--{field.name} needs a value")
     if not isinstance(field.default, tuple):
         return value
+    if not field.default:  # A list of words.
+        return tuple(value)
     try:
         return tuple(int(item) for item in value)
     except ValueError as error:
@@ -134,8 +145,11 @@ def flag_text(value: Any) -> str:
 
 def to_flagfile(config: Config) -> str:
     """Writes a config as a flag file that gives it again."""
-    pairs = [(field.name, getattr(config, field.name)) for field in dataclasses.fields(config)]
-    lines = [f"--{name}={flag_text(value)}" for name, value in pairs]
+    lines = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        values = value if field.metadata["repeated"] else (value,)
+        lines += [f"--{field.name}={flag_text(item)}" for item in values]
     if config.train_steps:
         lines.remove(f"--epochs={flag_text(config.epochs)}")
     return "\n".join(lines) + "\n"

@@ -67,6 +67,32 @@ def parse_number(name: str, text: str) -> float:
     return value
 
 
+def parse_rename(name: str, text: str) -> tuple[str, str]:
+    """Reads `old=>new`: a regular expression and its replacement, as `re.sub` takes them.
+
+    Raises:
+      UsageError: it is none.
+    """
+    old, arrow, new = text.partition("=>")
+    check_pattern(name, old if arrow else "")
+    return old, new
+
+
+def check_pattern(name: str, text: str) -> None:
+    """Checks a regular expression.
+
+    Raises:
+      UsageError: it is none, or empty.
+    """
+    try:
+        if text:
+            re.compile(text)
+            return
+    except re.error as error:
+        raise UsageError(f"{name}: {text!r} is no regular expression: {error}") from error
+    raise UsageError(f"{name}: nothing to match; write a regular expression, and for a renaming old=>new")
+
+
 def parse_clip(text: str) -> tuple[str, float]:
     """Reads `none`, `norm:MAX`, `global_norm:MAX` or `value:MAX` into the kind and the maximum."""
     kind, _, maximum = text.partition(":")

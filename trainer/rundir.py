@@ -25,7 +25,17 @@ class RunDir:
         self.traces = self.path / "traces"
         self.clean_shards = self.path / "clean_shards"
         self.eval_events = self.path / "eval"
+        self.evaluations = self.eval_events / "evaluations.jsonl"
+        self.best = self.path / "best"
+        self.export = self.path / "export"
         self.checkpoint_prefix = self.path / CHECKPOINT_PREFIX
+
+    def evaluated_events(self, split: str, weights: str) -> Path:
+        """Is one run of TensorBoard for each split and kind of weights."""
+        return self.eval_events / (split if weights == "ema" else f"{split}_{weights}")
+
+    def picture(self, split: str, weights: str, name: str) -> Path:
+        return self.eval_events / f"{split}.{weights}.{name}.png"
 
     def trace(self, step: int) -> Path:
         return self.traces / f"step_{step}.json"

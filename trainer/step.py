@@ -7,7 +7,17 @@ from typing import NamedTuple
 from trainer import grammars
 from trainer.config import Config
 from trainer.inputs.batch import Batch
-from trainer.learning import averages, clipping, finiteness, loss_scaling, losses, metrics, optimizers, schedules
+from trainer.learning import (
+    averages,
+    clipping,
+    finiteness,
+    freezing,
+    loss_scaling,
+    losses,
+    metrics,
+    optimizers,
+    schedules,
+)
 from trainer.models import layers
 from trainer.models.inference import channels_first, inference
 from trainer.placing.reductions import average_gradients, tower_mean
@@ -85,6 +95,7 @@ class StepBuilder:
         self._train_steps = train_steps
         self._steps_per_epoch = steps_per_epoch
         self._regularizer = losses.L2(config.weight_decay)
+        self._freeze = freezing.freezing_getter(config.trainable_scopes, config.freeze_scopes)
         self._rate: tf.Tensor | None = None  # of the step that is being built
         self._optimizer = optimizers.make_optimizer(
             config.optimizer, lambda: self._rate, momentum=config.momentum, rmsprop_decay=config.rmsprop_decay
@@ -99,7 +110,7 @@ class StepBuilder:
 
     def build(self, batch: Batch) -> Step:
         """Builds a step on a batch."""
-        with tf.variable_scope("", regularizer=self._regularizer):
+        with tf.variable_scope("", regularizer=self._regularizer, custom_getter=self._freeze):
             towers = self._build_towers(batch)
         variables = tf.trainable_variables()
         with tf.device(self._parameter_device):
@@ -141,12 +152,17 @@ class StepBuilder:
                 hidden_dropout=config.dropout,
                 dropout=layers.make_dropout(config.seed, draw),
             )
+            self._check_scopes()
             loss = losses.cross_entropy(logits, mine[1])
             scaled = self._loss_scale.multiply(loss) if self._loss_scale else loss
             gradients = tf.gradients(scaled, tf.trainable_variables())
             return TowerResult(loss, metrics.accuracy(logits, mine[1]), gradients)
 
         return for_each_tower(devices, self._parameter_device, build)
+
+    def _check_scopes(self) -> None:
+        names = [variable.op.name for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)]
+        freezing.check_scopes(names, self._config.trainable_scopes, self._config.freeze_scopes)
 
     def _reduce(self, towers: list[TowerResult], variables: list[tf.Variable]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Means losses and gradients over the towers; adds the regularization, which is the same in all, once."""

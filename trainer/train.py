@@ -11,7 +11,7 @@ from trainer.signals import Signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_program(_train, argv)
+    return run_program(_train, argv, at_stop="; nothing had been trained since the last checkpoint, if any")
 
 
 def _train(argv: Sequence[str], console: Console, signals: Signals) -> int:

@@ -12,7 +12,7 @@ ORDER = [
     ["flags", "rundir", "timing", "signals", "console", "plotting", "tf1"],
     ["data"], ["inputs"], ["models"], ["learning"], ["placing"], ["step"], ["graph"], ["saving"], ["running"],
 ]  # fmt: skip
-PROGRAMS = ["__main__", "train", "convert", "benchmark"]
+PROGRAMS = ["__main__", "train", "convert", "benchmark", "evaluate", "export", "predict", "checkpoint"]
 SOURCES = sorted((REPO / "trainer").rglob("*.py")) + sorted((REPO / "launch").rglob("*.py"))
 
 

@@ -43,3 +43,9 @@ def test_mnist_mlp_dropout_reaches_98_5(accuracy):
 
 def test_mnist_lenet_quick_reaches_99_from_a_cold_start(accuracy):
     assert accuracy("mnist_lenet_quick") >= 0.99
+
+
+def test_five_layers_become_six_by_a_new_one_that_is_first_trained_alone(accuracy, tmp_path):
+    assert accuracy("mnist_five") >= 0.978
+    five = tmp_path  # The fixture's name of a run without further flags.
+    assert accuracy("mnist_six_new", f"--warm_start={five}") >= 0.978

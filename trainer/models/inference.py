@@ -27,10 +27,10 @@ def inference(
     hidden_dropout: float = 0.0,
     dropout: layers.Dropout = layers.no_dropout,
 ) -> tf.Tensor:
-    """Builds a model on images, uint8 [batch, height, width, depth]: logits, float32 [batch, classes].
+    """Builds a model on images, [batch, height, width, depth]: logits, float32 [batch, classes].
 
     Args:
-      images: pixels 0..255; the model sees them as 0..1.
+      images: uint8, which the model sees as 0..1, or float32 that is so already.
       model: of MODELS.
       num_classes: width of the logits.
       hidden_sizes: of the mlp.
@@ -40,7 +40,9 @@ def inference(
       hidden_dropout: fraction of the hidden units that is dropped in training.
       dropout: `layers.make_dropout(...)` in training.
     """
-    pixels = tf.cast(images, tf.as_dtype(precision)) * (1 / 255)
+    pixels = tf.cast(images, tf.as_dtype(precision))
+    if images.dtype == tf.uint8:
+        pixels *= 1 / 255
     logits = MODELS[model](
         pixels,
         num_classes=num_classes,

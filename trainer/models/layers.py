@@ -80,8 +80,15 @@ def make_dropout(seed: int, step: tf.Tensor) -> Dropout:
 
 def _parameters(shape: list[int], dtype: tf.DType, *, relu: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """Makes float32 weights and biases; returns them as the type of the layer's input."""
-    weights = tf.get_variable("weights", shape, initializer=_initializer(relu))
-    biases = tf.get_variable("biases", shape[-1:], initializer=tf.zeros_initializer(), regularizer=tf.no_regularizer)
+    collections = [tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES]
+    weights = tf.get_variable("weights", shape, initializer=_initializer(relu), collections=collections)
+    biases = tf.get_variable(
+        "biases",
+        shape[-1:],
+        initializer=tf.zeros_initializer(),
+        regularizer=tf.no_regularizer,
+        collections=collections,
+    )
     return tf.cast(weights, dtype), tf.cast(biases, dtype)
 
 

@@ -53,18 +53,48 @@ def evaluate(
     run = session.make_callable(list(graph.sums), feed_list=[graph.serialized])
     count = correct = 0
     loss = 0.0
+
+    def add(records: list[bytes]) -> None:
+        nonlocal count, correct, loss
+        count_v, correct_v, loss_v = run(records)
+        count, correct, loss = count + int(count_v), correct + int(correct_v), loss + float(loss_v)
+        after_batch()
+
+    for_each_batch(add, folder=folder, manifest=manifest, split=split, reading=reading, batch_size=batch_size)
+    if not math.isfinite(loss):
+        raise NotFiniteError(f"the loss on the {split} set is {loss}; a lower --learning_rate or --clip may help")
+    return EvalResult(count, correct / count, loss / count)
+
+
+def for_each_batch(
+    take: Callable[[list[bytes]], None],
+    *,
+    folder: Path,
+    manifest: Manifest,
+    split: str,
+    reading: Callable[[], AbstractContextManager[None]],
+    batch_size: int,
+) -> None:
+    """Gives `take` every record of a split once.
+
+    Args:
+      take: gets lists of serialized records.
+      folder: of the shards.
+      manifest: of the shards.
+      split: train, validation or test.
+      reading: is entered while a batch is read; what it raises ends the loop.
+      batch_size: of the lists; the last may be shorter.
+
+    Raises:
+      DataError: a record of the split is damaged or wrong.
+    """
     batches = record_batches(folder, manifest, split, batch_size)
     try:
         while True:
             with reading():
                 records = next(batches, None)
             if records is None:
-                break
-            count_v, correct_v, loss_v = run(records)
-            count, correct, loss = count + int(count_v), correct + int(correct_v), loss + float(loss_v)
-            after_batch()
+                return
+            take(records)
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:  # A message may quote the record.
         raise explain_input_error(folder, manifest, split) or DataError(f"{folder}, {split}: {error}") from error
-    if not math.isfinite(loss):
-        raise NotFiniteError(f"the loss on the {split} set is {loss}; a lower --learning_rate or --clip may help")
-    return EvalResult(count, correct / count, loss / count)

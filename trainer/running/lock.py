@@ -5,11 +5,38 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from types import TracebackType
 from typing import TextIO
 
 from trainer.errors import TrainerError
 from trainer.rundir import RunDir
+
+ATTEMPTS, PAUSE_SECONDS = 4, 0.05
+
+
+def is_locked(rundir: RunDir) -> bool:
+    """Is a run at work in the directory?"""
+    try:
+        with rundir.lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _lock(file: TextIO) -> None:
+    """Locks a file, also where `is_locked` looks at it at this very moment."""
+    for attempt in range(ATTEMPTS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(PAUSE_SECONDS)
 
 
 class RunLock:
@@ -27,7 +54,7 @@ class RunLock:
         """
         file = self._rundir.lock.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,7 @@ from trainer import config as config_lib
 from trainer import flags
 from trainer.config import Config
 from trainer.console import Console, bullet_list
-from trainer.data import conversion, manifest, records, sources
+from trainer.data import conversion, facts, manifest, records, sources
 from trainer.data.manifest import DataError, Manifest
 from trainer.data.salvage import Salvage, find_damage, write_clean_shards
 from trainer.errors import UsageError
@@ -136,15 +135,20 @@ def _make_directory(path: Path) -> None:
 
 
 def compare_data(manifest: Manifest, rundir: RunDir, say: Callable[[str], None]) -> None:
-    """Says where the training set has another size than when the run was here before, and notes its size."""
-    count = manifest.num_examples("train")
-    text = json.dumps({"train_examples": count}) + "\n"
-    if rundir.data.exists() and (before := rundir.data.read_text()) != text:
-        say(
-            f"the training set has {count:,} records, another number than before ({before.strip()}): "
-            "the epoch in hand may repeat or miss some"
-        )
-    replace_text(rundir.data, text)
+    """Says where the training set has another size than when the run was here before, and notes what it is."""
+    found = facts.facts_of(manifest)
+    if rundir.data.exists():
+        try:
+            before = facts.load_facts(rundir.data).train_examples
+        except UsageError as error:
+            before = found.train_examples
+            say(f"{error}, now; whether the training set has changed is not known")
+        if before != found.train_examples:
+            say(
+                f"the training set has {found.train_examples:,} records, another number than before ({before:,}): "
+                "the epoch in hand may repeat or miss some"
+            )
+    replace_text(rundir.data, facts.to_json(found))
 
 
 def remake_rundir(config: Config, rundir: RunDir, lock: RunLock, say: Callable[[str], None]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from trainer import grammars
 from trainer.config import Config
 from trainer.console import Console
 from trainer.data.layout import find_layout
@@ -28,7 +30,7 @@ from trainer.running.report import Report
 from trainer.running.result import RunResult
 from trainer.running.run import run
 from trainer.running.session import open_session
-from trainer.saving import checkpoints
+from trainer.saving import checkpoints, restoring
 from trainer.signals import Signals
 from trainer.tf1 import NUM_PHYSICAL_GPUS, enable_op_determinism, tf
 
@@ -129,6 +131,24 @@ def prepare(config: Config, console: Console, stack: ExitStack) -> Job:
     return Job(config, console, rundir, lock, manifest, layout, skipped, devices, start, steps_per_epoch, last_step)
 
 
+def _make_restore(job: Job, ops: checkpoints.CheckpointOps) -> Callable[[tf.Session], None] | None:
+    """Makes what sets the variables: from the run's own checkpoint, else from that of a warm start."""
+    config = job.config
+    if job.start.path:
+        if config.warm_start:
+            job.console.say(f"--warm_start={config.warm_start} is not read: the run goes on from its own checkpoint")
+        return functools.partial(checkpoints.restore, ops.saver, path=job.start.path)
+    if not config.warm_start:
+        return None
+    return restoring.build_warm_start(
+        config.warm_start,
+        exclude=config.warm_start_exclude,
+        rename=[grammars.parse_rename("warm_start_rename", rule) for rule in config.warm_start_rename],
+        ignore_missing=config.ignore_missing,
+        say=job.console.say,
+    )
+
+
 def _train(job: Job, signals: Signals, result: RunResult) -> None:
     signals.shield()  # Before TensorFlow's first thread.
     with tf.Graph().as_default() as graph, Report(job, result) as report:
@@ -136,7 +156,7 @@ def _train(job: Job, signals: Signals, result: RunResult) -> None:
         graphs = build_graphs(job)
         ops = checkpoints.build_checkpoint_ops()
         report.start(graph)
-        restore = functools.partial(checkpoints.restore, ops.saver, path=job.start.path) if job.start.path else None
+        restore = _make_restore(job, ops)
         try:
             with open_session(graphs.source, job.session_config(), restore, job.config.grace_seconds / 2) as opened:
                 write_settings(job.config, job.rundir)

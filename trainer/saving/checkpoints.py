@@ -63,11 +63,11 @@ def save(ops: CheckpointOps, session: tf.Session, rundir: RunDir, step: int, kee
     try:
         ops.saver.save(session, str(rundir.checkpoint_prefix), global_step=step, write_state=False)
         for path in _files_by_step(rundir)[step]:
-            _sync(path)
-        _sync(rundir.path)
+            sync(path)
+        sync(rundir.path)
         steps = sorted(other for other in _files_by_step(rundir) if other <= step)
         named = True  # Perhaps: from here on its files stay.
-        _name_newest(rundir, steps[-keep:])
+        name_newest(rundir.path, steps[-keep:])
     except (tf.errors.OpError, OSError, ValueError) as error:  # ValueError: the directory has gone.
         if not named:
             _remove(rundir, step)
@@ -83,16 +83,17 @@ def _remove(rundir: RunDir, step: int) -> None:
             path.unlink()
 
 
-def _name_newest(rundir: RunDir, steps: list[int]) -> None:
+def name_newest(folder: Path, steps: list[int]) -> None:
     """Replaces the `checkpoint` file; the names in it are relative, so that the directory can be moved."""
     names = [f"{CHECKPOINT_PREFIX}-{step}" for step in steps]
     # With the name of a directory that is itself relative, TensorFlow would make other names of these.
-    tf.train.update_checkpoint_state(str(rundir.path.resolve()), names[-1], names)
-    _sync(rundir.path / "checkpoint")
-    _sync(rundir.path)
+    tf.train.update_checkpoint_state(str(folder.resolve()), names[-1], names)
+    sync(folder / "checkpoint")
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until a file or a directory's list of names is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -107,6 +108,15 @@ def _files_by_step(rundir: RunDir) -> dict[int, list[Path]]:
         if match := FILE_PATTERN.fullmatch(path.name):
             found.setdefault(int(match[1]), []).append(path)
     return found
+
+
+def find_steps(folder: Path) -> list[int]:
+    """Finds the steps of the checkpoints in a folder that have an index and data, whole or not, in order."""
+    kinds: dict[int, set[str]] = {}
+    for path in folder.glob(f"{CHECKPOINT_PREFIX}-*"):
+        if match := FILE_PATTERN.fullmatch(path.name):
+            kinds.setdefault(int(match[1]), set()).add(match[2].partition("-")[0])
+    return sorted(step for step, found in kinds.items() if {"index", "data"} <= found)
 
 
 def remove_leftovers(rundir: RunDir) -> None:

@@ -1,0 +1,215 @@
+"""`trainer.evaluate`: exact against numpy, once and beside a running training, under checkpoints that vanish."""
+
+import json
+import shutil
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+from trainer.data.manifest import load_manifest
+from trainer.data.records import load_split
+from trainer.saving.tensors import load_tensors, save_tensors
+
+AVERAGE = "/ExponentialMovingAverage"
+
+
+@pytest.fixture
+def run(train):
+    """A trained perceptron."""
+    return train(model="mlp", hidden_sizes=(20,), dropout=0.0, train_steps=80, batch_size=32, learning_rate=0.02)
+
+
+def forward(tensors, images, ending=""):
+    """Computes logits in numpy, in float64."""
+    weights = {name: tensors[name + ending].astype(np.float64) for name in tensors if name + ending in tensors}
+    hidden = np.maximum(
+        images.reshape(len(images), -1) / 255.0 @ weights["hidden1/weights"] + weights["hidden1/biases"], 0
+    )
+    return hidden @ weights["logits/weights"] + weights["logits/biases"]
+
+
+def last_json(out):
+    return json.loads(out.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize("batch_size", [7, 1000])
+def test_figures_are_those_of_numpy_for_averaged_and_raw_weights(run, run_here, digits_dir, batch_size):
+    done = run_here(
+        "trainer.evaluate", f"--logdir={run}", "--weights=both", f"--batch_size={batch_size}", "--top_k=2", "--json"
+    )
+    assert done.code == 0, done
+    found = last_json(done.out)
+    images, labels = load_split(digits_dir, load_manifest(digits_dir), "test")
+    tensors = load_tensors(str(run / "model.ckpt-80"))
+    for values, ending in ((found, AVERAGE), (found["raw"], "")):
+        logits = forward(tensors, images, ending)
+        losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
+        ranks = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(1)
+        assert values["num_examples"] == len(labels) == 359
+        assert values["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean(), abs=1e-12)
+        assert values["top_k_accuracy"] == pytest.approx((ranks < 2).mean(), abs=1e-12)
+        assert values["loss"] == pytest.approx(losses.mean(), abs=1e-6)
+    predicted = forward(tensors, images, AVERAGE).argmax(1)
+    for number, row in enumerate(found["classes"]):
+        assert row["precision"] == pytest.approx((labels[predicted == number] == number).mean())
+        assert row["recall"] == pytest.approx((predicted[labels == number] == number).mean())
+    # The trainer's own evaluation at the end of its run agrees.
+    assert json.loads((run / "result.json").read_text())["test_accuracy"] == found["accuracy"]
+    assert (found["step"], found["split"], found["weights"]) == (80, "test", "ema")
+
+
+def test_tables_pictures_and_curves_are_there(run, run_here):
+    from PIL import Image
+
+    done = run_here("trainer.evaluate", f"--logdir={run}", "--split=validation")
+    assert done.code == 0, done
+    assert "180 images, ema weights" in done.out and "precision" in done.out and "taken for" in done.out
+    for name in ("confusion", "pr", "wrong"):
+        with Image.open(run / "eval" / f"validation.ema.{name}.png") as picture:
+            assert min(picture.size) > 100
+            assert len(set(picture.convert("L").getdata())) > 10
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(run))
+    multiplexer.Reload()
+    tags = multiplexer.Runs()["eval/validation"]
+    assert {"accuracy", "loss", "top_k"} <= set(tags["scalars"])
+    assert {"confusion", "pr", "wrong"} == set(tags["images"])
+    assert "pr_3/pr_curves" in tags["tensors"]
+
+
+def test_it_follows_a_running_training_and_ends_with_it(program, run_program, digits_dir, tmp_path):
+    logdir = tmp_path / "run"
+    follower = program("trainer.evaluate", f"--logdir={logdir}", "--follow", "--interval=0.1", "--split=validation")
+    done = run_program(
+        "trainer",
+        f"--data_dir={digits_dir}",
+        f"--logdir={logdir}",
+        "--model=mlp",
+        "--train_steps=900",
+        "--checkpoint_every=100",
+        "--eval_every=0",
+        "--summary_every=50",
+    )
+    assert done.code == 0, done
+    out, err = follower.communicate(timeout=60)
+    assert follower.returncode == 0, err
+    steps = [int(line.split()[1]) for line in out.splitlines() if line.startswith("step ")]
+    assert steps == sorted(set(steps)) and steps[-1] == 900 and len(steps) >= 3
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(logdir))
+    multiplexer.Reload()
+    assert [event.step for event in multiplexer.Scalars("eval/validation", "accuracy")] == steps
+    assert len(multiplexer.Scalars(".", "accuracy")) > 10  # The training's own curve beside it.
+    # `best/` holds the best of all of them, also where the training has deleted it.
+    rows = [json.loads(line) for line in (logdir / "eval/evaluations.jsonl").read_text().splitlines()]
+    best = max(rows, key=lambda row: (row["accuracy"], -row["loss"]))
+    assert json.loads((logdir / "best/best.json").read_text())["step"] == best["step"]
+    again = run_program("trainer.evaluate", f"--logdir={logdir}", "--checkpoint=best", "--split=validation", "--json")
+    assert last_json(again.out)["accuracy"] == best["accuracy"]
+    # Once more: nothing is evaluated twice.
+    more = run_program("trainer.evaluate", f"--logdir={logdir}", "--follow", "--split=validation")
+    assert more.code == 0 and "step 900" not in more.out.replace("best: step 900", "")
+
+
+@pytest.mark.slow
+def test_checkpoints_that_vanish_or_are_half_written_do_not_end_it(program, run, tmp_path):
+    """Files come, are cut off and are deleted at random moments, as fast as they can."""
+    stop = threading.Event()
+    whole = {ending: (run / f"model.ckpt-80.{ending}").read_bytes() for ending in ("index", "data-00000-of-00001")}
+    (run / "result.json").unlink()  # It looks as if the training went on.
+    follower = program("trainer.evaluate", f"--logdir={run}", "--follow", "--interval=0.01", "--timeout=4", "--json")
+
+    def torment():
+        rng = np.random.default_rng(1)
+        step = 100
+        while not stop.is_set():
+            step += 1
+            for ending, data in whole.items():
+                cut = len(data) if rng.random() < 0.5 else int(rng.integers(0, len(data)))
+                (run / f"model.ckpt-{step}.{ending}").write_bytes(data[:cut])
+            time.sleep(float(rng.random()) * 0.05)
+            if rng.random() < 0.7:
+                for ending in whole:
+                    (run / f"model.ckpt-{step}.{ending}").unlink()
+
+    thread = threading.Thread(target=torment)
+    thread.start()
+    time.sleep(8)
+    stop.set()
+    thread.join()
+    for path in run.glob("model.ckpt-1*"):
+        path.unlink()
+    for ending, data in whole.items():
+        (run / f"model.ckpt-9999.{ending}").write_bytes(data)
+    (run / "result.json").write_text('{"status": "done"}')
+    out, err = follower.communicate(timeout=60)
+    assert follower.returncode == 0, (out, err)
+    assert "Traceback" not in err
+    rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    assert len({row["accuracy"] for row in rows}) == 1, "what is evaluated is the whole checkpoint, or nothing"
+    assert len(rows) >= 3
+
+
+def test_a_signal_ends_it(program, run):
+    (run / "result.json").unlink()
+    follower = program("trainer.evaluate", f"--logdir={run}", "--follow", "--interval=60", "--timeout=600")
+    for line in follower.stdout:
+        if "step 80" in line:
+            break
+    follower.send_signal(signal.SIGTERM)
+    begin = time.monotonic()
+    out, err = follower.communicate(timeout=30)
+    assert follower.returncode == 143 and "Traceback" not in err, (out, err)
+    assert time.monotonic() - begin < 5
+
+
+def test_raw_and_averaged_weights_without_averages(train, run_here):
+    folder = train(model="mlp", hidden_sizes=(4,), train_steps=1, ema_decay=0.0)
+    done = run_here("trainer.evaluate", f"--logdir={folder}", "--json")
+    assert done.code == 0 and last_json(done.out)["weights"] == "raw"
+    done = run_here("trainer.evaluate", f"--logdir={folder}", "--weights=ema")
+    assert done.code == 2 and "holds no averaged weights; use --weights=raw" in done.err
+
+
+def test_weights_that_are_not_finite_are_exit_code_3(run, run_here):
+    tensors = load_tensors(str(run / "model.ckpt-80"))
+    tensors[f"logits/biases{AVERAGE}"] = np.full([10], np.nan, np.float32)
+    save_tensors(tensors, str(run / "model.ckpt-81"))
+    done = run_here("trainer.evaluate", f"--logdir={run}")
+    assert done.code == 3 and "NaN or infinite" in done.err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "--logdir is missing"),
+        (["--logdir=RUN", "--checkpoint=7"], "holds no checkpoint of step 7; there are: 80"),
+        (["--logdir=RUN", "--checkpoint=best"], "--follow keeps the best one"),
+        (["--logdir=RUN", "--split=tset"], "did you mean test?"),
+        (["--logdir=RUN", "--follow", "--checkpoint=80"], "conflict"),
+        (["--logdir=RUN", "--batch_size=0"], "out of range"),
+        (["--logdir=RUN", "--device=gpu"], "no GPU that TensorFlow can use"),
+        (["--logdir=RUN", "--data_dir=OTHER"], "the model wants (8, 8, 1)"),
+        (["--logdir=NOTHING"], "holds no config.json"),
+        (["stray"], "unexpected argument"),
+    ],
+)
+def test_mistakes_are_explained(train, run_here, tmp_path, digits_dir, args, message):
+    if any("RUN" in arg for arg in args):
+        train(model="mlp", hidden_sizes=(4,), train_steps=80)
+    other = tmp_path / "other"
+    shutil.copytree(digits_dir, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "image_shape": [4, 16, 1]}))
+    places = {"RUN": tmp_path / "run", "OTHER": other, "NOTHING": tmp_path / "nothing"}
+    for name, path in places.items():
+        args = [arg.replace(name, str(path)) for arg in args]
+    done = run_here("trainer.evaluate", *args)
+    assert done.code == 2 and message in done.err, done
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(run_program):
+    done = run_program("trainer.evaluate")
+    assert done.code == 2 and done.err.startswith("error: --logdir is missing") and done.err.count("\n") == 1, done

@@ -1,0 +1,53 @@
+"""The best checkpoint is kept apart from the newest."""
+
+import numpy as np
+import pytest
+
+from trainer.rundir import RunDir
+from trainer.saving.best import Best, is_better, keep_best, load_best
+from trainer.saving.tensors import load_tensors, save_tensors
+from trainer.tf1 import tf
+
+
+@pytest.fixture
+def rundir(tmp_path):
+    for step in (1, 2):
+        save_tensors({"w": np.full([3], step, np.float32)}, str(tmp_path / f"model.ckpt-{step}"))
+    return RunDir(tmp_path)
+
+
+def best_of(step, accuracy, loss=1.0, split="validation"):
+    return Best(step, split, "ema", accuracy, loss)
+
+
+def test_it_outlives_the_original_and_replaces_the_one_before(rundir):
+    keep_best(rundir, str(rundir.path / "model.ckpt-1"), best_of(1, 0.5))
+    keep_best(rundir, str(rundir.path / "model.ckpt-2"), best_of(2, 0.6))
+    for path in rundir.path.glob("model.ckpt-*"):
+        path.unlink()
+    assert tf.train.latest_checkpoint(str(rundir.best)) == str(rundir.best / "model.ckpt-2")
+    assert load_tensors(str(rundir.best / "model.ckpt-2"))["w"].tolist() == [2, 2, 2]
+    assert load_best(rundir) == best_of(2, 0.6)
+    assert not list(rundir.best.glob("model.ckpt-1.*"))
+
+
+def test_one_that_has_gone_leaves_the_best_before_it(rundir):
+    keep_best(rundir, str(rundir.path / "model.ckpt-1"), best_of(1, 0.5))
+    with pytest.raises(FileNotFoundError):
+        keep_best(rundir, str(rundir.path / "model.ckpt-7"), best_of(7, 0.9))
+    assert load_best(rundir) == best_of(1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("found", "before", "better"),
+    [
+        (best_of(2, 0.6), None, True),
+        (best_of(2, 0.6), best_of(1, 0.5), True),
+        (best_of(2, 0.5), best_of(1, 0.5), False),
+        (best_of(2, 0.5, loss=0.9), best_of(1, 0.5), True),
+        (best_of(2, 0.4), best_of(1, 0.5), False),
+        (best_of(2, 0.4, split="test"), best_of(1, 0.5), True),
+    ],
+)
+def test_higher_accuracy_and_then_smaller_loss_is_better(found, before, better):
+    assert is_better(found, before) is better

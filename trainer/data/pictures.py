@@ -1,0 +1,110 @@
+"""Image files as the arrays that a model takes: PNG, JPEG, whatever pillow reads, and IDX files of many images."""
+
+from __future__ import annotations
+
+import glob
+import io
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from trainer.data.idx import read_idx
+from trainer.data.manifest import DataError
+from trainer.errors import UsageError
+
+IDX_MAGIC, GZIP_MAGIC = b"\0\0\x08\x03", b"\x1f\x8b"
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of pillow, by depth
+RESIZES = ("stretch", "pad", "no")
+# What pillow raises on damaged files; SyntaxError too, for a broken PNG.
+READ_ERRORS = (OSError, DataError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+
+
+class Picture(NamedTuple):
+    """An image to classify, or why it is none."""
+
+    name: str
+    image: np.ndarray | None  # uint8 [height, width, depth]
+    error: str = ""
+
+
+def read_pictures(names: Sequence[str], *, shape: tuple[int, int, int], resize: str, invert: bool) -> Iterator[Picture]:
+    """Reads images in the order of their names; one that cannot be read comes with its error.
+
+    Args:
+      names: paths, patterns as `*.png`, or `-` for standard input.
+      shape: height, width, depth of the model's images.
+      resize: stretch: to that shape; pad: keeping the proportions, on black; no: another size is an error.
+      invert: turn dark on light into light on dark.
+
+    Raises:
+      UsageError: the model's images are none that pillow can make.
+    """
+    if shape[2] not in MODES:
+        raise UsageError(f"the model takes images of depth {shape[2]}; files can only be turned into 1, 3 or 4")
+    for path in (path for name in names for path in _expand(name)):
+        try:
+            for name, image in _read(path):
+                yield Picture(name, _fit(image, shape, resize, invert))
+        except READ_ERRORS as error:
+            yield Picture(path, None, _why(error))
+
+
+def _expand(name: str) -> list[str]:
+    if name == "-" or Path(name).exists():
+        return [name]
+    return sorted(glob.glob(name, recursive=True)) or [name]  # noqa: PTH207  (takes absolute patterns too)
+
+
+def _read(path: str) -> Iterator[tuple[str, Image.Image]]:
+    """Yields the one image of a file, or those of an IDX file with their numbers."""
+    if path == "-":
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(sys.stdin.buffer.read())
+            file.flush()
+            yield from ((name.replace(file.name, "-"), image) for name, image in _read(file.name))
+        return
+    with Path(path).open("rb") as opened:
+        head = opened.read(4)
+    if head == IDX_MAGIC or head.startswith(GZIP_MAGIC):
+        for number, pixels in enumerate(read_idx(Path(path), 3)):
+            yield f"{path}[{number}]", Image.fromarray(pixels)
+        return
+    if not head:
+        raise ValueError("the file is empty")
+    with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
+        image.load()
+        yield path, ImageOps.exif_transpose(image)
+
+
+def _fit(image: Image.Image, shape: tuple[int, int, int], resize: str, invert: bool) -> np.ndarray:
+    height, width, depth = shape
+    image = _flatten(image).convert(MODES[depth])
+    if invert:
+        image = ImageOps.invert(image.convert("RGB")).convert(MODES[depth])
+    if image.size != (width, height):
+        if resize == "no":
+            raise ValueError(f"it is {image.width}x{image.height}, the model takes {width}x{height}; see --resize")
+        fit = ImageOps.pad if resize == "pad" else Image.Image.resize
+        image = fit(image, (width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.uint8).reshape(shape)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Reduces 16 bits to 8, and lays what is transparent on white, as a browser does."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error) or type(error).__name__).partition(", file=")[0]

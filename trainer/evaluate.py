@@ -1,0 +1,196 @@
+"""Evaluates checkpoints of a run: `python -m trainer.evaluate --logdir=runs/mnist_lenet`."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer import flags
+from trainer.config import option
+from trainer.console import Console, exit_program, progress, run_program
+from trainer.errors import ERROR, OK, NotFiniteError, TrainerError, UsageError, unknown_name
+from trainer.rundir import RunDir
+from trainer.signals import Signals
+
+if TYPE_CHECKING:
+    from trainer.data.manifest import Manifest
+    from trainer.running.evaluating import Evaluation, Evaluator
+    from trainer.running.scoreboard import Scoreboard
+    from trainer.saving.models import Model
+
+USAGE = "python -m trainer.evaluate --logdir=DIR [--follow] [--flag=value ...]"
+CHOICES = {"split": ("train", "validation", "test"), "weights": ("ema", "raw", "both"), "device": ("cpu", "gpu")}
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    logdir: str = option("", "run directory that holds the checkpoints")
+    follow: bool = option(False, "evaluate each checkpoint of a running training, until that is finished")
+    interval: float = option(10.0, "--follow: seconds between two looks for new checkpoints")
+    timeout: float = option(600.0, "--follow: seconds without a training at work after which it ends, with exit code 1")
+    split: str = option("", "train | validation | test (default: test; with --follow, validation)")
+    checkpoint: str = option("", "step, `best`, or path as DIR/model.ckpt-N (default: the newest)")
+    weights: str = option("", "ema | raw | both (default: ema where the run has averages)")
+    data_dir: str = option("", "directory of the shards (default: that of the run)")
+    device: str = option("cpu", "cpu leaves GPUs and their memory to the training", ("cpu", "gpu"))
+    batch_size: int = option(500, "images at a time; the result does not depend on it")
+    top_k: int = option(5, "an image also counts where its label is among so many of the largest logits")
+    json: bool = option(False, "end with one line of JSON (with --follow, one for each checkpoint)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_program(_evaluate, argv)
+
+
+def _evaluate(argv: Sequence[str], console: Console, signals: Signals) -> int:
+    settings: EvaluateSettings = flags.parse_flags(EvaluateSettings, argv, USAGE)
+    _check(settings)
+    rundir = RunDir(settings.logdir)
+    signals.shield()  # Before TensorFlow's first thread.
+
+    from trainer.running import scoreboard  # TensorFlow is imported after parsing.
+    from trainer.running.evaluating import open_evaluator
+    from trainer.saving import models
+
+    if settings.follow:
+        _wait_for(rundir, settings, console, signals)
+    model = models.load_model(rundir)
+    split = settings.split or ("validation" if settings.follow else "test")
+    kinds = models.WEIGHTS if settings.weights == "both" else (settings.weights or model.default_weights,)
+    signals.defer()
+    with open_evaluator(model, settings.device) as evaluator:
+        evaluate = functools.partial(
+            _evaluate_kinds, evaluator, _find_data(model, settings), kinds, split, settings, console, signals
+        )
+        with scoreboard.Scoreboard(rundir, model.facts.class_names, settings.top_k, console) as board:
+            if settings.follow:
+                _follow(rundir, evaluate, board, split, kinds, settings, console, signals)
+            else:
+                path = models.choose_checkpoint(rundir, settings.checkpoint)
+                board.show(evaluate(path), path, tables=not settings.json, as_json=settings.json)
+        return ERROR if board.failures.counts else OK
+
+
+def _check(settings: EvaluateSettings) -> None:
+    if not settings.logdir:
+        raise UsageError("--logdir is missing: the directory of the run that is to be evaluated")
+    for name, choices in CHOICES.items():
+        value = getattr(settings, name)
+        if value and value not in choices:
+            raise unknown_name(name, value, choices)
+    ranges = (("interval", 0.01, 86400), ("timeout", 0, 1e9), ("batch_size", 1, 100_000), ("top_k", 1, 1000))
+    for name, low, high in ranges:
+        if not low <= getattr(settings, name) <= high:
+            raise UsageError(f"{name}={getattr(settings, name)} is out of range: {low} to {high:g}")
+    if settings.follow and settings.checkpoint:
+        raise UsageError("--follow and --checkpoint conflict: give one of them")
+
+
+def _find_data(model: Model, settings: EvaluateSettings) -> tuple[Path, Manifest]:
+    """Finds the shards, and refuses those of another data set."""
+    from trainer.data.manifest import load_manifest
+
+    folder = Path(settings.data_dir or model.config.data_dir)
+    manifest = load_manifest(folder)
+    wanted, got = (model.facts.image_shape, model.facts.class_names), (manifest.image_shape, manifest.class_names)
+    if wanted != got:
+        raise UsageError(
+            f"{folder} holds images of {got[0]} in {len(got[1])} classes, the model wants {wanted[0]} in "
+            f"{len(wanted[1])}; give the --data_dir of the run's data set, or one with the same classes"
+        )
+    return folder, manifest
+
+
+def _evaluate_kinds(
+    evaluator: Evaluator,
+    data: tuple[Path, Manifest],
+    kinds: Sequence[str],
+    split: str,
+    settings: EvaluateSettings,
+    console: Console,
+    signals: Signals,
+    path: str,
+) -> list[Evaluation]:
+    """Evaluates a checkpoint with each kind of weights."""
+    folder, manifest = data
+    total = len(kinds) * manifest.num_examples(split)
+    with progress(console, f"evaluating {Path(path).name}", total) as advance:
+        return [
+            evaluator.evaluate(
+                path,
+                weights=weights,
+                folder=folder,
+                manifest=manifest,
+                split=split,
+                top_k=settings.top_k,
+                batch_size=settings.batch_size,
+                reading=signals.interruptible,
+                after_batch=advance,
+            )
+            for weights in kinds
+        ]
+
+
+def _wait_for(rundir: RunDir, settings: EvaluateSettings, console: Console, signals: Signals) -> None:
+    """Waits until a training has begun."""
+    deadline = time.monotonic() + settings.timeout
+    said = False
+    while not (rundir.config.exists() and rundir.data.exists()):
+        if time.monotonic() > deadline:
+            raise TrainerError(
+                f"no training has begun in {rundir.path} for {settings.timeout:g} s; --timeout waits longer"
+            )
+        if not said:
+            console.say(f"waiting up to {settings.timeout:g} s for a training to begin in {rundir.path}")
+            said = True
+        with signals.interruptible():
+            time.sleep(settings.interval)
+
+
+def _follow(
+    rundir: RunDir,
+    evaluate: Callable[[str], list[Evaluation]],
+    board: Scoreboard,
+    split: str,
+    kinds: Sequence[str],
+    settings: EvaluateSettings,
+    console: Console,
+    signals: Signals,
+) -> None:
+    """Evaluates checkpoints as they come; one that is deleted or damaged meanwhile is left out."""
+    from trainer.data.manifest import DataError
+    from trainer.running.following import Follower
+
+    def sleep(seconds: float) -> None:
+        with signals.interruptible():
+            time.sleep(seconds)
+
+    follower = Follower(
+        rundir,
+        is_known=lambda found: all(board.knows(found.step, found.written, split, weights) for weights in kinds),
+        interval=settings.interval,
+        timeout=settings.timeout,
+        clock=time.monotonic,
+        sleep=sleep,
+        say=console.say,
+    )
+    for found in follower.checkpoints():
+        try:
+            evaluations = evaluate(found.path)
+        except (NotFiniteError, DataError):
+            raise
+        except TrainerError as error:
+            follower.failed(found, str(error))
+            continue
+        board.note(evaluations, found)
+        board.show(evaluations, found.path, tables=False, as_json=settings.json)
+    if not settings.json:
+        board.say_best()
+
+
+if __name__ == "__main__":
+    exit_program(main())

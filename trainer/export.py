@@ -1,0 +1,76 @@
+"""Exports the model of a run: `python -m trainer.export --logdir=runs/mnist_lenet --format=saved_model`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer import flags
+from trainer.config import option
+from trainer.console import Console, exit_program, run_program
+from trainer.errors import OK, UsageError, unknown_name
+from trainer.rundir import RunDir
+from trainer.signals import Signals
+
+USAGE = "python -m trainer.export --logdir=DIR --format=NAME [--output=PATH] [--flag=value ...]"
+FORMATS = {
+    "saved_model": "a directory with a SavedModel for each version",
+    "frozen": "one GraphDef, variables made constants",
+    "graph": "a directory with the GraphDef as text and binary",
+    "meta": "a directory with the MetaGraph as text and binary, and the weights",
+    "tflite": "one TensorFlow Lite model",
+}
+NAMES = {"frozen": "frozen.pb", "tflite": "model.tflite"}  # of the default output
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    logdir: str = option("", "run directory that holds the checkpoints")
+    format: str = option("saved_model", "; ".join(f"{name}: {what}" for name, what in FORMATS.items()))
+    output: str = option("", "file or directory that is written (default: LOGDIR/export/FORMAT)")
+    version: int = option(1, "saved_model: the directory under --output")
+    checkpoint: str = option("", "step, `best`, or path as DIR/model.ckpt-N (default: the newest)")
+    weights: str = option("", "ema | raw (default: ema where the run has averages)")
+    overwrite: bool = option(False, "replace what is there")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_program(_export, argv)
+
+
+def _export(argv: Sequence[str], console: Console, signals: Signals) -> int:
+    settings: ExportSettings = flags.parse_flags(ExportSettings, argv, USAGE)
+    if not settings.logdir:
+        raise UsageError("--logdir is missing: the directory of the run whose model is to be exported")
+    if settings.format not in FORMATS:
+        raise unknown_name("format", settings.format, FORMATS)
+    if settings.weights not in ("", "ema", "raw"):
+        raise unknown_name("weights", settings.weights, ("ema", "raw"))
+    if settings.version < 1:
+        raise UsageError(f"version={settings.version} is out of range: 1 or more")
+    signals.shield()  # Before TensorFlow's first thread.
+
+    from trainer.saving import exporting, models  # TensorFlow is imported after parsing.
+
+    rundir = RunDir(settings.logdir)
+    model = models.load_model(rundir)
+    path = models.choose_checkpoint(rundir, settings.checkpoint)
+    weights = settings.weights or model.default_weights
+    output = Path(settings.output) if settings.output else rundir.export / NAMES.get(settings.format, settings.format)
+    target = output / str(settings.version) if settings.format == "saved_model" else output
+    signals.defer()
+    with (
+        exporting.replacing(target, overwrite=settings.overwrite) as aside,
+        exporting.open_serving(model, path, weights) as serving,
+    ):
+        lines = exporting.FORMATS[settings.format](model, serving, aside)
+        signals.check()
+    console.say(f"wrote {target} from {path}, {weights} weights")
+    for line in lines:
+        console.say(f"  {line}")
+    return OK
+
+
+if __name__ == "__main__":
+    exit_program(main())

@@ -1,0 +1,123 @@
+"""Evaluations apart from training: one graph, into which the weights of one checkpoint after another are restored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.data.manifest import Manifest
+from trainer.errors import NotFiniteError, TrainerError, UsageError, reason
+from trainer.inputs.batch import parse_examples
+from trainer.learning.scores import Scores
+from trainer.placing.devices import choose_devices, gpu_memory_mib, make_session_config
+from trainer.running.evaluation import for_each_batch
+from trainer.saving.checkpoints import READ_ERRORS
+from trainer.saving.models import Model, build_logits, map_weights, step_of
+from trainer.tf1 import NUM_PHYSICAL_GPUS, tf
+
+NUM_WRONG = 25  # images of the grid
+
+
+class Evaluation(NamedTuple):
+    """What a checkpoint came to on a split."""
+
+    step: int
+    split: str
+    weights: str  # ema or raw
+    scores: Scores
+
+
+class Evaluator:
+    """An open session with the model's graph."""
+
+    def __init__(self, session: tf.Session, model: Model, device: str) -> None:
+        """Builds the graph into the default graph."""
+        with tf.device("/cpu:0"):
+            self._serialized = tf.placeholder(tf.string, [None], name="serialized")
+            batch = parse_examples(
+                self._serialized, image_shape=model.facts.image_shape, num_classes=model.facts.num_classes
+            )
+        logits = build_logits(model, batch.images, device=device)
+        self._session, self._fetches = session, [logits, batch.labels, batch.images]
+        self._num_classes = model.facts.num_classes
+        self._savers: dict[tuple[str, ...], tf.train.Saver] = {}
+
+    def evaluate(
+        self,
+        path: str,
+        *,
+        weights: str,
+        folder: Path,
+        manifest: Manifest,
+        split: str,
+        top_k: int,
+        batch_size: int,
+        reading: Callable[[], AbstractContextManager[None]],
+        after_batch: Callable[[int], None],
+    ) -> Evaluation:
+        """Restores a checkpoint and scores every example of a split once.
+
+        Args:
+          path: of the checkpoint.
+          weights: ema or raw.
+          folder, manifest, split: of the shards.
+          top_k: of the top-k accuracy.
+          batch_size: the result does not depend on it.
+          reading: is entered while a batch is read; what it raises ends the evaluation.
+          after_batch: is told how many examples were scored.
+
+        Raises:
+          UsageError: the checkpoint holds no such weights, or is of another model.
+          NotFiniteError: a logit is NaN or infinite.
+          DataError: a record is damaged or wrong.
+          TrainerError: the checkpoint is damaged.
+        """
+        variables = map_weights(path, weights)
+        names = tuple(sorted(variables))
+        if names not in self._savers:  # Each one adds operations to the graph.
+            self._savers[names] = tf.train.Saver(variables)
+        try:
+            self._savers[names].restore(self._session, path)
+            step = step_of(path)
+        except READ_ERRORS as error:
+            raise TrainerError(f"checkpoint {path} cannot be read: {reason(error)}") from error
+        run = self._session.make_callable(self._fetches, feed_list=[self._serialized])
+        scores = Scores(self._num_classes, top_k=top_k, num_wrong=NUM_WRONG)
+
+        def score(records: list[bytes]) -> None:
+            scores.update(*run(records))
+            after_batch(len(records))
+
+        for_each_batch(score, folder=folder, manifest=manifest, split=split, reading=reading, batch_size=batch_size)
+        if not scores.is_finite:
+            raise NotFiniteError(f"{path}, {weights} weights: a logit on the {split} set is NaN or infinite")
+        return Evaluation(step, split, weights, scores)
+
+
+@contextmanager
+def open_evaluator(model: Model, device: str) -> Iterator[Evaluator]:
+    """Opens a session for evaluations.
+
+    Args:
+      model: from `load_model`.
+      device: cpu, which leaves GPUs and their memory alone, or gpu.
+
+    Raises:
+      UsageError: there is no GPU.
+    """
+    if device == "gpu" and not NUM_PHYSICAL_GPUS:
+        raise UsageError("--device=gpu, but this machine has no GPU that TensorFlow can use; use --device=cpu")
+    devices = choose_devices(1, num_gpus=NUM_PHYSICAL_GPUS, device=device, virtual_gpus=False, parameter_device=device)
+    settings = make_session_config(
+        devices,
+        intra_op_threads=0,
+        inter_op_threads=0,
+        deterministic=False,
+        allow_soft_placement=True,
+        log_device_placement=False,
+        gpu_memory_mib=gpu_memory_mib,
+    )
+    with tf.Graph().as_default(), tf.Session(config=settings) as session:
+        yield Evaluator(session, model, devices.towers[0])

@@ -1,0 +1,77 @@
+"""`best/` of a run directory: the checkpoint that an evaluation liked most, apart from the newest few."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trainer.rundir import RunDir, replace_text
+from trainer.saving.checkpoints import FILE_PATTERN, name_newest, sync
+
+FILE = "best.json"
+
+
+class Best(NamedTuple):
+    """What makes a checkpoint the best."""
+
+    step: int
+    split: str
+    weights: str
+    accuracy: float
+    loss: float
+
+
+def load_best(rundir: RunDir) -> Best | None:
+    """Reads which checkpoint is the best; None where none is kept, or its file is damaged."""
+    try:
+        values: dict[str, Any] = json.loads((rundir.best / FILE).read_text())
+        return Best(**values)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_better(found: Best, best: Best | None) -> bool:
+    """Is its accuracy higher, or as high at a smaller loss? One of another split or kind of weights is replaced."""
+    if best is None or (found.split, found.weights) != (best.split, best.weights):
+        return True
+    return (found.accuracy, -found.loss) > (best.accuracy, -best.loss)
+
+
+def keep_best(rundir: RunDir, path: str, found: Best) -> None:
+    """Keeps a checkpoint as the best: its files are linked, so that deleting the original leaves them.
+
+    Raises:
+      OSError: it cannot be written, or the checkpoint has gone; the best before it stays.
+    """
+    rundir.best.mkdir(exist_ok=True)
+    files = [file for file in Path(path).parent.glob(f"{Path(path).name}.*") if FILE_PATTERN.fullmatch(file.name)]
+    if not any(file.suffix == ".index" for file in files):
+        raise FileNotFoundError(2, "the checkpoint has gone", path)
+    for file in files:
+        _link(file, rundir.best / file.name)
+    sync(rundir.best)
+    replace_text(rundir.best / FILE, json.dumps(found._asdict()) + "\n")
+    name_newest(rundir.best, [found.step])
+    for file in rundir.best.iterdir():
+        if FILE_PATTERN.fullmatch(file.name) and not file.name.startswith(f"{Path(path).name}."):
+            file.unlink()
+
+
+def _link(file: Path, target: Path) -> None:
+    if target.exists() and target.samefile(file):
+        return
+    aside = target.with_name(f"{target.name}.part")
+    with contextlib.suppress(FileNotFoundError):
+        aside.unlink()
+    try:
+        os.link(file, aside)
+    except FileNotFoundError:
+        raise
+    except OSError:  # A file system without links.
+        shutil.copyfile(file, aside)
+        sync(aside)
+    aside.replace(target)

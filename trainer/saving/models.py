@@ -1,0 +1,133 @@
+"""The model of a run directory without its training: a clean graph, and the weights of one of its checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.config import Config, load_config
+from trainer.data.facts import Facts, load_facts
+from trainer.errors import TrainerError, UsageError, reason
+from trainer.models.inference import channels_first, inference
+from trainer.rundir import CHECKPOINT_PREFIX, RunDir
+from trainer.saving.checkpoints import READ_ERRORS, find_steps
+from trainer.saving.tensors import find_checkpoint, list_tensors
+from trainer.tf1 import tf
+
+WEIGHTS = ("ema", "raw")
+
+
+class Model(NamedTuple):
+    """What a run directory says of the model that it trains."""
+
+    config: Config
+    facts: Facts
+
+    @property
+    def default_weights(self) -> str:
+        return "ema" if self.config.ema_decay else "raw"
+
+
+def load_model(rundir: RunDir) -> Model:
+    """Reads what the trainer has written of its run.
+
+    Raises:
+      UsageError: there is no run, or what it wrote is damaged.
+    """
+    if not rundir.config.is_file():
+        raise UsageError(f"{rundir.path} holds no {rundir.config.name}; --logdir is the directory of a run")
+    return Model(load_config(rundir.config), load_facts(rundir.data))
+
+
+def build_logits(model: Model, images: tf.Tensor, *, device: str = "", data_format: str = "") -> tf.Tensor:
+    """Builds the model without dropout: logits, float32 [n, classes].
+
+    Args:
+      model: from `load_model`.
+      images: [n, height, width, depth], uint8, or float32 in 0..1.
+      device: of the operations; none: any.
+      data_format: of convolutions; none: that of the run.
+    """
+    config = model.config
+    with tf.device(device):
+        return inference(
+            images,
+            model=config.model,
+            num_classes=model.facts.num_classes,
+            hidden_sizes=config.hidden_sizes,
+            precision=config.precision,
+            channels_first=channels_first(data_format or config.data_format, device),
+        )
+
+
+def choose_checkpoint(rundir: RunDir, name: str) -> str:
+    """Finds a checkpoint's path without the endings of its files.
+
+    Args:
+      rundir: of the run.
+      name: a step, `best`, a path, or nothing for the newest.
+
+    Raises:
+      UsageError: there is no such checkpoint.
+    """
+    folder = rundir.best if name == "best" else rundir.path
+    steps = find_steps(folder)
+    if name in ("", "best"):
+        if not steps:
+            hint = "; python -m trainer.evaluate --follow keeps the best one" if name else ""
+            raise UsageError(f"{folder} holds no checkpoint{hint}")
+        return str(folder / f"{CHECKPOINT_PREFIX}-{steps[-1]}")
+    if name.isdigit():
+        if int(name) not in steps:
+            there = ", ".join(str(step) for step in steps) or "none"
+            raise UsageError(f"{folder} holds no checkpoint of step {name}; there are: {there}")
+        return str(folder / f"{CHECKPOINT_PREFIX}-{name}")
+    return find_checkpoint(name)
+
+
+def step_of(path: str) -> int:
+    """Reads the global step of a checkpoint, or else from its name; 0 where neither tells.
+
+    Raises:
+      TrainerError: it is damaged.
+    """
+    number = path.rpartition("-")[2]
+    try:
+        reader = tf.train.NewCheckpointReader(path)
+        if reader.has_tensor("global_step"):
+            return int(reader.get_tensor("global_step"))
+        return int(number) if number.isdigit() else 0
+    except READ_ERRORS as error:
+        raise TrainerError(f"checkpoint {path} cannot be read: {reason(error)}") from error
+
+
+def map_weights(path: str, weights: str) -> dict[str, tf.Variable]:
+    """Finds what to restore the default graph's variables from in a checkpoint, averaged or raw: for a `Saver`.
+
+    Variables that were frozen have no averages, and are restored as they are.
+
+    Raises:
+      UsageError: the checkpoint holds no averages, or is of another model.
+      TrainerError: it is damaged.
+    """
+    shapes = {name: list(tensor.shape) for name, tensor in list_tensors(path).items()}
+    variables = {variable.op.name: variable for variable in tf.global_variables()}
+    if weights == "ema":
+        average = tf.train.ExponentialMovingAverage(0.0)  # Only for its names.
+        averaged = [variable for variable in variables.values() if average.average_name(variable) in shapes]
+        if not averaged:
+            raise UsageError(f"checkpoint {path} holds no averaged weights; use --weights=raw")
+        variables = average.variables_to_restore(averaged)
+    _compare(path, variables, shapes)
+    return variables
+
+
+def _compare(path: str, variables: dict[str, tf.Variable], shapes: dict[str, list[int]]) -> None:
+    wrong = [
+        f"{name} {f'has shape {shapes[name]}, wanted {variable.shape.as_list()}' if name in shapes else 'is not in it'}"
+        for name, variable in sorted(variables.items())
+        if name not in shapes or shapes[name] != variable.shape.as_list()
+    ]
+    if wrong:
+        listed = "".join(f"\n  {line}" for line in wrong)
+        raise UsageError(f"checkpoint {path} is of another model than {Path(path).parent}'s config.json says:{listed}")

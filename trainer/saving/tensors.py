@@ -1,0 +1,132 @@
+"""The tensors of any checkpoint, of this trainer or not: read, described, and written again."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from trainer.errors import TrainerError, UsageError, reason
+from trainer.rundir import CHECKPOINT_PREFIX
+from trainer.saving.checkpoints import READ_ERRORS, find_steps, sync
+from trainer.tf1 import tf
+
+FORMATS = ("v1", "v2")
+
+
+class TensorInfo(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
+
+
+def find_checkpoint(path: str) -> str:
+    """Finds a checkpoint by what names it: its path, one of its files, or a directory, whose newest it is.
+
+    Raises:
+      UsageError: there is none.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        if steps := find_steps(folder):
+            return str(folder / f"{CHECKPOINT_PREFIX}-{steps[-1]}")
+        if newest := tf.train.latest_checkpoint(path):  # Of another program.
+            return str(newest)
+        raise UsageError(f"{path} holds no checkpoint")
+    head, dot, tail = path.rpartition(".")
+    prefix = head if dot and (tail in ("index", "meta") or tail.startswith("data-")) else path
+    try:
+        if tf.train.checkpoint_exists(prefix):
+            return prefix
+    except READ_ERRORS as error:
+        raise TrainerError(f"checkpoint {prefix} cannot be read: {reason(error)}") from error
+    raise UsageError(f"checkpoint {path} does not exist; wanted a path as DIR/model.ckpt-N, or a directory")
+
+
+def list_tensors(path: str) -> dict[str, TensorInfo]:
+    """Reads names, shapes and types of a checkpoint's tensors.
+
+    Raises:
+      TrainerError: it is damaged.
+    """
+    try:
+        reader = tf.train.NewCheckpointReader(path)
+        types = reader.get_variable_to_dtype_map()
+        shapes = reader.get_variable_to_shape_map()
+        return {name: TensorInfo(tuple(shapes[name]), types[name].name) for name in sorted(shapes)}
+    except READ_ERRORS as error:
+        raise TrainerError(f"checkpoint {path} cannot be read: {reason(error)}") from error
+
+
+def load_tensors(path: str) -> dict[str, np.ndarray]:
+    """Reads all tensors of a checkpoint.
+
+    Raises:
+      TrainerError: it is damaged.
+    """
+    names = list_tensors(path)
+    try:
+        reader = tf.train.NewCheckpointReader(path)
+        return {name: np.asarray(reader.get_tensor(name)) for name in names}
+    except READ_ERRORS as error:
+        raise TrainerError(f"checkpoint {path} cannot be read: {reason(error)}") from error
+
+
+def save_tensors(tensors: Mapping[str, np.ndarray], path: str, *, version: str = "v2", overwrite: bool = False) -> None:
+    """Writes tensors as a checkpoint that any `tf.train.Saver` restores; all of it appears, or nothing.
+
+    Args:
+      tensors: by name.
+      path: without the endings of the files.
+      version: v1 is one file, as TensorFlow before 0.12 wrote it; v2 an index and data.
+      overwrite: may a checkpoint of this path be replaced.
+
+    Raises:
+      UsageError: there is one already, or nothing to write.
+      TrainerError: it could not be written.
+    """
+    target = Path(path)
+    there = [*target.parent.glob(f"{target.name}.index"), *target.parent.glob(f"{target.name}.data-*")]
+    there += [target] if target.exists() else []
+    if there and not overwrite:
+        raise UsageError(f"{path} exists already; give another --output, or --overwrite")
+    if not tensors:
+        raise UsageError(f"nothing is left to write to {path}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    try:
+        _write(tensors, str(folder / target.name), version)
+        files = sorted(
+            folder.iterdir(), key=lambda file: file.suffix == ".index"
+        )  # The index last: it is what is looked for.
+        for file in files:
+            sync(file)
+        for old in there:
+            old.unlink()
+        for file in files:
+            file.replace(target.parent / file.name)
+        sync(target.parent)
+    except (tf.errors.OpError, ValueError) as error:
+        raise TrainerError(f"{path} could not be written: {reason(error)}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(tensors: Mapping[str, np.ndarray], path: str, version: str) -> None:
+    names, values = list(tensors), list(tensors.values())
+    with tf.Graph().as_default(), tf.device("/cpu:0"):
+        # Fed and not constants, because a graph may not be larger than 2 GiB.
+        fed = [tf.placeholder(value.dtype, value.shape) for value in values]
+        if version == "v1":
+            write = tf.raw_ops.Save(filename=path, tensor_names=names, data=fed)
+        else:
+            slices = [""] * len(names)
+            write = tf.raw_ops.SaveV2(prefix=path, tensor_names=names, shape_and_slices=slices, tensors=fed)
+        with tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
+            session.run(write, dict(zip(fed, values, strict=True)))
