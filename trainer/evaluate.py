@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from trainer import flags
 from trainer.config import option
@@ -42,6 +41,19 @@ class EvaluateSettings:
     json: bool = option(False, "end with one line of JSON (with --follow, one for each checkpoint)")
 
 
+class Work(NamedTuple):
+    """What all evaluations of a process share."""
+
+    evaluator: Evaluator
+    folder: Path  # of the shards
+    manifest: Manifest
+    split: str
+    kinds: Sequence[str]  # of weights
+    settings: EvaluateSettings
+    console: Console
+    signals: Signals
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     return run_program(_evaluate, argv)
 
@@ -62,17 +74,18 @@ def _evaluate(argv: Sequence[str], console: Console, signals: Signals) -> int:
     split = settings.split or ("validation" if settings.follow else "test")
     kinds = models.WEIGHTS if settings.weights == "both" else (settings.weights or model.default_weights,)
     signals.defer()
-    with open_evaluator(model, settings.device) as evaluator:
-        evaluate = functools.partial(
-            _evaluate_kinds, evaluator, _find_data(model, settings), kinds, split, settings, console, signals
-        )
-        with scoreboard.Scoreboard(rundir, model.facts.class_names, settings.top_k, console) as board:
-            if settings.follow:
-                _follow(rundir, evaluate, board, split, kinds, settings, console, signals)
-            else:
-                path = models.choose_checkpoint(rundir, settings.checkpoint)
-                board.show(evaluate(path), path, tables=not settings.json, as_json=settings.json)
-        return ERROR if board.failures.counts else OK
+    folder, manifest = _find_data(model, settings)
+    with (
+        open_evaluator(model, settings.device) as evaluator,
+        scoreboard.Scoreboard(rundir, model.facts.class_names, settings.top_k, console) as board,
+    ):
+        work = Work(evaluator, folder, manifest, split, kinds, settings, console, signals)
+        if settings.follow:
+            _follow(work, rundir, board)
+        else:
+            path = models.choose_checkpoint(rundir, settings.checkpoint)
+            board.show(_score(work, path), path, tables=not settings.json, as_json=settings.json)
+    return ERROR if board.failures.counts else OK
 
 
 def _check(settings: EvaluateSettings) -> None:
@@ -105,33 +118,23 @@ def _find_data(model: Model, settings: EvaluateSettings) -> tuple[Path, Manifest
     return folder, manifest
 
 
-def _evaluate_kinds(
-    evaluator: Evaluator,
-    data: tuple[Path, Manifest],
-    kinds: Sequence[str],
-    split: str,
-    settings: EvaluateSettings,
-    console: Console,
-    signals: Signals,
-    path: str,
-) -> list[Evaluation]:
+def _score(work: Work, path: str) -> list[Evaluation]:
     """Evaluates a checkpoint with each kind of weights."""
-    folder, manifest = data
-    total = len(kinds) * manifest.num_examples(split)
-    with progress(console, f"evaluating {Path(path).name}", total) as advance:
+    total = len(work.kinds) * work.manifest.num_examples(work.split)
+    with progress(work.console, f"evaluating {Path(path).name}", total) as advance:
         return [
-            evaluator.evaluate(
+            work.evaluator.evaluate(
                 path,
                 weights=weights,
-                folder=folder,
-                manifest=manifest,
-                split=split,
-                top_k=settings.top_k,
-                batch_size=settings.batch_size,
-                reading=signals.interruptible,
+                folder=work.folder,
+                manifest=work.manifest,
+                split=work.split,
+                top_k=work.settings.top_k,
+                batch_size=work.settings.batch_size,
+                reading=work.signals.interruptible,
                 after_batch=advance,
             )
-            for weights in kinds
+            for weights in work.kinds
         ]
 
 
@@ -151,44 +154,38 @@ def _wait_for(rundir: RunDir, settings: EvaluateSettings, console: Console, sign
             time.sleep(settings.interval)
 
 
-def _follow(
-    rundir: RunDir,
-    evaluate: Callable[[str], list[Evaluation]],
-    board: Scoreboard,
-    split: str,
-    kinds: Sequence[str],
-    settings: EvaluateSettings,
-    console: Console,
-    signals: Signals,
-) -> None:
+def _follow(work: Work, rundir: RunDir, board: Scoreboard) -> None:
     """Evaluates checkpoints as they come; one that is deleted or damaged meanwhile is left out."""
     from trainer.data.manifest import DataError
-    from trainer.running.following import Follower
+    from trainer.running.following import Candidate, Follower
+
+    def is_known(found: Candidate) -> bool:
+        return all(board.knows(found.step, found.written, work.split, weights) for weights in work.kinds)
 
     def sleep(seconds: float) -> None:
-        with signals.interruptible():
+        with work.signals.interruptible():
             time.sleep(seconds)
 
     follower = Follower(
         rundir,
-        is_known=lambda found: all(board.knows(found.step, found.written, split, weights) for weights in kinds),
-        interval=settings.interval,
-        timeout=settings.timeout,
+        is_known=is_known,
+        interval=work.settings.interval,
+        timeout=work.settings.timeout,
         clock=time.monotonic,
         sleep=sleep,
-        say=console.say,
+        say=work.console.say,
     )
     for found in follower.checkpoints():
         try:
-            evaluations = evaluate(found.path)
-        except (NotFiniteError, DataError):
+            evaluations = _score(work, found.path)
+        except (UsageError, NotFiniteError, DataError):
             raise
         except TrainerError as error:
             follower.failed(found, str(error))
             continue
         board.note(evaluations, found)
-        board.show(evaluations, found.path, tables=False, as_json=settings.json)
-    if not settings.json:
+        board.show(evaluations, found.path, tables=False, as_json=work.settings.json)
+    if not work.settings.json:
         board.say_best()
 
 

@@ -171,6 +171,8 @@ def test_raw_and_averaged_weights_without_averages(train, run_here):
     assert done.code == 0 and last_json(done.out)["weights"] == "raw"
     done = run_here("trainer.evaluate", f"--logdir={folder}", "--weights=ema")
     assert done.code == 2 and "holds no averaged weights; use --weights=raw" in done.err
+    done = run_here("trainer.evaluate", f"--logdir={folder}", "--weights=ema", "--follow")
+    assert done.code == 2 and "holds no averaged weights; use --weights=raw" in done.err
 
 
 def test_weights_that_are_not_finite_are_exit_code_3(run, run_here):

@@ -67,6 +67,7 @@ def test_a_bad_image_has_its_line_and_the_others_go_on(run, run_here, files, ima
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert [row["image"] for row in rows] == [*(str(files / f"{number}.png") for number in range(8)), "nix.png"]
     assert [number for number, row in enumerate(rows) if "error" in row] == [1, 5, 6, 7, 8]
+    assert rows[6]["error"] == "it is no image that can be read" and rows[8]["error"] == "No such file or directory"
     wanted = probabilities(run, images)
     for number in (0, 2, 3, 4):
         assert rows[number]["probabilities"] == pytest.approx(wanted[number], abs=1e-5)

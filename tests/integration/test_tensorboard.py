@@ -1,4 +1,4 @@
-"""A real TensorBoard in a real browser: the Graphs tab shows the graph and its traces."""
+"""A real TensorBoard in a real browser: graph, traces, and the curves of training and evaluation."""
 
 import re
 import shutil
@@ -26,10 +26,11 @@ def free_port():
 
 
 @pytest.fixture
-def tensorboard(train):
+def tensorboard(train, run_here):
     logdir = train(
-        train_steps=20, num_gpus=2, summary_every="5", histogram_every="10", trace_every="10", eval_every="10"
+        train_steps=20, num_gpus=2, summary_every="5", histogram_every="10", trace_every="10", checkpoint_every="10"
     )
+    assert run_here("trainer.evaluate", f"--logdir={logdir}", "--follow").code == 0
     port = free_port()
     command = [
         "-m",
@@ -88,3 +89,16 @@ def test_the_graphs_tab_shows_the_towers_and_a_trace(tensorboard, page):
     legend = page.locator("tf-graph-controls").get_by_text(re.compile(r"[\d.]+ ms"))
     legend.first.wait_for(timeout=30_000)
     page.get_by_text("Devices included in stats").wait_for()
+
+
+def test_the_curves_of_training_and_evaluation_are_drawn_together(tensorboard, page):
+    page.goto(f"{tensorboard}#timeseries")
+    card = page.locator("scalar-card", has_text="accuracy").first
+    card.wait_for(timeout=60_000)
+    card.scroll_into_view_if_needed()
+    # Hovering shows a row for each curve of the chart.
+    for name in ("eval/validation", "."):
+        card.locator("scalar-card-data-table, .tooltip, table").get_by_text(name, exact=True).first.wait_for(
+            timeout=30_000
+        )
+    page.screenshot(path="/tmp/w/tb.png")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainer.data.idx import read_idx
 from trainer.data.manifest import DataError
@@ -105,6 +105,8 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _why(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image that can be read"  # Pillow's own text names an object.
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error) or type(error).__name__).partition(", file=")[0]

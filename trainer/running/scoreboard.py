@@ -36,7 +36,8 @@ class Scoreboard:
         self.failures = Failures(console.say)
         self._files: dict[Path, EventFile] = {}
         self._known = _load_known(rundir.evaluations)
-        rundir.eval_events.mkdir(exist_ok=True)
+        with self.failures.tolerated("eval/"):
+            rundir.eval_events.mkdir(exist_ok=True)
 
     def __enter__(self) -> Scoreboard:
         return self
