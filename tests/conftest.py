@@ -159,17 +159,20 @@ def read_metrics(logdir: Path, name: str) -> dict[int, float]:
 
 
 @pytest.fixture
-def run_here(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+def run_here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finished]:
     """Runs `python -m MODULE ARGS` in this process, which has TensorFlow loaded already."""
 
-    def run(module: str, *args: str) -> Finished:
+    def run(module: str, *args: str, cwd: Path | None = None) -> Finished:
         import importlib
 
         from trainer.console import Console
         from trainer.errors import TrainerError
         from trainer.signals import Signals
 
+        module = "trainer.train" if module == "trainer" else module
         main = getattr(importlib.import_module(module), f"_{module.rpartition('.')[2]}")
+        if cwd:
+            monkeypatch.chdir(cwd)
         console = Console()
         capfd.readouterr()
         try:
@@ -177,6 +180,8 @@ def run_here(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
         except TrainerError as error:
             console.error(str(error))
             code = error.exit_code
+        finally:
+            console.close()
         return Finished(code, *capfd.readouterr())
 
     return run

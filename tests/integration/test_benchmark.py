@@ -1,9 +1,13 @@
 """`python -m trainer.benchmark`: its figures, its files, and what it refuses."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
+
+from tests.conftest import REPO, environment
 
 pytestmark = pytest.mark.timeout(180)
 SHORT = ["--windows=3", "--window_seconds=0.3", "--warmup_seconds=0.2"]
@@ -55,6 +59,7 @@ def test_what_does_not_split_is_left_out_and_said(run_program, digits_dir):
     assert "left out: batch_size=16 does not split over 3 towers; use 15 or 18" in done.out
 
 
+@pytest.mark.slow
 def test_scaling_measures_towers_and_batches(run_program, digits_dir, tmp_path):
     short = ["--windows=1", "--window_seconds=0.05", "--warmup_seconds=0"]
     files = [f"--json={tmp_path / 'figures.json'}", f"--plot={tmp_path / 'figures.png'}"]
@@ -83,3 +88,12 @@ def test_scaling_measures_towers_and_batches(run_program, digits_dir, tmp_path):
 def test_a_mistake_is_one_line_and_code_2(run_program, digits_dir, flag, told):
     done = run_program("trainer.benchmark", *SHORT, f"--data_dir={digits_dir}", flag)
     assert done.code == 2 and told in done.err and "Traceback" not in done.err, done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted((REPO / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_starts_and_explains_itself(script, tmp_path):
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and "usage: " in done.stdout, done

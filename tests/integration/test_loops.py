@@ -22,9 +22,10 @@ def same(found, wanted):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("source", ["queue", "preloaded", "feed"])
-@pytest.mark.parametrize("towers", [1, 2])
-@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+@pytest.mark.parametrize(
+    ("source", "towers", "optimizer"),
+    [("queue", 1, "adam"), ("queue", 2, "momentum"), ("preloaded", 2, "adam"), ("feed", 1, "momentum")],
+)
 def test_steps_in_a_loop_are_the_steps_outside_of_it(train, tmp_path, source, towers, optimizer):
     """With dropout, averages, L2, clipping and a moving rate: what stayed as it was before the loop would show."""
     settings = {
@@ -87,8 +88,8 @@ def test_everything_is_due_at_its_own_step(train, tmp_path):
 @pytest.mark.parametrize(
     ("fault", "more"),
     [
-        (None, []),
-        ("blocked_reader", []),
+        pytest.param(None, [], marks=pytest.mark.slow),
+        pytest.param("blocked_reader", [], marks=pytest.mark.slow),
         ("blocked_reader", ["--staging=yes", "--num_gpus=2", "--steps_per_loop=1"]),
     ],
 )

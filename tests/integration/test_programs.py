@@ -124,10 +124,10 @@ def test_a_second_run_in_one_directory_is_refused(program, run_program, digits_d
     assert run_program("trainer", *args, "--train_steps=3").code == 0
 
 
-def test_weights_that_are_not_finite_are_never_saved(run_program, digits_dir, tmp_path):
+def test_weights_that_are_not_finite_are_never_saved(run_here, digits_dir, tmp_path):
     """The loss of the first step is still finite; its update is not."""
     args = [f"--data_dir={digits_dir}", "--optimizer=sgd", "--learning_rate=1e30", "--train_steps=1"]
-    done = run_program("trainer", *args, f"--logdir={tmp_path / 'run'}", "--weight_decay=1e30")
+    done = run_here("trainer", *args, f"--logdir={tmp_path / 'run'}", "--weight_decay=1e30")
     assert done.code == 3 and "step 1: a weight is NaN or infinite" in one_error_line(done)
     assert not list((tmp_path / "run").glob("model.ckpt*"))
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "not finite"
@@ -169,38 +169,38 @@ def test_usage_errors_are_one_line_and_code_2(run_program, tmp_path, args, messa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_data_names_the_command_that_makes_it(run_program, tmp_path):
-    done = run_program("trainer", "--dataset=mnist", cwd=tmp_path)
+def test_missing_data_names_the_command_that_makes_it(run_here, tmp_path):
+    done = run_here("trainer", "--dataset=mnist", cwd=tmp_path)
     assert done.code == 1
     assert "python -m trainer.convert --dataset=mnist --data_dir=data/mnist" in one_error_line(done)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_batch_larger_than_the_set_is_refused(run_program, digits_dir, tmp_path):
-    done = run_program("trainer", f"--data_dir={digits_dir}", "--batch_size=2000", cwd=tmp_path)
+def test_a_batch_larger_than_the_set_is_refused(run_here, digits_dir, tmp_path):
+    done = run_here("trainer", f"--data_dir={digits_dir}", "--batch_size=2000", cwd=tmp_path)
     assert done.code == 2
     assert "batch_size=2000 is larger than the training set of 1,258 examples" in one_error_line(done)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_of_another_set_is_refused(run_program, digits_dir, tmp_path):
-    done = run_program("trainer", "--dataset=mnist", f"--data_dir={digits_dir}", cwd=tmp_path)
+def test_data_of_another_set_is_refused(run_here, digits_dir, tmp_path):
+    done = run_here("trainer", "--dataset=mnist", f"--data_dir={digits_dir}", cwd=tmp_path)
     assert done.code == 2 and "holds digits, not --dataset=mnist" in one_error_line(done)
 
 
-def test_a_corrupt_record_is_named_by_shard_and_record(run_program, own_digits_dir, tmp_path):
+def test_a_corrupt_record_is_named_by_shard_and_record(run_here, own_digits_dir, tmp_path):
     shard = own_digits_dir / "train-00003-of-00010.tfrecords"
     data = bytearray(shard.read_bytes())
     data[167 * 11 + 50] ^= 1
     shard.write_bytes(data)
-    done = run_program("trainer", f"--data_dir={own_digits_dir}", cwd=tmp_path)
+    done = run_here("trainer", f"--data_dir={own_digits_dir}", cwd=tmp_path)
     assert done.code == 1
     assert f"{shard}: record 11 at byte {167 * 11} is damaged" in one_error_line(done)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("source", ["queue", "preloaded", "feed"])
-def test_a_record_that_breaks_during_the_run_is_named_too(run_program, own_digits_dir, tmp_path, monkeypatch, source):
+def test_a_record_that_breaks_during_the_run_is_named_too(run_here, own_digits_dir, tmp_path, monkeypatch, source):
     """The checksums of the manifest are made to agree: only the reader can see the damage."""
     from trainer.data.manifest import load_manifest, sha256_of
 
@@ -211,12 +211,12 @@ def test_a_record_that_breaks_during_the_run_is_named_too(run_program, own_digit
     found = load_manifest(own_digits_dir)
     path = own_digits_dir / "manifest.json"
     path.write_text(path.read_text().replace(found.splits["train"][3].sha256, sha256_of(shard)))
-    done = run_program("trainer", f"--data_dir={own_digits_dir}", f"--input={source}", cwd=tmp_path)
+    done = run_here("trainer", f"--data_dir={own_digits_dir}", f"--input={source}", cwd=tmp_path)
     assert done.code == 1
     assert f"{shard}: record 11 at byte {167 * 11} is damaged" in one_error_line(done)
 
 
-def test_corrupt_records_are_skipped_where_that_is_allowed(run_program, own_digits_dir, tmp_path):
+def test_corrupt_records_are_skipped_where_that_is_allowed(run_here, own_digits_dir, tmp_path):
     from trainer.data.manifest import load_manifest
 
     manifest = load_manifest(own_digits_dir)
@@ -226,18 +226,18 @@ def test_corrupt_records_are_skipped_where_that_is_allowed(run_program, own_digi
         data[167 * record + 50] ^= 1
         shard.write_bytes(data)
     args = [f"--data_dir={own_digits_dir}", f"--logdir={tmp_path / 'run'}", "--train_steps=30"]
-    done = run_program("trainer", *args, "--skip_corrupt=2")
+    done = run_here("trainer", *args, "--skip_corrupt=2")
     assert done.code == 1 and " records or more are damaged, more than --skip_corrupt=2; the first: " in one_error_line(
         done
     )
-    done = run_program("trainer", *args, "--skip_corrupt=3")
+    done = run_here("trainer", *args, "--skip_corrupt=3")
     assert done.code == 0, done
     assert "skipping 2 of 126 records: " in done.out and "record 3 at byte 501 is damaged" in done.out
     assert "lenet on digits: 1,256 images" in done.out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["skipped_records"] == 3
     assert round(result["test_accuracy"] * 358, 6) % 1 == 0  # Of 359 images, one is left out.
-    again = run_program("trainer", *args, "--skip_corrupt=3", "--train_steps=40")
+    again = run_here("trainer", *args, "--skip_corrupt=3", "--train_steps=40")
     assert again.code == 0 and "resuming from step 30" in again.out
 
 
@@ -257,10 +257,10 @@ def test_files_are_written_for_their_owner(run_program, tmp_path):
         (lambda path: path.write_bytes(path.read_bytes()[:-5]), "has 21,037 bytes, its manifest says 21,042"),
     ],
 )
-def test_missing_empty_and_truncated_shards_are_named(run_program, own_digits_dir, tmp_path, damage, message):
+def test_missing_empty_and_truncated_shards_are_named(run_here, own_digits_dir, tmp_path, damage, message):
     shard = own_digits_dir / "train-00003-of-00010.tfrecords"
     damage(shard)
-    done = run_program("trainer", f"--data_dir={own_digits_dir}", cwd=tmp_path)
+    done = run_here("trainer", f"--data_dir={own_digits_dir}", cwd=tmp_path)
     assert done.code == 1 and f"{shard} {message}" in one_error_line(done)
     assert not (tmp_path / "runs").exists()
 
@@ -289,14 +289,14 @@ def test_a_log_directory_that_is_a_file_is_an_error_of_one_line(run_program, dig
     assert done.code in (1, 2) and str(tmp_path / "file") in one_error_line(done)
 
 
-def test_a_checkpoint_of_another_model_is_refused(run_program, digits_dir, tmp_path):
+def test_a_checkpoint_of_another_model_is_refused(run_here, digits_dir, tmp_path):
     args = [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'run'}", "--train_steps=3"]
-    assert run_program("trainer", *args).code == 0
-    done = run_program("trainer", *args, "--model=mlp")
+    assert run_here("trainer", *args).code == 0
+    done = run_here("trainer", *args, "--model=mlp")
     assert done.code == 2 and "model: lenet -> mlp" in one_error_line(done)
     # Without config.json the variables themselves tell, and the refused run leaves nothing behind.
     (tmp_path / "run" / "config.json").unlink()
-    done = run_program("trainer", *args, "--model=mlp")
+    done = run_here("trainer", *args, "--model=mlp")
     assert not (tmp_path / "run" / "config.json").exists()
     assert done.code == 1
     message = one_error_line(done)
@@ -304,22 +304,22 @@ def test_a_checkpoint_of_another_model_is_refused(run_program, digits_dir, tmp_p
     assert "conv1/weights [5, 5, 1, 32] is not in the model" in message
 
 
-def test_convert_refuses_what_it_cannot_do(run_program, tmp_path):
-    done = run_program("trainer.convert", "--dataset=mnist", f"--source_dir={tmp_path}", cwd=tmp_path)
+def test_convert_refuses_what_it_cannot_do(run_here, tmp_path):
+    done = run_here("trainer.convert", "--dataset=mnist", f"--source_dir={tmp_path}", cwd=tmp_path)
     assert done.code == 1 and "train-images-idx3-ubyte: no such file" in one_error_line(done)
-    done = run_program("trainer.convert", "--dataset=mnist", "--source_dir=absent", cwd=tmp_path)
+    done = run_here("trainer.convert", "--dataset=mnist", "--source_dir=absent", cwd=tmp_path)
     assert done.code == 2 and "--source_dir=absent: no such directory" in one_error_line(done)
-    done = run_program("trainer.convert", "--dataset=mnits", cwd=tmp_path)
+    done = run_here("trainer.convert", "--dataset=mnits", cwd=tmp_path)
     assert done.code == 2 and "did you mean mnist?" in one_error_line(done)
     assert list(tmp_path.rglob("*")) == [tmp_path / "data"] or list(tmp_path.iterdir()) == []
 
 
-def test_convert_finds_a_damaged_shard_where_it_has_nothing_to_do(run_program, own_digits_dir, tmp_path):
+def test_convert_finds_a_damaged_shard_where_it_has_nothing_to_do(run_here, own_digits_dir, tmp_path):
     shard = own_digits_dir / "train-00003-of-00010.tfrecords"
     data = bytearray(shard.read_bytes())
     data[167 * 11 + 50] ^= 1
     shard.write_bytes(data)
-    done = run_program("trainer.convert", "--dataset=digits", f"--data_dir={own_digits_dir}")
+    done = run_here("trainer.convert", "--dataset=digits", f"--data_dir={own_digits_dir}")
     assert done.code == 1 and f"{shard}: record 11 at byte {167 * 11} is damaged" in one_error_line(done)
 
 

@@ -19,7 +19,7 @@ def weights(logdir):
 
 
 @pytest.mark.parametrize("source", ["queue", "preloaded", "feed"])
-@pytest.mark.parametrize("towers", [1, 2, 4])
+@pytest.mark.parametrize("towers", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_stopped_and_resumed_runs_end_as_one_that_was_never_stopped(train, tmp_path, source, towers):
     """With dropout, averages, momentum and a moving rate; stops within an epoch and around its edge, 19.66 steps."""
     settings = {
@@ -77,7 +77,7 @@ def census(monkeypatch):
 
 
 @pytest.mark.parametrize("source", ["queue", "preloaded", "feed"])
-@pytest.mark.parametrize("towers", [1, 2])
+@pytest.mark.parametrize("towers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_each_epoch_reads_each_record_once_over_stops_and_crashes(train, tmp_path, census, monkeypatch, source, towers):
     """Without --deterministic; 36 records that hold their number, batches of 8: an epoch has 4.5 steps."""
     from trainer.running import run

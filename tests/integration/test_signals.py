@@ -89,7 +89,7 @@ def test_while_it_restores(program, run_program, args, tmp_path, number):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["step"] == 20
 
 
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("number", BOTH)
 def test_while_a_step_waits_for_its_input(program, args, tmp_path, number):
     """The steps before it are saved, though the reader never comes back."""
     process = program("tests.planted", "blocked_reader", *args, *ENDLESS, "--queue_capacity=2", "--log_every=1")

@@ -101,4 +101,3 @@ def test_the_curves_of_training_and_evaluation_are_drawn_together(tensorboard, p
         card.locator("scalar-card-data-table, .tooltip, table").get_by_text(name, exact=True).first.wait_for(
             timeout=30_000
         )
-    page.screenshot(path="/tmp/w/tb.png")

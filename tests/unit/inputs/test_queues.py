@@ -61,8 +61,7 @@ def read(shards, steps, *, batch_size=10, position=0, readers=1, seed=1, block=3
     return np.concatenate([batch.labels for batch in batches])
 
 
-@pytest.mark.parametrize("readers", [1, 2, 3, 9])
-@pytest.mark.parametrize("block", [4, 32, 1000])
+@pytest.mark.parametrize(("readers", "block"), [(1, 32), (2, 4), (3, 1000), (9, 4)])
 def test_cut_records_are_the_parsed_ones(shards, readers, block):
     parsed = read(shards, 31, readers=readers, block=block)
     for position in (0, 70, 110, 210):
@@ -85,8 +84,7 @@ def test_a_shard_that_changes_after_it_was_checked_is_an_error(shards, tmp_path)
         read((tmp_path, found), 30, layout=layout)
 
 
-@pytest.mark.parametrize("readers", [1, 2, 3, 9])
-@pytest.mark.parametrize("block", [4, 32, 1000])
+@pytest.mark.parametrize(("readers", "block"), [(1, 32), (2, 4), (3, 1000), (9, 4)])
 def test_every_epoch_holds_each_record_once(shards, readers, block):
     """103 records and batches of 10: the epochs' edges fall into batches."""
     stream = read(shards, 52, readers=readers, block=block)
@@ -104,7 +102,7 @@ def test_the_number_of_readers_changes_nothing(shards):
 def test_a_later_start_continues_the_same_stream(shards, block):
     """Started all over three epochs, on both sides of their edges at 10.3 and 20.6 steps."""
     whole = read(shards, 34, block=block)
-    for step in (1, 2, 5, 9, 10, 11, 15, 20, 21, 31):
+    for step in (1, 9, 10, 11, 20, 31):
         rest = read(shards, 2, position=step * 10, readers=1 + step % 3, block=block)
         np.testing.assert_array_equal(rest, whole[step * 10 : step * 10 + 20], err_msg=f"step {step}")
 
