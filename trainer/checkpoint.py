@@ -15,6 +15,7 @@ from trainer import flags, grammars
 from trainer.config import option
 from trainer.console import Console, exit_program, run_program
 from trainer.errors import ERROR, OK, UsageError, unknown_name
+from trainer.rundir import RunDir
 from trainer.signals import Signals
 
 PROGRAM = "python -m trainer.checkpoint"
@@ -92,16 +93,21 @@ def _checkpoint(argv: Sequence[str], console: Console, signals: Signals) -> int:
     if isinstance(settings, OutputSettings) and not settings.output:
         raise UsageError("--output is missing: the path of the new checkpoint, as DIR/model.ckpt-N")
     signals.shield()  # Before TensorFlow's first thread.
+    signals.defer()  # What is being written is finished.
     return verb.run(settings, paths, console)
 
 
 def _list(_: ListSettings, paths: list[str], console: Console) -> int:
+    from trainer.running.lock import is_locked
     from trainer.saving import surgery
 
     folder = Path(paths[0])
     rows = surgery.list_checkpoints(folder)
     if (folder / "best").is_dir():
         rows += surgery.list_checkpoints(folder / "best")
+    newest = max(row.step for row in rows)
+    if is_locked(RunDir(folder)):  # A training is at work.
+        rows = [row._replace(damage="") if row.step == newest else row for row in rows]
     table = Table("step", "size", "age", "state", "path")
     for row in rows:
         age = _age(time.time() - row.written)
@@ -145,6 +151,8 @@ def _diff(settings: DiffSettings, paths: list[str], console: Console) -> int:
     from trainer.saving import surgery, tensors
 
     one, other = (tensors.load_tensors(tensors.find_checkpoint(path)) for path in paths)
+    if not settings.tolerance >= 0:
+        raise UsageError(f"tolerance={settings.tolerance} is out of range: 0 or more")
     lines = surgery.differences(one, other, settings.tolerance)
     for line in lines:
         console.say(line)
@@ -174,7 +182,11 @@ def _strip(settings: StripSettings, paths: list[str], console: Console) -> int:
 
     if settings.weights not in surgery.KEPT:
         raise unknown_name("weights", settings.weights, surgery.KEPT)
-    return _write(settings, paths, console, lambda found: surgery.strip(found, settings.weights))
+
+    def strip(found: dict[str, Any]) -> dict[str, Any]:
+        return _say_left_out(found, surgery.strip(found, settings.weights), console)
+
+    return _write(settings, paths, console, strip)
 
 
 def _convert(settings: ConvertSettings, paths: list[str], console: Console) -> int:
@@ -196,6 +208,12 @@ def _write(
     tensors.save_tensors(made, settings.output, version=version, overwrite=settings.overwrite)
     console.say(f"wrote {len(made)} tensors of {', '.join(found)} to {settings.output}")
     return OK
+
+
+def _say_left_out(before: dict[str, Any], after: dict[str, Any], console: Console) -> dict[str, Any]:
+    for name in sorted(set(before) - set(after)):
+        console.say(f"left out  {name}")
+    return after
 
 
 VERBS = {

@@ -17,6 +17,7 @@ from trainer.grammars import (
     MAX_COUNT,
     MAX_RATE,
     MAX_STEPS,
+    check_path,
     check_pattern,
     parse_clip,
     parse_decay,
@@ -159,6 +160,7 @@ def validate(config: Config) -> Config:
     """
     _check_choices(config)
     _check_numbers(config)
+    check_path("logdir", config.logdir)
     if config.train_steps and config.epochs:
         raise UsageError("--train_steps and --epochs conflict: give one of them")
     if config.staging == "yes" and config.input not in QUEUED_INPUTS:

@@ -66,6 +66,7 @@ def _evaluate(argv: Sequence[str], console: Console, signals: Signals) -> int:
 
     from trainer.running import scoreboard  # TensorFlow is imported after parsing.
     from trainer.running.evaluating import open_evaluator
+    from trainer.running.lock import RunLock
     from trainer.saving import models
 
     if settings.follow:
@@ -81,11 +82,15 @@ def _evaluate(argv: Sequence[str], console: Console, signals: Signals) -> int:
     ):
         work = Work(evaluator, folder, manifest, split, kinds, settings, console, signals)
         if settings.follow:
-            _follow(work, rundir, board)
+            with RunLock(rundir, rundir.evaluation_lock(split)):  # Each checkpoint once.
+                left_out = _follow(work, rundir, board)
         else:
+            left_out = 0
             path = models.choose_checkpoint(rundir, settings.checkpoint)
-            board.show(_score(work, path), path, tables=not settings.json, as_json=settings.json)
-    return ERROR if board.failures.counts else OK
+            evaluations = _score(work, path, kinds)
+            board.log(evaluations, path)
+            board.show(evaluations, path, tables=not settings.json, as_json=settings.json)
+    return ERROR if board.failures.counts or left_out else OK
 
 
 def _check(settings: EvaluateSettings) -> None:
@@ -107,7 +112,8 @@ def _find_data(model: Model, settings: EvaluateSettings) -> tuple[Path, Manifest
     """Finds the shards, and refuses those of another data set."""
     from trainer.data.manifest import load_manifest
 
-    folder = Path(settings.data_dir or model.config.data_dir)
+    there = [folder for folder in (model.facts.data_dir, model.config.data_dir) if Path(folder).is_dir()]
+    folder = Path(settings.data_dir or (there or [model.config.data_dir])[0])
     manifest = load_manifest(folder)
     wanted, got = (model.facts.image_shape, model.facts.class_names), (manifest.image_shape, manifest.class_names)
     if wanted != got:
@@ -118,9 +124,9 @@ def _find_data(model: Model, settings: EvaluateSettings) -> tuple[Path, Manifest
     return folder, manifest
 
 
-def _score(work: Work, path: str) -> list[Evaluation]:
+def _score(work: Work, path: str, kinds: Sequence[str]) -> list[Evaluation]:
     """Evaluates a checkpoint with each kind of weights."""
-    total = len(work.kinds) * work.manifest.num_examples(work.split)
+    total = len(kinds) * work.manifest.num_examples(work.split)
     with progress(work.console, f"evaluating {Path(path).name}", total) as advance:
         return [
             work.evaluator.evaluate(
@@ -134,7 +140,7 @@ def _score(work: Work, path: str) -> list[Evaluation]:
                 reading=work.signals.interruptible,
                 after_batch=advance,
             )
-            for weights in work.kinds
+            for weights in kinds
         ]
 
 
@@ -154,13 +160,13 @@ def _wait_for(rundir: RunDir, settings: EvaluateSettings, console: Console, sign
             time.sleep(settings.interval)
 
 
-def _follow(work: Work, rundir: RunDir, board: Scoreboard) -> None:
-    """Evaluates checkpoints as they come; one that is deleted or damaged meanwhile is left out."""
+def _follow(work: Work, rundir: RunDir, board: Scoreboard) -> int:
+    """Evaluates checkpoints as they come; returns how many stayed and could not be read."""
     from trainer.data.manifest import DataError
     from trainer.running.following import Candidate, Follower
 
-    def is_known(found: Candidate) -> bool:
-        return all(board.knows(found.step, found.written, work.split, weights) for weights in work.kinds)
+    def new_kinds(found: Candidate) -> list[str]:
+        return [weights for weights in work.kinds if not board.knows(found.path, work.split, weights)]
 
     def sleep(seconds: float) -> None:
         with work.signals.interruptible():
@@ -168,7 +174,7 @@ def _follow(work: Work, rundir: RunDir, board: Scoreboard) -> None:
 
     follower = Follower(
         rundir,
-        is_known=is_known,
+        is_known=lambda found: not new_kinds(found),
         interval=work.settings.interval,
         timeout=work.settings.timeout,
         clock=time.monotonic,
@@ -177,16 +183,18 @@ def _follow(work: Work, rundir: RunDir, board: Scoreboard) -> None:
     )
     for found in follower.checkpoints():
         try:
-            evaluations = _score(work, found.path)
+            evaluations = _score(work, found.path, new_kinds(found))
         except (UsageError, NotFiniteError, DataError):
             raise
         except TrainerError as error:
             follower.failed(found, str(error))
             continue
-        board.note(evaluations, found)
+        board.keep_best(evaluations[0], found.path)
+        board.log(evaluations, found.path)
         board.show(evaluations, found.path, tables=False, as_json=work.settings.json)
     if not work.settings.json:
         board.say_best()
+    return follower.left_out
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ FORMATS = {
     "meta": "a directory with the MetaGraph as text and binary, and the weights",
     "tflite": "one TensorFlow Lite model",
 }
+# What a directory holds that was exported before.
+MARKERS = {"saved_model": "saved_model.pb", "graph": "graph.pb", "meta": "model.ckpt.meta"}
 NAMES = {"frozen": "frozen.pb", "tflite": "model.tflite"}  # of the default output
 
 
@@ -52,6 +54,7 @@ def _export(argv: Sequence[str], console: Console, signals: Signals) -> int:
     signals.shield()  # Before TensorFlow's first thread.
 
     from trainer.saving import exporting, models  # TensorFlow is imported after parsing.
+    from trainer.saving.replacing import replacing
 
     rundir = RunDir(settings.logdir)
     model = models.load_model(rundir)
@@ -61,10 +64,10 @@ def _export(argv: Sequence[str], console: Console, signals: Signals) -> int:
     target = output / str(settings.version) if settings.format == "saved_model" else output
     signals.defer()
     with (
-        exporting.replacing(target, overwrite=settings.overwrite) as aside,
+        replacing(target, overwrite=settings.overwrite, marker=MARKERS.get(settings.format, "")) as aside,
         exporting.open_serving(model, path, weights) as serving,
     ):
-        lines = exporting.FORMATS[settings.format](model, serving, aside)
+        lines = exporting.FORMATS[settings.format](serving, aside)
         signals.check()
     console.say(f"wrote {target} from {path}, {weights} weights")
     for line in lines:

@@ -78,6 +78,16 @@ def parse_rename(name: str, text: str) -> tuple[str, str]:
     return old, new
 
 
+def check_path(name: str, text: str) -> None:
+    """Refuses a path of checkpoints that TensorFlow would take for a pattern.
+
+    Raises:
+      UsageError: it is one.
+    """
+    if re.search(r"[*?\[\]\\]", text):
+        raise UsageError(f"{name}={text}: TensorFlow takes * ? [ ] and \\ in a path of checkpoints for a pattern")
+
+
 def check_pattern(name: str, text: str) -> None:
     """Checks a regular expression.
 

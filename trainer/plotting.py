@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -93,5 +94,10 @@ def png_size(file: BinaryIO) -> tuple[int, int]:
 
 def _save(figure: Any, path: Path) -> None:
     figure.tight_layout()
-    figure.savefig(path)
-    pyplot.close(figure)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")  # Nobody sees half of it.
+    try:
+        figure.savefig(aside, format=path.suffix[1:] or "png")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+        pyplot.close(figure)

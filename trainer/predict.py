@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from trainer import flags
 from trainer.config import option
 from trainer.console import Console, exit_program, run_program
-from trainer.errors import ERROR, OK, UsageError, unknown_name
+from trainer.errors import ERROR, OK, NotFiniteError, UsageError, unknown_name
 from trainer.signals import Signals
 
 if TYPE_CHECKING:
@@ -59,7 +59,13 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
     signals.defer()
     failed = count = 0
     with open_predictor(settings.model, checkpoint=settings.checkpoint, weights=settings.weights) as predictor:
-        pictures = read_pictures(names, shape=predictor.image_shape, resize=settings.resize, invert=settings.invert)
+        pictures = read_pictures(
+            names,
+            shape=predictor.image_shape,
+            resize=settings.resize,
+            invert=settings.invert,
+            reading=signals.interruptible,
+        )
         for batch in _batches(pictures, settings.batch_size):
             signals.check()
             lines = _classify(batch, predictor, as_json=settings.json)
@@ -81,7 +87,10 @@ def _classify(batch: list[Picture], predictor: Predictor, *, as_json: bool) -> l
     import numpy as np
 
     images = [picture.image for picture in batch if picture.image is not None]
-    rows = iter(predictor.predict(np.stack(images)) if images else [])
+    found = predictor.predict(np.stack(images)) if images else np.zeros([0, 1])
+    if not np.isfinite(found).all():
+        raise NotFiniteError("the model gives probabilities that are NaN or infinite")
+    rows = iter(found)
     width = max(len(picture.name) for picture in batch)
     lines = []
     for picture in batch:

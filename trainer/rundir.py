@@ -34,6 +34,9 @@ class RunDir:
         """Is one run of TensorBoard for each split and kind of weights."""
         return self.eval_events / (split if weights == "ema" else f"{split}_{weights}")
 
+    def evaluation_lock(self, split: str) -> Path:
+        return self.eval_events / f"{split}.lock"
+
     def picture(self, split: str, weights: str, name: str) -> Path:
         return self.eval_events / f"{split}.{weights}.{name}.png"
 

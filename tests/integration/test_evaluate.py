@@ -175,12 +175,18 @@ def test_raw_and_averaged_weights_without_averages(train, run_here):
     assert done.code == 2 and "holds no averaged weights; use --weights=raw" in done.err
 
 
-def test_weights_that_are_not_finite_are_exit_code_3(run, run_here):
+@pytest.mark.parametrize("layer", ["hidden1/weights", "logits/biases"])
+def test_weights_that_are_not_finite_are_exit_code_3(run, run_here, layer, tmp_path):
+    """Also where a ReLU hides them from the logits."""
     tensors = load_tensors(str(run / "model.ckpt-80"))
-    tensors[f"logits/biases{AVERAGE}"] = np.full([10], np.nan, np.float32)
+    tensors[f"{layer}{AVERAGE}"] = np.full_like(tensors[f"{layer}{AVERAGE}"], np.nan)
     save_tensors(tensors, str(run / "model.ckpt-81"))
-    done = run_here("trainer.evaluate", f"--logdir={run}")
-    assert done.code == 3 and "NaN or infinite" in done.err
+    for args in (["evaluate"], ["export", f"--output={tmp_path / 'out'}"]):
+        done = run_here(f"trainer.{args[0]}", f"--logdir={run}", *args[1:])
+        assert done.code == 3 and "NaN or infinite" in done.err and layer in done.err
+    done = run_here("trainer.predict", f"--model={run}", "x.png")
+    assert done.code == 3 and layer in done.err
+    assert not (tmp_path / "out" / "1").exists()
 
 
 @pytest.mark.parametrize(
@@ -215,3 +221,51 @@ def test_mistakes_are_explained(train, run_here, tmp_path, digits_dir, args, mes
 def test_a_mistake_is_one_line_and_exit_code_2(run_program):
     done = run_program("trainer.evaluate")
     assert done.code == 2 and done.err.startswith("error: --logdir is missing") and done.err.count("\n") == 1, done
+
+
+def test_a_checkpoint_is_in_the_curves_once_whoever_evaluates_it(run, run_here, tmp_path):
+    for args in ([], [], ["--weights=both"], ["--follow", "--split=test"]):
+        assert run_here("trainer.evaluate", f"--logdir={run}", *args).code == 0
+    rows = [json.loads(line) for line in (run / "eval/evaluations.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["weights"]) for row in rows] == [(80, "ema"), (80, "raw")]
+    # A checkpoint from elsewhere is none of this run's curves.
+    save_tensors(load_tensors(str(run / "model.ckpt-80")), str(tmp_path / "elsewhere"))
+    assert run_here("trainer.evaluate", f"--logdir={run}", f"--checkpoint={tmp_path / 'elsewhere'}").code == 0
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(run))
+    multiplexer.Reload()
+    for name in ("eval/test", "eval/test_raw"):
+        assert [event.step for event in multiplexer.Scalars(name, "accuracy")] == [80]
+
+
+def test_a_cut_line_of_an_earlier_evaluation_costs_that_line_alone(run, run_here):
+    (run / "eval").mkdir(exist_ok=True)
+    (run / "eval/evaluations.jsonl").write_bytes(b'\xff\n{"step": Infinity, "written": 1e999}\n{"step": 8')
+    assert run_here("trainer.evaluate", f"--logdir={run}").code == 0
+    assert run_here("trainer.evaluate", f"--logdir={run}").code == 0
+    lines = (run / "eval/evaluations.jsonl").read_bytes().splitlines()
+    assert len(lines) == 4 and json.loads(lines[-1])["step"] == 80
+
+
+def test_a_checkpoint_that_stays_damaged_is_left_out_with_exit_code_1(run, run_here):
+    data = run / "model.ckpt-80.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-50])
+    done = run_here("trainer.evaluate", f"--logdir={run}", "--follow", "--interval=0.01")
+    assert done.code == 1 and "step 80 is left out: " in done.out
+
+
+def test_a_second_follower_of_a_split_is_refused(program, run, run_here):
+    (run / "result.json").unlink()
+    follower = program("trainer.evaluate", f"--logdir={run}", "--follow", "--interval=0.1", "--timeout=600")
+    for line in follower.stdout:
+        if "step 80" in line:
+            break
+    done = run_here("trainer.evaluate", f"--logdir={run}", "--follow")
+    assert done.code == 1 and f"is in use by process {follower.pid}" in done.err
+    follower.send_signal(signal.SIGTERM)
+
+
+def test_the_data_is_found_from_another_directory(run_program, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    assert run_program("trainer", "--train_steps=2", "--model=mlp", cwd=tmp_path).code == 0
+    done = run_program("trainer.evaluate", f"--logdir={tmp_path / 'runs/digits_mlp'}", cwd=tmp_path / "elsewhere")
+    assert done.code == 0 and "359 images" in done.out

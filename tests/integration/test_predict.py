@@ -136,6 +136,9 @@ def test_pictures_become_what_the_model_takes(tmp_path):
     # 16 bits become 8.
     Image.fromarray((dark_on_light.astype(np.uint16) << 8) + 7).save(path)
     assert read(path).image[..., 0].tolist() == dark_on_light.tolist()
+    # Floating-point pixels have no scale that is known.
+    Image.fromarray(np.full([8, 8], 0.5, np.float32)).save(tmp_path / "f.tif")
+    assert "pixels are of mode F" in read(tmp_path / "f.tif").error
     # What is transparent is paper.
     Image.fromarray(np.dstack([np.zeros([8, 8, 3], np.uint8), 255 - dark_on_light])).save(path)
     assert read(path).image[..., 0].tolist() == dark_on_light.tolist()

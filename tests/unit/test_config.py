@@ -136,3 +136,8 @@ def test_what_makes_another_experiment_is_listed():
     assert config_lib.identity_differences(Config(model="lenet"), Config(model="lenet", hidden_sizes=(7,))) == []
     assert config_lib.identity_differences(Config(ema_decay=0.9), Config(ema_decay=0.99)) == []
     assert config_lib.identity_differences(Config(ema_decay=0.9), Config(ema_decay=0.0)) == ["ema_decay: True -> False"]
+
+
+def test_a_directory_that_tensorflow_takes_for_a_pattern_is_refused():
+    with pytest.raises(UsageError, match="for a pattern"):
+        validate(Config(logdir="runs/a[1]"))

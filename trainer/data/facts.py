@@ -16,14 +16,15 @@ class Facts(NamedTuple):
     train_examples: int
     image_shape: tuple[int, int, int]  # height, width, depth
     class_names: tuple[str, ...]
+    data_dir: str  # absolute, of its shards
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
 
-def facts_of(manifest: Manifest) -> Facts:
-    return Facts(manifest.num_examples("train"), manifest.image_shape, manifest.class_names)
+def facts_of(manifest: Manifest, data_dir: Path) -> Facts:
+    return Facts(manifest.num_examples("train"), manifest.image_shape, manifest.class_names, str(data_dir.absolute()))
 
 
 def to_json(facts: Facts) -> str:
@@ -40,8 +41,10 @@ def load_facts(path: Path) -> Facts:
         values = json.loads(path.read_text())
         height, width, depth = (int(size) for size in values["image_shape"])
         names = tuple(str(name) for name in values["class_names"])
-        return Facts(int(values["train_examples"]), (height, width, depth), names)
+        if min(height, width, depth) < 1 or not names:
+            raise ValueError(f"images of {values['image_shape']} in {len(names)} classes")
+        return Facts(int(values["train_examples"]), (height, width, depth), names, str(values["data_dir"]))
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file; --logdir is the directory of a run that has begun") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UsageError(f"{path} is damaged ({error!r}): the next start of its run writes it again") from error

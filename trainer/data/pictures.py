@@ -6,7 +6,9 @@ import glob
 import io
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,14 +16,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainer.data.idx import read_idx
-from trainer.data.manifest import DataError
 from trainer.errors import UsageError
 
 IDX_MAGIC, GZIP_MAGIC = b"\0\0\x08\x03", b"\x1f\x8b"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of pillow, by depth
 RESIZES = ("stretch", "pad", "no")
-# What pillow raises on damaged files; SyntaxError too, for a broken PNG.
-READ_ERRORS = (OSError, DataError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+# Of pillow; others, as EPS, start other programs.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
 
 class Picture(NamedTuple):
@@ -32,7 +33,14 @@ class Picture(NamedTuple):
     error: str = ""
 
 
-def read_pictures(names: Sequence[str], *, shape: tuple[int, int, int], resize: str, invert: bool) -> Iterator[Picture]:
+def read_pictures(
+    names: Sequence[str],
+    *,
+    shape: tuple[int, int, int],
+    resize: str,
+    invert: bool,
+    reading: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[Picture]:
     """Reads images in the order of their names; one that cannot be read comes with its error.
 
     Args:
@@ -40,6 +48,7 @@ def read_pictures(names: Sequence[str], *, shape: tuple[int, int, int], resize: 
       shape: height, width, depth of the model's images.
       resize: stretch: to that shape; pad: keeping the proportions, on black; no: another size is an error.
       invert: turn dark on light into light on dark.
+      reading: is entered while standard input is read, which may take for ever.
 
     Raises:
       UsageError: the model's images are none that pillow can make.
@@ -48,9 +57,9 @@ def read_pictures(names: Sequence[str], *, shape: tuple[int, int, int], resize: 
         raise UsageError(f"the model takes images of depth {shape[2]}; files can only be turned into 1, 3 or 4")
     for path in (path for name in names for path in _expand(name)):
         try:
-            for name, image in _read(path):
+            for name, image in _read_stdin(reading) if path == "-" else _read(path):
                 yield Picture(name, _fit(image, shape, resize, invert))
-        except READ_ERRORS as error:
+        except Exception as error:  # Damaged files make pillow's decoders raise almost anything.
             yield Picture(path, None, _why(error))
 
 
@@ -60,14 +69,17 @@ def _expand(name: str) -> list[str]:
     return sorted(glob.glob(name, recursive=True)) or [name]  # noqa: PTH207  (takes absolute patterns too)
 
 
+def _read_stdin(reading: Callable[[], AbstractContextManager[None]]) -> Iterator[tuple[str, Image.Image]]:
+    with reading():
+        data = sys.stdin.buffer.read()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        yield from ((name.replace(file.name, "-"), image) for name, image in _read(file.name))
+
+
 def _read(path: str) -> Iterator[tuple[str, Image.Image]]:
     """Yields the one image of a file, or those of an IDX file with their numbers."""
-    if path == "-":
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(sys.stdin.buffer.read())
-            file.flush()
-            yield from ((name.replace(file.name, "-"), image) for name, image in _read(file.name))
-        return
     with Path(path).open("rb") as opened:
         head = opened.read(4)
     if head == IDX_MAGIC or head.startswith(GZIP_MAGIC):
@@ -76,9 +88,13 @@ def _read(path: str) -> Iterator[tuple[str, Image.Image]]:
         return
     if not head:
         raise ValueError("the file is empty")
-    with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
-        image.load()
-        yield path, ImageOps.exif_transpose(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(Path(path).read_bytes()), formats=FORMATS) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            upright.format = image.format
+            yield path, upright
 
 
 def _fit(image: Image.Image, shape: tuple[int, int, int], resize: str, invert: bool) -> np.ndarray:
@@ -96,6 +112,8 @@ def _fit(image: Image.Image, shape: tuple[int, int, int], resize: str, invert: b
 
 def _flatten(image: Image.Image) -> Image.Image:
     """Reduces 16 bits to 8, and lays what is transparent on white, as a browser does."""
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise ValueError(f"its pixels are of mode {image.mode}, wanted 8 or 16 bits a channel")
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:

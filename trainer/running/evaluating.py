@@ -42,7 +42,28 @@ class Evaluator:
         logits = build_logits(model, batch.images, device=device)
         self._session, self._fetches = session, [logits, batch.labels, batch.images]
         self._num_classes = model.facts.num_classes
+        self._finite = {
+            variable.op.name: tf.reduce_all(tf.math.is_finite(variable.read_value()))
+            for variable in tf.global_variables()
+        }
         self._savers: dict[tuple[str, ...], tf.train.Saver] = {}
+
+    def _restore(self, path: str, weights: str) -> int:
+        """Restores a checkpoint's weights; returns its step."""
+        variables = map_weights(path, weights)
+        names = tuple(sorted(variables))
+        if names not in self._savers:  # Each one adds operations to the graph.
+            self._savers[names] = tf.train.Saver(variables)
+        try:
+            self._savers[names].restore(self._session, path)
+            step = step_of(path)
+            finite = self._session.run(self._finite)
+        except READ_ERRORS as error:
+            raise TrainerError(f"checkpoint {path} cannot be read: {reason(error)}") from error
+        poisoned = ", ".join(name for name, value in finite.items() if not value)
+        if poisoned:
+            raise NotFiniteError(f"checkpoint {path}, {weights} weights: NaN or infinite values in {poisoned}")
+        return step
 
     def evaluate(
         self,
@@ -70,19 +91,11 @@ class Evaluator:
 
         Raises:
           UsageError: the checkpoint holds no such weights, or is of another model.
-          NotFiniteError: a logit is NaN or infinite.
+          NotFiniteError: a weight or a logit is NaN or infinite.
           DataError: a record is damaged or wrong.
           TrainerError: the checkpoint is damaged.
         """
-        variables = map_weights(path, weights)
-        names = tuple(sorted(variables))
-        if names not in self._savers:  # Each one adds operations to the graph.
-            self._savers[names] = tf.train.Saver(variables)
-        try:
-            self._savers[names].restore(self._session, path)
-            step = step_of(path)
-        except READ_ERRORS as error:
-            raise TrainerError(f"checkpoint {path} cannot be read: {reason(error)}") from error
+        step = self._restore(path, weights)
         run = self._session.make_callable(self._fetches, feed_list=[self._serialized])
         scores = Scores(self._num_classes, top_k=top_k, num_wrong=NUM_WRONG)
 

@@ -52,11 +52,13 @@ class Follower:
         self._interval, self._timeout = interval, timeout
         self._clock, self._sleep, self._say = clock, sleep, say
         self._failures: dict[Candidate, int] = {}
+        self.left_out = 0  # checkpoints that stay, and cannot be read
 
     def failed(self, candidate: Candidate, why: str) -> None:
         """Takes note that a checkpoint could not be read: it may be half written, or have been deleted."""
         count = self._failures[candidate] = self._failures.get(candidate, 0) + 1
         if count == ATTEMPTS:
+            self.left_out += 1
             self._say(f"step {candidate.step} is left out: {why}")
 
     def checkpoints(self) -> Iterator[Candidate]:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
@@ -42,8 +43,15 @@ def _lock(file: TextIO) -> None:
 class RunLock:
     """Locks a run directory inside its block; the system releases the lock with the process: none is ever stale."""
 
-    def __init__(self, rundir: RunDir) -> None:
+    def __init__(self, rundir: RunDir, path: Path | None = None) -> None:
+        """Names what is locked.
+
+        Args:
+          rundir: of the run.
+          path: of the file that holds the lock; none: that of the training.
+        """
         self._rundir = rundir
+        self._path = path or rundir.lock
         self._file: TextIO | None = None
 
     def acquire(self) -> None:
@@ -52,7 +60,7 @@ class RunLock:
         Raises:
           TrainerError: another process holds it; the message names it.
         """
-        file = self._rundir.lock.open("a+", encoding="utf-8")
+        file = self._path.open("a+", encoding="utf-8")
         try:
             _lock(file)
         except BlockingIOError as error:

@@ -53,9 +53,10 @@ def open_predictor(path: str, *, checkpoint: str, weights: str) -> Iterator[Pred
     found = _find_saved_model(folder)
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count=NO_GPU)) as session:
         try:
-            yield _load_saved_model(session, found) if found else _load_frozen(session, folder)
+            loaded = _load_saved_model(session, found) if found else _load_frozen(session, folder)
         except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
             raise TrainerError(f"--model={path} cannot be loaded: {reason(error)}") from error
+        yield loaded
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def _find_saved_model(folder: Path) -> Path | None:
     """Finds a SavedModel, or the newest of several versions; None for a file."""
     if folder.is_file():
         return None
-    versions = sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    versions = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
     for candidate in (folder, *reversed(versions)):
         if tf.saved_model.contains_saved_model(str(candidate)):
             return candidate

@@ -134,9 +134,9 @@ def _make_directory(path: Path) -> None:
         raise UsageError(f"--logdir={path}: a file is in the way; give a directory") from error
 
 
-def compare_data(manifest: Manifest, rundir: RunDir, say: Callable[[str], None]) -> None:
+def compare_data(manifest: Manifest, data_dir: Path, rundir: RunDir, say: Callable[[str], None]) -> None:
     """Says where the training set has another size than when the run was here before, and notes what it is."""
-    found = facts.facts_of(manifest)
+    found = facts.facts_of(manifest, data_dir)
     if rundir.data.exists():
         try:
             before = facts.load_facts(rundir.data).train_examples

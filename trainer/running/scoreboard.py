@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,6 @@ from trainer.rundir import RunDir
 from trainer.running.evaluating import Evaluation
 from trainer.running.event_file import EventFile
 from trainer.running.failures import Failures
-from trainer.running.following import Candidate
 from trainer.running.hooks.summaries import scalar_summary
 from trainer.saving import best
 from trainer.tf1 import tf
@@ -48,24 +48,37 @@ class Scoreboard:
         for file in self._files.values():
             file.close()
 
-    def knows(self, step: int, written: int, split: str, weights: str) -> bool:
-        """Was this checkpoint evaluated before, also by an earlier process?"""
-        return (step, written, split, weights) in self._known
+    def knows(self, path: str, split: str, weights: str) -> bool:
+        """Was this checkpoint of the run evaluated before, also by an earlier process?"""
+        return (Path(path).name, _written(path), split, weights) in self._known
 
-    def note(self, evaluations: Sequence[Evaluation], found: Candidate) -> None:
-        """Takes note of a followed checkpoint: once in TensorBoard's curves, and in `best/` where it is the best."""
-        first = evaluations[0]
+    def keep_best(self, evaluation: Evaluation, path: str) -> None:
+        """Keeps a checkpoint where it is the best so far."""
+        scores = evaluation.scores
+        found = best.Best(evaluation.step, evaluation.split, evaluation.weights, scores.accuracy, scores.loss)
         with self.failures.tolerated("best/"):
-            candidate = best.Best(first.step, first.split, first.weights, first.scores.accuracy, first.scores.loss)
-            if best.is_better(candidate, best.load_best(self._rundir)):
-                best.keep_best(self._rundir, found.path, candidate)
+            if best.is_better(found, best.load_best(self._rundir)):
+                best.keep_best(self._rundir, path, found)
+
+    def log(self, evaluations: Sequence[Evaluation], path: str) -> None:
+        """Draws evaluations, and adds each checkpoint of the run once to the curves of its split in TensorBoard."""
+        written, name = _written(path), Path(path).name
+        of_run = Path(path).parent.absolute() == self._rundir.path.absolute()
         for evaluation in evaluations:
-            self._known.add((found.step, found.written, evaluation.split, evaluation.weights))
+            pictures: list[Path] = []
+            with self.failures.tolerated("a picture"):
+                pictures = self._draw(evaluation)
+            key = (name, written, evaluation.split, evaluation.weights)
+            if not of_run or key in self._known:
+                continue
+            self._known.add(key)
+            self._log(evaluation, pictures)
             with self.failures.tolerated("evaluations.jsonl"), self._rundir.evaluations.open("a") as file:
-                file.write(json.dumps({**_values(evaluation, self._top_k), "written": found.written}) + "\n")
+                values = {**_values(evaluation, self._top_k), "checkpoint": name, "written": written}
+                file.write("\n" * _is_cut(self._rundir.evaluations) + json.dumps(values) + "\n")
 
     def show(self, evaluations: Sequence[Evaluation], path: str, *, tables: bool, as_json: bool) -> None:
-        """Prints, draws and logs the evaluations of a checkpoint, of one split with one or two kinds of weights."""
+        """Prints the evaluations of a checkpoint, of one split with one or two kinds of weights."""
         for evaluation in evaluations:
             scores = evaluation.scores
             self._console.say(
@@ -73,14 +86,10 @@ class Scoreboard:
                 f"top-{self._top_k} {scores.top_k_accuracy:.2%}  loss {scores.loss:.4f}  "
                 f"{scores.num_examples:,} images, {evaluation.weights} weights"
             )
-            pictures: list[Path] = []
-            with self.failures.tolerated("a picture"):
-                pictures = self._draw(evaluation)
-            self._log(evaluation, pictures)
             if tables:
                 self._console.table(class_table(scores, self._names))
                 self._console.table(confusion_table(scores, self._names))
-                self._console.say(f"pictures: {', '.join(str(picture) for picture in pictures)}")
+                self._console.say(f"pictures: {self._rundir.picture(evaluation.split, evaluation.weights, '*')}")
         if as_json:
             first, *others = evaluations
             values = {**_values(first, self._top_k), "checkpoint": path, "classes": _class_rows(first, self._names)}
@@ -89,7 +98,9 @@ class Scoreboard:
 
     def say_best(self) -> None:
         """Says which checkpoint is the best."""
-        found = best.load_best(self._rundir)
+        found = None
+        with self.failures.tolerated("best/"):
+            found = best.load_best(self._rundir)
         if found:
             self._console.say(
                 f"best: step {found.step}, {found.split} accuracy {found.accuracy:.2%}, {found.weights} weights; "
@@ -118,7 +129,7 @@ class Scoreboard:
         """Adds to the curves of a split and kind of weights, which are a run of their own in TensorBoard."""
         folder = self._rundir.evaluated_events(evaluation.split, evaluation.weights)
         if folder not in self._files:
-            self._files[folder] = EventFile(folder, suffix=f".{evaluation.step}", failures=self.failures)
+            self._files[folder] = EventFile(folder, suffix=f".{os.getpid()}", failures=self.failures)
         file, scores, step = self._files[folder], evaluation.scores, evaluation.step
         for tag, value in (("accuracy", scores.accuracy), ("loss", scores.loss), ("top_k", scores.top_k_accuracy)):
             file.add_summary(scalar_summary(tag, value), step)
@@ -204,13 +215,25 @@ def _image_summary(tag: str, png: bytes) -> tf.Summary:
     return tf.Summary(value=[tf.Summary.Value(tag=tag, image=image)])
 
 
-def _load_known(path: Path) -> set[tuple[int, int, str, str]]:
+def _written(path: str) -> int:
+    """Tells checkpoints of one name apart: when the index was written, nanoseconds since 1970; 0 where it has gone."""
+    index = Path(f"{path}.index")
+    return index.stat().st_mtime_ns if index.exists() else 0
+
+
+def _is_cut(path: Path) -> bool:
+    """Did a crash cut off the last line?"""
+    data = path.read_bytes()
+    return bool(data) and not data.endswith(b"\n")
+
+
+def _load_known(path: Path) -> set[tuple[str, int, str, str]]:
     """Reads what was evaluated before; a line that a crash cut off does not count."""
     known = set()
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             row = json.loads(line)
-            known.add((int(row["step"]), int(row["written"]), str(row["split"]), str(row["weights"])))
-        except (ValueError, KeyError, TypeError):
+            known.add((str(row["checkpoint"]), int(row["written"]), str(row["split"]), str(row["weights"])))
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue
     return known

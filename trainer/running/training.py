@@ -122,7 +122,7 @@ def prepare(config: Config, console: Console, stack: ExitStack) -> Job:
         f"{config.model} on {config.dataset}: {num_examples:,} images, {last_step:,} steps of {config.batch_size} "
         f"over {towers}; to watch: tensorboard --logdir={rundir.path}"
     )
-    compare_data(manifest, rundir, console.say)
+    compare_data(manifest, Path(config.data_dir), rundir, console.say)
     if progress:
         console.say(f"resuming from step {progress.step} ({progress.path})")
     start = progress or checkpoints.Progress(path="", step=0, position=0)

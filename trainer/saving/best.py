@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainer.errors import TrainerError
 from trainer.rundir import RunDir, replace_text
 from trainer.saving.checkpoints import FILE_PATTERN, name_newest, sync
 
@@ -26,18 +27,35 @@ class Best(NamedTuple):
 
 
 def load_best(rundir: RunDir) -> Best | None:
-    """Reads which checkpoint is the best; None where none is kept, or its file is damaged."""
+    """Reads which checkpoint is the best; None where none is kept.
+
+    Raises:
+      TrainerError: its file is damaged.
+    """
+    path = rundir.best / FILE
     try:
-        values: dict[str, Any] = json.loads((rundir.best / FILE).read_text())
-        return Best(**values)
-    except (OSError, ValueError, TypeError):
+        values: dict[str, Any] = json.loads(path.read_text())
+        found = Best(**values)
+        return Best(int(found.step), str(found.split), str(found.weights), float(found.accuracy), float(found.loss))
+    except FileNotFoundError:
         return None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise TrainerError(f"{path} is damaged ({error}); move {rundir.best} aside to begin anew") from error
 
 
 def is_better(found: Best, best: Best | None) -> bool:
-    """Is its accuracy higher, or as high at a smaller loss? One of another split or kind of weights is replaced."""
-    if best is None or (found.split, found.weights) != (best.split, best.weights):
+    """Is its accuracy higher, or as high at a smaller loss?
+
+    Raises:
+      TrainerError: what is kept was the best on another split or kind of weights: the two cannot be compared.
+    """
+    if best is None:
         return True
+    if (found.split, found.weights) != (best.split, best.weights):
+        raise TrainerError(
+            f"best/ keeps the best on the {best.split} set with {best.weights} weights; it stays, and this is the "
+            f"{found.split} set with {found.weights} weights: move it aside to begin anew"
+        )
     return (found.accuracy, -found.loss) > (best.accuracy, -best.loss)
 
 
@@ -64,7 +82,7 @@ def keep_best(rundir: RunDir, path: str, found: Best) -> None:
 def _link(file: Path, target: Path) -> None:
     if target.exists() and target.samefile(file):
         return
-    aside = target.with_name(f"{target.name}.part")
+    aside = target.with_name(f"{target.name}.{os.getpid()}.part")
     with contextlib.suppress(FileNotFoundError):
         aside.unlink()
     try:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
+import numpy as np
 from google.protobuf import text_format
 
-from trainer.errors import TrainerError, UsageError, reason
-from trainer.saving.checkpoints import READ_ERRORS, sync
+from trainer.errors import NotFiniteError, TrainerError, reason
+from trainer.saving.checkpoints import READ_ERRORS
 from trainer.saving.models import Model, build_logits, map_weights
 from trainer.tf1 import tf
 
 SCOPE = "outputs"  # the names of the outputs are outputs/logits and so on
 CLASS_NAMES = "class_names"
-DECODABLE_DEPTHS = (1, 3, 4)  # of PNG and JPEG
+DECODABLE_DEPTHS = (1, 3)
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601-2), as pillow weighs them
 
 
 class Serving(NamedTuple):
     """The ends of an inference graph."""
 
     session: tf.Session  # with the weights
+    model: Model  # in float32
     images: tf.Tensor  # uint8 [n, height, width, depth], placeholder
     outputs: dict[str, tf.Tensor]  # logits, probabilities: float32 [n, classes]; classes: int64 [n]
     class_names: tf.Tensor  # string [classes]
@@ -48,7 +49,7 @@ def outputs_of(logits: tf.Tensor) -> dict[str, tf.Tensor]:
 
 @contextmanager
 def open_serving(model: Model, path: str, weights: str) -> Iterator[Serving]:
-    """Builds the model on a placeholder in a graph of its own, with the weights of a checkpoint; on the CPU.
+    """Builds the model on a placeholder in a graph of its own, with a checkpoint's weights; in float32, on the CPU.
 
     Args:
       model: from `load_model`.
@@ -57,8 +58,11 @@ def open_serving(model: Model, path: str, weights: str) -> Iterator[Serving]:
 
     Raises:
       UsageError: the checkpoint holds no such weights, or is of another model.
+      NotFiniteError: a weight is NaN or infinite.
       TrainerError: it is damaged.
     """
+    # Whatever the training computed in, so that all formats give the same.
+    model = model._replace(config=dataclasses.replace(model.config, precision="float32"))
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
         images = tf.placeholder(tf.uint8, [None, *model.facts.image_shape], name="images")
         logits = build_logits(model, images, data_format="channels_last")
@@ -66,18 +70,22 @@ def open_serving(model: Model, path: str, weights: str) -> Iterator[Serving]:
         try:
             reader = tf.train.NewCheckpointReader(path)
             for name, variable in map_weights(path, weights).items():
+                value = reader.get_tensor(name)
+                if not np.isfinite(value).all():
+                    raise NotFiniteError(f"checkpoint {path}: {name} is NaN or infinite")
                 # Not by a Saver, whose operations would be in every export.
-                session.run(variable.initializer, {variable.initializer.inputs[1]: reader.get_tensor(name)})
+                session.run(variable.initializer, {variable.initializer.inputs[1]: value})
         except READ_ERRORS as error:
             raise TrainerError(f"checkpoint {path} cannot be read: {reason(error)}") from error
-        yield Serving(session, images, outputs_of(logits), class_names)
+        yield Serving(session, model, images, outputs_of(logits), class_names)
 
 
-def write_saved_model(model: Model, serving: Serving, target: Path) -> list[str]:
+def write_saved_model(serving: Serving, target: Path) -> list[str]:
     """Writes a SavedModel with the signatures serving_default, uint8_images and encoded_images.
 
-    Images of other sizes, as PNG or JPEG, are resized by area.
+    Encoded images become what `trainer.predict` makes of the same files, but for rounding.
     """
+    model = serving.model
     shape = model.facts.image_shape
     signatures = {"uint8_images": _signature(serving.images, serving.outputs)}
     with tf.variable_scope("", reuse=True):
@@ -104,19 +112,40 @@ def _signature(images: tf.Tensor, outputs: dict[str, tf.Tensor]) -> tf.MetaGraph
 
 
 def _decode(encoded: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
-    """Decodes PNG and JPEG, string [n], to uint8 [n, height, width, depth]."""
+    """Decodes PNG and JPEG, string [n], to uint8 [n, height, width, depth].
+
+    What is transparent lies on white; another size is resized as pillow does it, by a triangle over the area.
+    """
     height, width, depth = shape
 
     def decode(data: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(data, channels=depth, expand_animations=False)
-        image.set_shape([None, None, depth])
-        resized = tf.image.resize_images(image, [height, width], method=tf.image.ResizeMethod.AREA)
-        return tf.cast(tf.round(resized), tf.uint8)
+        image = tf.cast(tf.io.decode_image(data, expand_animations=False), tf.float32)
+        image.set_shape([None, None, None])
+        channels = tf.shape(image)[2]
+        colours = channels - (1 - channels % 2)  # Of two and four channels the last is how opaque it is.
+        alpha = tf.cond(
+            tf.equal(colours, channels), lambda: tf.ones_like(image[..., :1]), lambda: image[..., -1:] / 255
+        )
+        flat = tf.round(image[..., :colours] * alpha + 255 * (1 - alpha))
+        grey = tf.cond(
+            tf.equal(colours, 3), lambda: tf.reduce_sum(flat * tf.constant(GREY), axis=2, keepdims=True), lambda: flat
+        )
+        right = grey if depth == 1 else tf.cond(tf.equal(colours, 3), lambda: flat, lambda: tf.tile(flat, [1, 1, 3]))
+        resized = tf.raw_ops.ScaleAndTranslate(
+            images=tf.round(right)[tf.newaxis],
+            size=[height, width],
+            scale=tf.cast([height, width], tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32),
+            translation=[0.0, 0.0],
+            kernel_type="triangle",
+            antialias=True,
+        )[0]
+        resized.set_shape(shape)
+        return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
 
     return tf.map_fn(decode, encoded, fn_output_signature=tf.uint8)
 
 
-def write_frozen(_: Model, serving: Serving, target: Path) -> list[str]:
+def write_frozen(serving: Serving, target: Path) -> list[str]:
     """Writes one GraphDef whose variables are constants, without what only training needs."""
     graph_def = _freeze(serving)
     target.write_bytes(graph_def.SerializeToString())
@@ -129,7 +158,7 @@ def _freeze(serving: Serving) -> tf.GraphDef:
     return tf.graph_util.remove_training_nodes(constant, protected_nodes=kept)
 
 
-def write_graph(_: Model, serving: Serving, target: Path) -> list[str]:
+def write_graph(serving: Serving, target: Path) -> list[str]:
     """Writes the GraphDef, whose variables have no values, as text and binary.
 
     Raises:
@@ -146,7 +175,7 @@ def write_graph(_: Model, serving: Serving, target: Path) -> list[str]:
     return [f"{len(graph_def.node)} nodes; {serving.describe()}"]
 
 
-def write_meta(_: Model, serving: Serving, target: Path) -> list[str]:
+def write_meta(serving: Serving, target: Path) -> list[str]:
     """Writes the MetaGraph with its collections, binary and as text, and the weights it restores."""
     target.mkdir()
     for name, tensor in (("inputs", serving.images), *(("outputs", tensor) for tensor in serving.outputs.values())):
@@ -160,7 +189,7 @@ def write_meta(_: Model, serving: Serving, target: Path) -> list[str]:
     ]
 
 
-def write_tflite(_: Model, serving: Serving, target: Path) -> list[str]:
+def write_tflite(serving: Serving, target: Path) -> list[str]:
     """Writes a TensorFlow Lite model.
 
     Raises:
@@ -180,55 +209,10 @@ def write_tflite(_: Model, serving: Serving, target: Path) -> list[str]:
     return [f"{len(data):,} bytes; input uint8 images, outputs logits, probabilities"]
 
 
-FORMATS: dict[str, Callable[[Model, Serving, Path], list[str]]] = {
+FORMATS: dict[str, Callable[[Serving, Path], list[str]]] = {
     "saved_model": write_saved_model,
     "frozen": write_frozen,
     "graph": write_graph,
     "meta": write_meta,
     "tflite": write_tflite,
 }
-
-
-@contextmanager
-def replacing(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Gives a path beside the target, whose file or directory becomes the target when all of it is on the disk.
-
-    Raises:
-      UsageError: the target exists, and may not be overwritten.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists already; --overwrite replaces it, another --output or --version keeps it")
-    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old.part")
-    try:
-        yield aside
-        for path in [*sorted(aside.rglob("*")), aside]:
-            sync(path)
-        if target.is_dir():
-            target.rename(old)  # A directory takes the place of an empty one only.
-        aside.replace(target)
-        sync(target.parent)
-    finally:
-        for path in (aside, old):
-            _remove(path)
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Removes what killed exports were writing; what one had already moved out of the way comes back."""
-    for path in sorted(target.parent.glob(f".{target.name}.*.part")):
-        number = path.name.removeprefix(f".{target.name}.").partition(".")[0]
-        if not number.isdigit() or psutil.pid_exists(int(number)):
-            continue
-        if path.name.endswith(".old.part") and not target.exists():
-            path.rename(target)
-        else:
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.config import Config, load_config
+from trainer.config import Config, load_config, validate
 from trainer.data.facts import Facts, load_facts
 from trainer.errors import TrainerError, UsageError, reason
+from trainer.grammars import check_path
 from trainer.models.inference import channels_first, inference
 from trainer.rundir import CHECKPOINT_PREFIX, RunDir
 from trainer.saving.checkpoints import READ_ERRORS, find_steps
@@ -34,9 +35,10 @@ def load_model(rundir: RunDir) -> Model:
     Raises:
       UsageError: there is no run, or what it wrote is damaged.
     """
+    check_path("logdir", str(rundir.path))
     if not rundir.config.is_file():
         raise UsageError(f"{rundir.path} holds no {rundir.config.name}; --logdir is the directory of a run")
-    return Model(load_config(rundir.config), load_facts(rundir.data))
+    return Model(validate(load_config(rundir.config)), load_facts(rundir.data))
 
 
 def build_logits(model: Model, images: tf.Tensor, *, device: str = "", data_format: str = "") -> tf.Tensor:
@@ -77,11 +79,11 @@ def choose_checkpoint(rundir: RunDir, name: str) -> str:
             hint = "; python -m trainer.evaluate --follow keeps the best one" if name else ""
             raise UsageError(f"{folder} holds no checkpoint{hint}")
         return str(folder / f"{CHECKPOINT_PREFIX}-{steps[-1]}")
-    if name.isdigit():
+    if name.isdecimal():
         if int(name) not in steps:
             there = ", ".join(str(step) for step in steps) or "none"
             raise UsageError(f"{folder} holds no checkpoint of step {name}; there are: {there}")
-        return str(folder / f"{CHECKPOINT_PREFIX}-{name}")
+        return str(folder / f"{CHECKPOINT_PREFIX}-{int(name)}")
     return find_checkpoint(name)
 
 
@@ -96,7 +98,7 @@ def step_of(path: str) -> int:
         reader = tf.train.NewCheckpointReader(path)
         if reader.has_tensor("global_step"):
             return int(reader.get_tensor("global_step"))
-        return int(number) if number.isdigit() else 0
+        return int(number) if number.isdecimal() else 0
     except READ_ERRORS as error:
         raise TrainerError(f"checkpoint {path} cannot be read: {reason(error)}") from error
 

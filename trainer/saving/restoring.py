@@ -85,6 +85,8 @@ def rename_all(names: Mapping[str, object], rules: Sequence[tuple[str, str]]) ->
         renamed = after
     sources: dict[str, str] = {}
     for old, new in renamed.items():
+        if not new:
+            raise UsageError(f"the rules leave nothing of the name {old}")
         if new in sources:
             raise UsageError(f"the rules give {sources[new]} and {old} one name, {new}")
         sources[new] = old
@@ -138,6 +140,8 @@ def build_warm_start(
     averages = {name: variables[name] for name in (f"{weight}{AVERAGE}" for weight in weights) if name in variables}
     plan = plan_warm_start(path, list_tensors(path), _infos(weights), _infos(averages), exclude=exclude, rename=rename)
     check_warm_start(plan, ignore_missing=ignore_missing)
+    if not plan.loaded:
+        raise UsageError(f"--warm_start={path}: nothing of it would be loaded; it holds {', '.join(plan.extra)}")
     for line in describe(plan):
         say(line)
     say(f"warm start from {path}: {len(plan.loaded)} tensors loaded, {len(plan.extra)} of it not used")

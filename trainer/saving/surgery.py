@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from trainer.errors import TrainerError, UsageError
-from trainer.grammars import parse_rename
 from trainer.rundir import CHECKPOINT_PREFIX
 from trainer.saving.checkpoints import FILE_PATTERN
 from trainer.saving.restoring import AVERAGE, rename_all
@@ -21,9 +20,8 @@ SLOTS = {
     "Momentum", "RMSProp", "RMSProp_1", "RMSProp_2", "Adam", "Adam_1", "AdaMax", "AdaMax_1", "Adagrad", "Adadelta",
     "Adadelta_1", "Ftrl", "Ftrl_1", "GradientDescent", "LARSOptimizer", "LocalAdam",
 }  # fmt: skip
-COUNTERS = {
-    "global_step", "position", "skipped_steps", "beta1_power", "beta2_power", "loss_scale", "loss_scale_steps",
-}  # fmt: skip
+COUNTERS = {"global_step", "position", "skipped_steps", "loss_scale", "loss_scale_steps"}
+POWERS = {"beta1_power", "beta2_power"}  # of Adam, in whatever scope
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -63,7 +61,10 @@ def list_checkpoints(folder: Path) -> list[Listed]:
     rows = []
     for step in sorted(files):
         path = str(folder / f"{CHECKPOINT_PREFIX}-{step}")
-        sizes = [file.stat() for file in files[step]]
+        try:
+            sizes = [file.stat() for file in files[step]]
+        except FileNotFoundError:  # Deleted a moment ago.
+            continue
         written = max(size.st_mtime for size in sizes)
         rows.append(Listed(step, path, sum(size.st_size for size in sizes), written, _damage(path, files[step])))
     return rows
@@ -134,12 +135,16 @@ def load_map(path: Path) -> dict[str, str]:
       UsageError: a line is none, or a name stands there twice.
     """
     names: dict[str, str] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text in UTF-8: {error}") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        old, new = (text.strip() for text in parse_rename(f"{path}, line {number}", line))
-        if not new or old in names:
-            raise UsageError(f"{path}, line {number}: {line!r} " + ("names nothing" if not new else "is there twice"))
+        old, new = (text.strip() for text in line.partition("=>")[::2])
+        if not old or not new or old in names:
+            raise UsageError(f"{path}, line {number}: {line!r} " + ("is there twice" if new else "is no old=>new"))
         names[old] = new
     return names
 
@@ -226,7 +231,7 @@ def strip(tensors: Tensors, weights: str) -> dict[str, np.ndarray]:
 def _is_of_training(name: str, tensors: Tensors) -> bool:
     """Is it a counter, or a slot of another tensor, also one that lies in a scope of the optimizer's?"""
     last = name.rpartition("/")[2]
-    if last in COUNTERS:
+    if name in COUNTERS or (last in POWERS and not tensors[name].shape):
         return True
     owner = name.rpartition("/")[0]
     scopes = owner.split("/")

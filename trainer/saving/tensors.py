@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from trainer.errors import TrainerError, UsageError, reason
+from trainer.grammars import check_path
 from trainer.rundir import CHECKPOINT_PREFIX
 from trainer.saving.checkpoints import READ_ERRORS, find_steps, sync
+from trainer.saving.replacing import aside_of, remove_leftovers
 from trainer.tf1 import tf
 
 FORMATS = ("v1", "v2")
@@ -32,6 +34,7 @@ def find_checkpoint(path: str) -> str:
     Raises:
       UsageError: there is none.
     """
+    check_path("checkpoint", path)
     folder = Path(path)
     if folder.is_dir():
         if steps := find_steps(folder):
@@ -79,7 +82,7 @@ def load_tensors(path: str) -> dict[str, np.ndarray]:
 
 
 def save_tensors(tensors: Mapping[str, np.ndarray], path: str, *, version: str = "v2", overwrite: bool = False) -> None:
-    """Writes tensors as a checkpoint that any `tf.train.Saver` restores; all of it appears, or nothing.
+    """Writes tensors as a checkpoint that any `tf.train.Saver` restores; a new one appears whole, or not at all.
 
     Args:
       tensors: by name.
@@ -91,31 +94,49 @@ def save_tensors(tensors: Mapping[str, np.ndarray], path: str, *, version: str =
       UsageError: there is one already, or nothing to write.
       TrainerError: it could not be written.
     """
+    check_path("output", path)
     target = Path(path)
-    there = [*target.parent.glob(f"{target.name}.index"), *target.parent.glob(f"{target.name}.data-*")]
-    there += [target] if target.exists() else []
+    if not target.name or target.is_dir():
+        raise UsageError(f"{path} is no path of a checkpoint; wanted one as DIR/model.ckpt-N")
+    endings = re.compile(r"(\.index|\.data-\d{5}-of-\d{5})?")
+    names = [file.name for file in target.parent.glob(f"{target.name}*")] if target.parent.is_dir() else []
+    there = {name for name in names if endings.fullmatch(name.removeprefix(target.name))}
     if there and not overwrite:
         raise UsageError(f"{path} exists already; give another --output, or --overwrite")
     if not tensors:
         raise UsageError(f"nothing is left to write to {path}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    remove_leftovers(target)
+    folder = aside_of(target)
+    folder.mkdir()
     try:
         _write(tensors, str(folder / target.name), version)
-        files = sorted(
-            folder.iterdir(), key=lambda file: file.suffix == ".index"
-        )  # The index last: it is what is looked for.
+        _compare(tensors, str(folder / target.name), version)
+        # The index last: it is what is looked for.
+        files = sorted(folder.iterdir(), key=lambda file: file.suffix == ".index")
         for file in files:
             sync(file)
-        for old in there:
-            old.unlink()
         for file in files:
             file.replace(target.parent / file.name)
+        for name in there - {file.name for file in files}:
+            (target.parent / name).unlink()
         sync(target.parent)
     except (tf.errors.OpError, ValueError) as error:
         raise TrainerError(f"{path} could not be written: {reason(error)}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compare(tensors: Mapping[str, np.ndarray], path: str, version: str) -> None:
+    """Reads back what was written: the old format takes types that nothing reads."""
+    try:
+        found = load_tensors(path)
+    except TrainerError as error:
+        types = ", ".join(sorted({str(value.dtype) for value in tensors.values()}))
+        raise TrainerError(f"format {version} does not hold all of the types {types}: {error}") from error
+    different = [name for name, value in tensors.items() if found[name].tobytes() != value.tobytes()]
+    if different:
+        raise TrainerError(f"{path}: {', '.join(different)} did not read back as written")
 
 
 def _write(tensors: Mapping[str, np.ndarray], path: str, version: str) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trainer.errors import TrainerError
 from trainer.rundir import RunDir
 from trainer.saving.best import Best, is_better, keep_best, load_best
 from trainer.saving.tensors import load_tensors, save_tensors
@@ -46,8 +47,23 @@ def test_one_that_has_gone_leaves_the_best_before_it(rundir):
         (best_of(2, 0.5), best_of(1, 0.5), False),
         (best_of(2, 0.5, loss=0.9), best_of(1, 0.5), True),
         (best_of(2, 0.4), best_of(1, 0.5), False),
-        (best_of(2, 0.4, split="test"), best_of(1, 0.5), True),
     ],
 )
 def test_higher_accuracy_and_then_smaller_loss_is_better(found, before, better):
     assert is_better(found, before) is better
+
+
+def test_the_best_of_another_split_or_kind_stays():
+    for found in (best_of(2, 0.9, split="test"), best_of(2, 0.9)._replace(weights="raw")):
+        with pytest.raises(TrainerError, match="keeps the best on the validation set with ema weights; it stays"):
+            is_better(found, best_of(1, 0.5))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"step": 1, "split": "test", "weights": "ema", "accuracy": "x", "loss": 1}']
+)
+def test_a_damaged_note_of_the_best_is_named_and_nothing_is_replaced(rundir, text):
+    keep_best(rundir, str(rundir.path / "model.ckpt-1"), best_of(1, 0.5))
+    (rundir.best / "best.json").write_text(text)
+    with pytest.raises(TrainerError, match="is damaged"):
+        load_best(rundir)

@@ -113,6 +113,11 @@ def test_averages_that_a_checkpoint_lacks_begin_at_the_loaded_weights(tmp_path):
     assert set(np.unique(found["logits/biases"])) == set(np.unique(found[f"logits/biases{AVERAGE}"])) == {-7.0}
 
 
+def test_a_warm_start_that_loads_nothing_is_a_mistake():
+    with pytest.raises(UsageError, match="nothing of it would be loaded"):
+        start(REPO / "tests/golden/tf115/v2.ckpt-7", exclude=[".*"])
+
+
 def test_a_checkpoint_that_is_damaged_or_not_there_is_named(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         start(tmp_path / "nothing")

@@ -1,5 +1,8 @@
 """Checkpoints taken apart and put together; what is written is read by a plain `Saver`."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -128,6 +131,7 @@ def test_names_change_by_rules_and_by_maps(tmp_path):
     for rules, names, message in (
         ([("x", "y")], {}, "changes no name"),
         ([(r"\d", "")], {}, "one name"),
+        ([("^conv1/weights$", "")], {}, "leave nothing of the name conv1/weights"),
         ([], {"x": "y"}, "holds no x"),
         ([], {"conv1/weights": "conv2/weights"}, "two tensors"),
         ([("conv", r"\9")], {}, "no regular expression"),
@@ -164,3 +168,37 @@ def test_a_damaged_checkpoint_is_an_error_in_one_line(tmp_path, tensors):
         load_tensors(str(tmp_path / "m"))
     with pytest.raises(UsageError, match="does not exist"):
         find_checkpoint(str(tmp_path / "other"))
+
+
+def test_a_layer_named_like_a_counter_is_no_counter():
+    found = {"a/position": np.ones([3]), "position": np.zeros([]), "train/beta1_power": np.zeros([])}
+    assert surgery.strip(found, "raw").keys() == {"a/position"}
+
+
+def test_the_old_format_refuses_what_it_cannot_give_back(tmp_path):
+    for kind in (np.float16, np.complex64):
+        with pytest.raises(TrainerError, match="v1"):
+            save_tensors({"w": np.ones([2], kind)}, str(tmp_path / "m"), version="v1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_that_tensorflow_takes_for_patterns_are_refused(tmp_path, tensors):
+    with pytest.raises(UsageError, match="for a pattern"):
+        save_tensors(tensors, str(tmp_path / "a[1]"))
+    with pytest.raises(UsageError, match="for a pattern"):
+        find_checkpoint(str(tmp_path / "a*"))
+    with pytest.raises(UsageError, match="no path of a checkpoint"):
+        save_tensors(tensors, str(tmp_path))
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path, tensors):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f".m.{gone.pid}.part").mkdir()
+    (tmp_path / f".other.{gone.pid}.part").mkdir()
+    save_tensors(tensors, str(tmp_path / "m"))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "m.index",
+        "m.data-00000-of-00001",
+        f".other.{gone.pid}.part",
+    }
