@@ -253,6 +253,14 @@ def test_a_checkpoint_that_stays_damaged_is_left_out_with_exit_code_1(run, run_h
     assert done.code == 1 and "step 80 is left out: " in done.out
 
 
+def test_following_another_split_leaves_the_best_of_the_first(run, run_here):
+    assert run_here("trainer.evaluate", f"--logdir={run}", "--follow").code == 0
+    before = (run / "best/best.json").read_text()
+    done = run_here("trainer.evaluate", f"--logdir={run}", "--follow", "--split=train")
+    assert done.code == 0 and "stays: it keeps the best on the validation set with ema weights" in done.out
+    assert (run / "best/best.json").read_text() == before
+
+
 def test_a_second_follower_of_a_split_is_refused(program, run, run_here):
     (run / "result.json").unlink()
     follower = program("trainer.evaluate", f"--logdir={run}", "--follow", "--interval=0.1", "--timeout=600")

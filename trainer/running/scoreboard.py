@@ -35,6 +35,7 @@ class Scoreboard:
         self._rundir, self._names, self._top_k, self._console = rundir, class_names, top_k, console
         self.failures = Failures(console.say)
         self._files: dict[Path, EventFile] = {}
+        self._said_other = False
         self._known = _load_known(rundir.evaluations)
         with self.failures.tolerated("eval/"):
             rundir.eval_events.mkdir(exist_ok=True)
@@ -57,8 +58,15 @@ class Scoreboard:
         scores = evaluation.scores
         found = best.Best(evaluation.step, evaluation.split, evaluation.weights, scores.accuracy, scores.loss)
         with self.failures.tolerated("best/"):
-            if best.is_better(found, best.load_best(self._rundir)):
+            before = best.load_best(self._rundir)
+            if best.is_better(found, before):
                 best.keep_best(self._rundir, path, found)
+            elif before and not best.is_comparable(found, before) and not self._said_other:
+                self._said_other = True
+                self._console.say(
+                    f"{self._rundir.best} stays: it keeps the best on the {before.split} set with {before.weights} "
+                    "weights; move it aside to keep that of another"
+                )
 
     def log(self, evaluations: Sequence[Evaluation], path: str) -> None:
         """Draws evaluations, and adds each checkpoint of the run once to the curves of its split in TensorBoard."""

@@ -44,19 +44,15 @@ def load_best(rundir: RunDir) -> Best | None:
 
 
 def is_better(found: Best, best: Best | None) -> bool:
-    """Is its accuracy higher, or as high at a smaller loss?
-
-    Raises:
-      TrainerError: what is kept was the best on another split or kind of weights: the two cannot be compared.
-    """
+    """Is its accuracy higher, or as high at a smaller loss? Never where the two cannot be compared."""
     if best is None:
         return True
-    if (found.split, found.weights) != (best.split, best.weights):
-        raise TrainerError(
-            f"best/ keeps the best on the {best.split} set with {best.weights} weights; it stays, and this is the "
-            f"{found.split} set with {found.weights} weights: move it aside to begin anew"
-        )
-    return (found.accuracy, -found.loss) > (best.accuracy, -best.loss)
+    return is_comparable(found, best) and (found.accuracy, -found.loss) > (best.accuracy, -best.loss)
+
+
+def is_comparable(found: Best, best: Best) -> bool:
+    """Are both of one split and one kind of weights?"""
+    return (found.split, found.weights) == (best.split, best.weights)
 
 
 def keep_best(rundir: RunDir, path: str, found: Best) -> None:
