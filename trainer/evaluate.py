@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ def _evaluate(argv: Sequence[str], console: Console, signals: Signals) -> int:
 
     from trainer.running import scoreboard  # TensorFlow is imported after parsing.
     from trainer.running.evaluating import open_evaluator
+    from trainer.running.following import index_time
     from trainer.running.lock import RunLock
     from trainer.saving import models
 
@@ -88,7 +90,7 @@ def _evaluate(argv: Sequence[str], console: Console, signals: Signals) -> int:
             left_out = 0
             path = models.choose_checkpoint(rundir, settings.checkpoint)
             evaluations = _score(work, path, kinds)
-            board.log(evaluations, path)
+            board.log(evaluations, path, index_time(path))
             board.show(evaluations, path, tables=not settings.json, as_json=settings.json)
     return ERROR if board.failures.counts or left_out else OK
 
@@ -164,9 +166,10 @@ def _follow(work: Work, rundir: RunDir, board: Scoreboard) -> int:
     """Evaluates checkpoints as they come; returns how many stayed and could not be read."""
     from trainer.data.manifest import DataError
     from trainer.running.following import Candidate, Follower
+    from trainer.saving.best import link_checkpoint
 
     def new_kinds(found: Candidate) -> list[str]:
-        return [weights for weights in work.kinds if not board.knows(found.path, work.split, weights)]
+        return [weights for weights in work.kinds if not board.knows(found.path, found.written, work.split, weights)]
 
     def sleep(seconds: float) -> None:
         with work.signals.interruptible():
@@ -181,17 +184,26 @@ def _follow(work: Work, rundir: RunDir, board: Scoreboard) -> int:
         sleep=sleep,
         say=work.console.say,
     )
-    for found in follower.checkpoints():
-        try:
-            evaluations = _score(work, found.path, new_kinds(found))
-        except (UsageError, NotFiniteError, DataError):
-            raise
-        except TrainerError as error:
-            follower.failed(found, str(error))
-            continue
-        board.keep_best(evaluations[0], found.path)
-        board.log(evaluations, found.path)
-        board.show(evaluations, found.path, tables=False, as_json=work.settings.json)
+    held = rundir.held(work.split)
+    try:
+        for found in follower.checkpoints():
+            shutil.rmtree(held, ignore_errors=True)
+            try:
+                path = link_checkpoint(found.path, held)
+            except FileNotFoundError:  # The training has deleted it.
+                continue
+            try:
+                evaluations = _score(work, path, new_kinds(found))
+            except (UsageError, NotFiniteError, DataError):
+                raise
+            except TrainerError as error:
+                follower.failed(found, str(error))
+                continue
+            board.keep_best(evaluations[0], path)
+            board.log(evaluations, found.path, found.written)
+            board.show(evaluations, found.path, tables=False, as_json=work.settings.json)
+    finally:
+        shutil.rmtree(held, ignore_errors=True)
     if not work.settings.json:
         board.say_best()
     return follower.left_out

@@ -37,6 +37,10 @@ class RunDir:
     def evaluation_lock(self, split: str) -> Path:
         return self.eval_events / f"{split}.lock"
 
+    def held(self, split: str) -> Path:
+        """Holds the checkpoint that is being evaluated, which the training may delete meanwhile."""
+        return self.eval_events / f"{split}.held"
+
     def picture(self, split: str, weights: str, name: str) -> Path:
         return self.eval_events / f"{split}.{weights}.{name}.png"
 

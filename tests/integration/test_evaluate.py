@@ -253,6 +253,25 @@ def test_a_checkpoint_that_stays_damaged_is_left_out_with_exit_code_1(run, run_h
     assert done.code == 1 and "step 80 is left out: " in done.out
 
 
+def test_the_best_is_kept_though_the_training_deletes_it_meanwhile(run, run_here, monkeypatch):
+    from trainer.running.evaluating import Evaluator
+
+    evaluate, path = Evaluator.evaluate, run / "model.ckpt-80"
+
+    def delete_and_evaluate(*args, **settings):
+        for file in run.glob("model.ckpt-80.*"):
+            file.unlink()
+        return evaluate(*args, **settings)
+
+    wanted = load_tensors(str(path))
+    monkeypatch.setattr(Evaluator, "evaluate", delete_and_evaluate)
+    done = run_here("trainer.evaluate", f"--logdir={run}", "--follow")
+    assert done.code == 0 and "step 80  validation accuracy" in done.out, done
+    found = load_tensors(str(run / "best/model.ckpt-80"))
+    assert all(np.array_equal(found[name], value) for name, value in wanted.items())
+    assert not (run / "eval/validation.held").exists()
+
+
 def test_following_another_split_leaves_the_best_of_the_first(run, run_here):
     assert run_here("trainer.evaluate", f"--logdir={run}", "--follow").code == 0
     before = (run / "best/best.json").read_text()
@@ -272,8 +291,8 @@ def test_a_second_follower_of_a_split_is_refused(program, run, run_here):
     follower.send_signal(signal.SIGTERM)
 
 
-def test_the_data_is_found_from_another_directory(run_program, tmp_path):
+def test_the_data_is_found_from_another_directory(run_here, tmp_path):
     (tmp_path / "elsewhere").mkdir()
-    assert run_program("trainer", "--train_steps=2", "--model=mlp", cwd=tmp_path).code == 0
-    done = run_program("trainer.evaluate", f"--logdir={tmp_path / 'runs/digits_mlp'}", cwd=tmp_path / "elsewhere")
+    assert run_here("trainer", "--train_steps=2", "--model=mlp", cwd=tmp_path).code == 0
+    done = run_here("trainer.evaluate", f"--logdir={tmp_path / 'runs/digits_mlp'}", cwd=tmp_path / "elsewhere")
     assert done.code == 0 and "359 images" in done.out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from trainer.errors import TrainerError
@@ -20,6 +21,14 @@ class Candidate(NamedTuple):
     step: int
     path: str
     written: int  # nanoseconds since 1970, of its index
+
+
+def index_time(path: str) -> int:
+    """Tells when a checkpoint's index was written, nanoseconds since 1970; 0 where it has gone."""
+    try:
+        return Path(f"{path}.index").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 class Follower:
@@ -89,11 +98,7 @@ class Follower:
         found = []
         for step in find_steps(self._rundir.path):
             path = f"{self._rundir.path / CHECKPOINT_PREFIX}-{step}"
-            try:
-                written = (self._rundir.path / f"{CHECKPOINT_PREFIX}-{step}.index").stat().st_mtime_ns
-            except FileNotFoundError:  # Deleted a moment ago.
-                continue
-            candidate = Candidate(step, path, written)
+            candidate = Candidate(step, path, index_time(path))
             if not self._is_known(candidate) and self._failures.get(candidate, 0) < ATTEMPTS:
                 found.append(candidate)
         return found

@@ -49,9 +49,9 @@ class Scoreboard:
         for file in self._files.values():
             file.close()
 
-    def knows(self, path: str, split: str, weights: str) -> bool:
+    def knows(self, path: str, written: int, split: str, weights: str) -> bool:
         """Was this checkpoint of the run evaluated before, also by an earlier process?"""
-        return (Path(path).name, _written(path), split, weights) in self._known
+        return (Path(path).name, written, split, weights) in self._known
 
     def keep_best(self, evaluation: Evaluation, path: str) -> None:
         """Keeps a checkpoint where it is the best so far."""
@@ -68,9 +68,15 @@ class Scoreboard:
                     "weights; move it aside to keep that of another"
                 )
 
-    def log(self, evaluations: Sequence[Evaluation], path: str) -> None:
-        """Draws evaluations, and adds each checkpoint of the run once to the curves of its split in TensorBoard."""
-        written, name = _written(path), Path(path).name
+    def log(self, evaluations: Sequence[Evaluation], path: str, written: int) -> None:
+        """Draws evaluations, and adds each checkpoint of the run once to the curves of its split in TensorBoard.
+
+        Args:
+          evaluations: of one checkpoint.
+          path: of the checkpoint.
+          written: when its index was, nanoseconds since 1970: a name may be written more than once.
+        """
+        name = Path(path).name
         of_run = Path(path).parent.absolute() == self._rundir.path.absolute()
         for evaluation in evaluations:
             pictures: list[Path] = []
@@ -221,12 +227,6 @@ def _image_summary(tag: str, png: bytes) -> tf.Summary:
     width, height = plotting.png_size(io.BytesIO(png))
     image = tf.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
     return tf.Summary(value=[tf.Summary.Value(tag=tag, image=image)])
-
-
-def _written(path: str) -> int:
-    """Tells checkpoints of one name apart: when the index was written, nanoseconds since 1970; 0 where it has gone."""
-    index = Path(f"{path}.index")
-    return index.stat().st_mtime_ns if index.exists() else 0
 
 
 def _is_cut(path: Path) -> bool:

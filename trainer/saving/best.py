@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -61,18 +62,28 @@ def keep_best(rundir: RunDir, path: str, found: Best) -> None:
     Raises:
       OSError: it cannot be written, or the checkpoint has gone; the best before it stays.
     """
-    rundir.best.mkdir(exist_ok=True)
-    files = [file for file in Path(path).parent.glob(f"{Path(path).name}.*") if FILE_PATTERN.fullmatch(file.name)]
-    if not any(file.suffix == ".index" for file in files):
-        raise FileNotFoundError(2, "the checkpoint has gone", path)
-    for file in files:
-        _link(file, rundir.best / file.name)
+    link_checkpoint(path, rundir.best)
     sync(rundir.best)
     replace_text(rundir.best / FILE, json.dumps(found._asdict()) + "\n")
     name_newest(rundir.best, [found.step])
     for file in rundir.best.iterdir():
         if FILE_PATTERN.fullmatch(file.name) and not file.name.startswith(f"{Path(path).name}."):
             file.unlink()
+
+
+def link_checkpoint(path: str, folder: Path) -> str:
+    """Gives the files of a checkpoint second names in a folder, which is made; returns its path there.
+
+    Raises:
+      OSError: it cannot be written, or the checkpoint has gone.
+    """
+    folder.mkdir(exist_ok=True)
+    files = [file for file in Path(path).parent.glob(f"{Path(path).name}.*") if FILE_PATTERN.fullmatch(file.name)]
+    if not any(file.suffix == ".index" for file in files):
+        raise FileNotFoundError(errno.ENOENT, "the checkpoint has gone", path)
+    for file in files:
+        _link(file, folder / file.name)
+    return str(folder / Path(path).name)
 
 
 def _link(file: Path, target: Path) -> None:
