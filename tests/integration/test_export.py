@@ -298,7 +298,7 @@ def test_mistakes_of_an_export_are_explained(run, run_here, args, message):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_killed_exports_leave_all_of_the_old_or_all_of_the_new(run, program, run_program, tmp_path):
     """Thirty kills all over an export: the SavedModel is always whole, and in the end nothing half is left."""
     output = tmp_path / "out"

@@ -16,7 +16,7 @@ from tests.conftest import environment
 from tests.integration.test_signals import newest_step
 from trainer.tf1 import tf
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 # On a network with dropout and averages, so that weights tell of every record, mask and rate.
 RUN = ["--model=mlp", "--hidden_sizes=32", "--deterministic", "--decay=constant"]
 BUSY = ["--eval_every=40", "--summary_every=5", "--checkpoint_every=10", "--log_every=100"]
@@ -64,7 +64,7 @@ def test_fifty_kills_at_random_moments(program, run_program, digits_dir, tmp_pat
     assert done.code == 0 and f"resuming from step {newest_from(done.out)}" in done.out
     assert newest_from(done.out) >= step
     whole = tmp_path / "whole"
-    assert run_program("trainer", *args, f"--logdir={whole}", f"--train_steps={step + 200}", timeout=600).code == 0
+    assert run_program("trainer", *args, f"--logdir={whole}", f"--train_steps={step + 200}", timeout=1800).code == 0
     assert_same_weights(weights(logdir), weights(whole))
     assert not list(logdir.glob("*.temp*")) and not list(logdir.glob("*.part"))
     print(f"{kills} kills survived; checkpoints after them: {phases}")

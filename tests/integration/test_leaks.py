@@ -9,7 +9,7 @@ STEPS = 50_000
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_fifty_thousand_steps_of_the_mlp_keep_memory_and_threads_flat(program, mnist_dir, tmp_path):
     """With summaries, histograms, evaluations, checkpoints and traces on the way."""
     process = program(

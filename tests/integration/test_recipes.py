@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def accuracy(run_program, mnist_dir, tmp_path):
             f"--data_dir={mnist_dir}",
             f"--logdir={logdir}",
             *args,
-            timeout=900,
+            timeout=1800,
         )
         assert done.code == 0, done
         result = json.loads((logdir / "result.json").read_text())

@@ -120,14 +120,14 @@ def test_the_best_validation_accuracy_comes_back(train, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_lenet_on_mnist_stopped_twice_ends_with_the_same_weights(program, run_program, mnist_dir, tmp_path):
     """The recipe with --deterministic, shortened to two epochs; stopped by SIGTERM wherever it then is."""
     import signal
     import time
 
     args = ["--flagfile=configs/mnist_lenet.flags", "--deterministic", f"--data_dir={mnist_dir}", "--epochs=2"]
-    assert run_program("trainer", *args, f"--logdir={tmp_path / 'whole'}", timeout=600).code == 0
+    assert run_program("trainer", *args, f"--logdir={tmp_path / 'whole'}", timeout=1800).code == 0
     stops = []
     for seconds in (9, 14):
         process = program("trainer", *args, f"--logdir={tmp_path / 'parts'}", "--log_every=1")
@@ -139,7 +139,7 @@ def test_lenet_on_mnist_stopped_twice_ends_with_the_same_weights(program, run_pr
         _, err = process.communicate(timeout=60)
         assert process.returncode == 143, err
         stops.append(json.loads((tmp_path / "parts" / "result.json").read_text())["step"])
-    assert run_program("trainer", *args, f"--logdir={tmp_path / 'parts'}", timeout=600).code == 0
+    assert run_program("trainer", *args, f"--logdir={tmp_path / 'parts'}", timeout=1800).code == 0
     found, wanted = weights(tmp_path / "parts"), weights(tmp_path / "whole")
     assert 0 < stops[0] < stops[1] < wanted["global_step"]
     for name, value in wanted.items():

@@ -173,7 +173,7 @@ def test_sigusr1_in_any_phase_ends_nothing(program, args, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_at_random_moments(program, args, tmp_path):
     """Forty signals; each run goes on where the one before has saved, and no step is lost."""
     rng = random.Random(1)

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import REPO
 from trainer.saving.tensors import load_tensors, save_tensors
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SCRIPT = REPO / "tests" / "tf115.py"
 
 
@@ -32,7 +32,7 @@ def tensorflow_1_15(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tf115") / "environment"
     subprocess.run([python, "-m", "venv", folder], check=True)
     requirements = REPO / "benchmarks" / "peers" / "requirements_tf115.txt"
-    subprocess.run([folder / "bin/pip", "install", "--quiet", "-r", requirements], check=True, timeout=600)
+    subprocess.run([folder / "bin/pip", "install", "--quiet", "-r", requirements], check=True, timeout=1800)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TF")}  # Of version 2.
 
     def run(*args):

@@ -108,7 +108,7 @@ def test_memory_does_not_grow_with_the_set(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_killed_conversion_leaves_nothing_that_looks_finished(program, run_program, mnist_files, tmp_path):
     args = ["--dataset=mnist", f"--source_dir={mnist_files}", f"--data_dir={tmp_path / 'mnist'}"]
     process = program("trainer.convert", *args)

@@ -109,7 +109,7 @@ def check_tally(kind, tally, count):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_many_mutants(small, tmp_path):
     total = 0
     for kind in MUTATIONS:
