@@ -46,10 +46,19 @@ def test_fifty_kills_at_random_moments(program, run_program, digits_dir, tmp_pat
     args = [f"--data_dir={digits_dir}", *RUN]
     logdir = tmp_path / "run"
     kills, step, phases = 0, 0, []
+    # How long this machine takes from the command to the first checkpoint.
+    begin = time.monotonic()
+    process = program("trainer", *args, *BUSY, f"--logdir={logdir}", "--train_steps=1000000")
+    while not named_step(logdir):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    start = time.monotonic() - begin
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     while kills < 50:
         process = program("trainer", *args, *BUSY, f"--logdir={logdir}", "--train_steps=1000000")
         # Half of them while it starts, restores and trains its first steps; half while it trains and saves.
-        time.sleep(rng.uniform(0.2, 4.0) if kills % 2 else rng.uniform(3.0, 6.0))
+        time.sleep(start * (rng.uniform(0.05, 1.1) if kills % 2 else rng.uniform(0.9, 1.8)))
         assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGKILL)
         process.communicate()
