@@ -15,7 +15,7 @@ from trainer import flags, grammars
 from trainer.config import option
 from trainer.console import Console, exit_program, run_program
 from trainer.errors import ERROR, OK, UsageError, unknown_name
-from trainer.rundir import RunDir
+from trainer.rundir import CHECKPOINT_PREFIX, RunDir
 from trainer.signals import Signals
 
 PROGRAM = "python -m trainer.checkpoint"
@@ -105,15 +105,20 @@ def _list(_: ListSettings, paths: list[str], console: Console) -> int:
     rows = surgery.list_checkpoints(folder)
     if (folder / "best").is_dir():
         rows += surgery.list_checkpoints(folder / "best")
-    newest = max(row.step for row in rows)
-    if is_locked(RunDir(folder)):  # A training is at work.
-        rows = [row._replace(damage="") if row.step == newest else row for row in rows]
+    newest = max((row.step for row in rows), default=0)
+    unfinished = f"{folder}/{CHECKPOINT_PREFIX}-{newest}" if is_locked(RunDir(folder)) else ""
+    damaged = [row for row in rows if row.damage and row.path != unfinished]
     table = Table("step", "size", "age", "state", "path")
     for row in rows:
         age = _age(time.time() - row.written)
-        table.add_row(str(row.step), f"{row.num_bytes:,}", age, row.damage or "complete", row.path)
+        table.add_row(str(row.step), f"{row.num_bytes:,}", age, _state(row.damage, row.path == unfinished), row.path)
     console.table(table)
-    return ERROR if any(row.damage for row in rows) else OK
+    return ERROR if damaged else OK
+
+
+def _state(damage: str, unfinished: bool) -> str:
+    """Names damage; that of the newest checkpoint of a training at work is that it is being written."""
+    return ("being written" if unfinished else damage) if damage else "complete"
 
 
 def _age(seconds: float) -> str:

@@ -20,7 +20,6 @@ from trainer.errors import UsageError
 
 IDX_MAGIC, GZIP_MAGIC = b"\0\0\x08\x03", b"\x1f\x8b"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of pillow, by depth
-RESIZES = ("stretch", "pad", "no")
 # Of pillow; others, as EPS, start other programs.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 

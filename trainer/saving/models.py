@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 from trainer.config import Config, load_config, validate
@@ -132,4 +131,4 @@ def _compare(path: str, variables: dict[str, tf.Variable], shapes: dict[str, lis
     ]
     if wrong:
         listed = "".join(f"\n  {line}" for line in wrong)
-        raise UsageError(f"checkpoint {path} is of another model than {Path(path).parent}'s config.json says:{listed}")
+        raise UsageError(f"checkpoint {path} is of another model than the run's config.json says:{listed}")
