@@ -62,10 +62,10 @@ def save(ops: CheckpointOps, session: tf.Session, rundir: RunDir, step: int, kee
     named = False
     try:
         ops.saver.save(session, str(rundir.checkpoint_prefix), global_step=step, write_state=False)
-        for path in _files_by_step(rundir)[step]:
+        for path in files_by_step(rundir.path)[step]:
             sync(path)
         sync(rundir.path)
-        steps = sorted(other for other in _files_by_step(rundir) if other <= step)
+        steps = sorted(other for other in files_by_step(rundir.path) if other <= step)
         named = True  # Perhaps: from here on its files stay.
         name_newest(rundir.path, steps[-keep:])
     except (tf.errors.OpError, OSError, ValueError) as error:  # ValueError: the directory has gone.
@@ -101,10 +101,10 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _files_by_step(rundir: RunDir) -> dict[int, list[Path]]:
+def files_by_step(folder: Path) -> dict[int, list[Path]]:
     """Finds the files of all checkpoints, finished or not."""
     found: dict[int, list[Path]] = {}
-    for path in sorted(rundir.path.glob(f"{CHECKPOINT_PREFIX}-*")):
+    for path in sorted(folder.glob(f"{CHECKPOINT_PREFIX}-*")):
         if match := FILE_PATTERN.fullmatch(path.name):
             found.setdefault(int(match[1]), []).append(path)
     return found
@@ -129,7 +129,7 @@ def remove_leftovers(rundir: RunDir) -> None:
 
 def has_files(rundir: RunDir) -> bool:
     """Are there files of any checkpoint, whole or not?"""
-    return bool(_files_by_step(rundir))
+    return bool(files_by_step(rundir.path))
 
 
 def load_progress(rundir: RunDir, say: Callable[[str], None]) -> Progress | None:
@@ -141,7 +141,7 @@ def load_progress(rundir: RunDir, say: Callable[[str], None]) -> Progress | None
       TrainerError: there are checkpoints, but none is whole.
     """
     reasons = []
-    files = _files_by_step(rundir)
+    files = files_by_step(rundir.path)
     for step in sorted(files, reverse=True):
         prefix = f"{rundir.checkpoint_prefix}-{step}"
         try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.errors import TrainerError, UsageError
 from trainer.rundir import CHECKPOINT_PREFIX
-from trainer.saving.checkpoints import FILE_PATTERN
+from trainer.saving.checkpoints import files_by_step
 from trainer.saving.restoring import AVERAGE, rename_all
 from trainer.saving.tensors import find_checkpoint, load_tensors
 
@@ -52,10 +52,7 @@ def list_checkpoints(folder: Path) -> list[Listed]:
     Raises:
       UsageError: there is none.
     """
-    files: dict[int, list[Path]] = {}
-    for file in folder.glob(f"{CHECKPOINT_PREFIX}-*"):
-        if match := FILE_PATTERN.fullmatch(file.name):
-            files.setdefault(int(match[1]), []).append(file)
+    files = files_by_step(folder)
     if not files:
         raise UsageError(f"{folder} holds no {CHECKPOINT_PREFIX}-N; wanted the directory of a run")
     rows = []
