@@ -300,7 +300,7 @@ def test_mistakes_of_an_export_are_explained(run, run_here, args, message):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_exports_leave_all_of_the_old_or_all_of_the_new(run, program, run_program, tmp_path):
-    """Thirty kills all over an export: the SavedModel is always whole, and in the end nothing half is left."""
+    """Twenty kills all over an export: the SavedModel is always whole, and in the end nothing half is left."""
     output = tmp_path / "out"
     first = ["trainer.export", f"--logdir={run}", f"--output={output}", "--checkpoint=100"]
     begin = time.monotonic()
@@ -308,16 +308,22 @@ def test_killed_exports_leave_all_of_the_old_or_all_of_the_new(run, program, run
     seconds = time.monotonic() - begin
     rng = np.random.default_rng(2)
     killed = 0
-    for _ in range(30):
+    for _ in range(60):
+        begin = time.monotonic()
         process = program(*first, "--overwrite")
-        # The writing itself is at the end, after the import.
-        time.sleep(seconds * float(rng.uniform(0.5, 1.02)))
-        process.send_signal(signal.SIGKILL)
+        try:
+            # The writing itself is at the end, after the import. How long that takes changes from run to run.
+            process.wait(seconds * float(rng.uniform(0.5, 1.02)))
+            seconds = time.monotonic() - begin
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
         process.communicate()
         killed += process.returncode == -signal.SIGKILL
         with tf.Graph().as_default(), tf.Session() as session:
             tf.saved_model.load(session, ["serve"], str(output / "1"))
-    assert killed >= 15
+        if killed == 20:
+            break
+    assert killed == 20
     assert run_program(*first, "--overwrite").code == 0
     assert [path.name for path in output.iterdir()] == ["1"]
     with tf.Graph().as_default(), tf.Session() as session:
