@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -170,7 +171,10 @@ def run_here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         from trainer.signals import Signals
 
         module = "trainer.train" if module == "trainer" else module
-        main = getattr(importlib.import_module(module), f"_{module.rpartition('.')[2]}")
+        loaded = importlib.import_module(module)
+        main = getattr(loaded, "run", None) or getattr(loaded, f"_{module.rpartition('.')[2]}")
+        if module == "trainer.train":
+            main = functools.partial(main, follow=importlib.import_module("trainer.evaluate").run)
         if cwd:
             monkeypatch.chdir(cwd)
         console = Console()

@@ -7,7 +7,7 @@ import functools
 import sys
 import time
 
-from trainer import train
+from trainer import evaluate, train
 from trainer.console import exit_program
 from trainer.errors import TrainerError
 from trainer.running import run, training
@@ -121,4 +121,4 @@ FAULTS = {
 if __name__ == "__main__":
     assert run and training  # Loaded before the fault is planted.
     FAULTS[sys.argv[1]]()
-    exit_program(train.main(["trainer", *sys.argv[2:]]))
+    exit_program(train.main(["trainer", *sys.argv[2:]], follow=evaluate.run))

@@ -1,4 +1,4 @@
+from trainer import evaluate, train
 from trainer.console import exit_program
-from trainer.train import main
 
-exit_program(main())
+exit_program(train.main(follow=evaluate.run))

@@ -19,6 +19,7 @@ from trainer import flags
 from trainer.config import Config, option, validate
 from trainer.console import Console, exit_program, run_program
 from trainer.errors import OK, UsageError
+from trainer.placing.roles import choose_strategy
 from trainer.rundir import replace_text
 from trainer.signals import Signals
 
@@ -52,7 +53,7 @@ def _benchmark(argv: Sequence[str], console: Console, signals: Signals) -> int:
     _check(settings)
     settings = flags.choose_length(settings, argv)
     names = [field.name for field in dataclasses.fields(Config)]
-    config = validate(Config(**{name: getattr(settings, name) for name in names}))
+    config = choose_strategy(validate(Config(**{name: getattr(settings, name) for name in names})), None)
     signals.grace_seconds = config.grace_seconds
     with tempfile.TemporaryDirectory() as logdir:
         config = dataclasses.replace(config, logdir=logdir)

@@ -30,6 +30,7 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 MODELS = ("mlp", "lenet", "vgg11")
 INPUTS = ("queue", "preloaded", "feed", "synthetic")
 QUEUED_INPUTS = ("queue", "feed")  # A batch of theirs is another one whenever it is taken.
+STRATEGIES = ("auto", "parameter_device", "collective")
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 PERIODS = (*(f"{what}_every" for what in ("checkpoint", "summary", "histogram", "eval", "trace", "log")), "warmup")
 
@@ -95,8 +96,21 @@ class Config:
         "what convolutions compute in; auto: channels_first on GPUs, channels_last on CPU devices",
         ("auto", "channels_first", "channels_last"),
     )
+    strategy: str = option(
+        "auto",
+        "parameter_device: one process, variables on one device; collective: each worker of a cluster has its own, "
+        "gradients are all-reduced; auto: what the cluster is for",
+        STRATEGIES,
+    )
+    job_name: str = option("", "of this process in its cluster, instead of TF_CONFIG: worker (0 is the chief)")
+    task_index: int = option(0, "of this process in its job")
+    worker_hosts: tuple[str, ...] = option((), "host:port of every worker, comma-separated")
+    ps_hosts: tuple[str, ...] = option((), "host:port of every parameter server, comma-separated")
+    join_seconds: float = option(300.0, "a worker waits so long for the others to start")
     bucket_mb: float = option(
-        0.0, "megabytes of gradients that are copied together from each tower to the mean; 0: each gradient by itself"
+        -1.0,
+        "megabytes of gradients that travel together, from each tower to the mean and from worker to worker; "
+        "0: each by itself; -1: 32 between workers, 0 in one process",
     )
     steps_per_loop: int = option(
         1,
@@ -192,11 +206,11 @@ def _check_warm_start(config: Config) -> None:
         raise UsageError("--warm_start_exclude, --warm_start_rename and --ignore_missing need --warm_start=CHECKPOINT")
 
 
-def uneven_split(batch_size: int, num_towers: int) -> str:
-    """Says that a batch does not split evenly, with the two nearest sizes that do."""
+def uneven_split(batch_size: int, num_towers: int, over: str = "") -> str:
+    """Says that a batch does not split evenly over so many towers, with the two nearest sizes that do."""
     lower = batch_size // num_towers * num_towers
     sizes = f"{lower} or {lower + num_towers}" if lower else f"{lower + num_towers}"
-    return f"batch_size={batch_size} does not split over {num_towers} towers; use {sizes}"
+    return f"batch_size={batch_size} does not split over {over or f'{num_towers} towers'}; use {sizes}"
 
 
 def _check_choices(config: Config) -> None:
@@ -219,7 +233,10 @@ def _check_numbers(config: Config) -> None:
         require(name, 0 <= getattr(config, name) <= MAX_STEPS, f"0 to {MAX_STEPS:,}")
     for name in ("max_skips", "skip_corrupt", "stall_seconds"):
         require(name, 0 <= getattr(config, name) <= MAX_STEPS, f"0 to {MAX_STEPS:,}")
-    require("bucket_mb", 0 <= config.bucket_mb <= MAX_RATE, f"0 to {MAX_RATE:g}")
+    require(
+        "bucket_mb", config.bucket_mb in (-1.0, 0.0) or 0 < config.bucket_mb <= MAX_RATE, f"-1, or 0 to {MAX_RATE:g}"
+    )
+    require("join_seconds", 0 < config.join_seconds <= MAX_COUNT, f"above 0, to {MAX_COUNT:,}")
     require("grace_seconds", 0 < config.grace_seconds <= MAX_COUNT, f"above 0, to {MAX_COUNT:,}")
     require("weight_decay", 0 <= config.weight_decay <= MAX_RATE, f"0 to {MAX_RATE:g}")
     for name in ("input_dropout", "dropout", "momentum", "rmsprop_decay", "ema_decay"):

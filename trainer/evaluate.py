@@ -56,10 +56,11 @@ class Work(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_program(_evaluate, argv)
+    return run_program(run, argv)
 
 
-def _evaluate(argv: Sequence[str], console: Console, signals: Signals) -> int:
+def run(argv: Sequence[str], console: Console, signals: Signals) -> int:
+    """Evaluates as a command line says, whose first word is the program; returns the exit code."""
     settings: EvaluateSettings = flags.parse_flags(EvaluateSettings, argv, USAGE)
     _check(settings)
     rundir = RunDir(settings.logdir)

@@ -8,6 +8,7 @@ from trainer.config import Config
 from trainer.inputs.batch import Input, parse_examples
 from trainer.learning import averages, finiteness, metrics
 from trainer.models.inference import channels_first, inference
+from trainer.placing.strategies import Wishes
 from trainer.step import Counters, Step, StepBuilder
 from trainer.tf1 import tf
 
@@ -37,6 +38,7 @@ class TrainGraph(NamedTuple):
     finished: tf.Tensor  # int64 [], updates that have been finished, whatever else is running
     stage_first: list[tf.Operation]  # to run once, before the first step; empty: batches are not staged
     loop: LoopGraph | None  # the same step, many times in one run
+    wishes: Wishes | None  # of the workers of a cluster
 
 
 class EvalGraph(NamedTuple):
@@ -79,6 +81,7 @@ def build_train_graph(
         finished,
         step.stage_first,
         loop,
+        step.wishes,
     )
 
 

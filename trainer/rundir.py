@@ -30,6 +30,14 @@ class RunDir:
         self.export = self.path / "export"
         self.checkpoint_prefix = self.path / CHECKPOINT_PREFIX
 
+    def task_log(self, job: str, task_index: int) -> Path:
+        """Is of one task of a cluster."""
+        return self.path / f"train-{job}-{task_index}.log"
+
+    def clean_shards_of(self, worker: int) -> Path:
+        """Is of one worker, each of which reads its own."""
+        return self.clean_shards.with_name(f"clean_shards-{worker}") if worker else self.clean_shards
+
     def evaluated_events(self, split: str, weights: str) -> Path:
         """Is one run of TensorBoard for each split and kind of weights."""
         return self.eval_events / (split if weights == "ema" else f"{split}_{weights}")

@@ -22,6 +22,7 @@ from trainer.models import layers
 from trainer.models.inference import channels_first, inference
 from trainer.placing.reductions import average_gradients, tower_mean
 from trainer.placing.staging import Staging, should_stage
+from trainer.placing.strategies import AllReduce, Wishes, Workers
 from trainer.placing.towers import for_each_tower
 from trainer.tf1 import tf
 
@@ -45,9 +46,18 @@ class Step(NamedTuple):
     not_finite: tf.Tensor  # int64 [n, 2], row and column in `checked` of what forbade the update; after the update
     stage_first: list[tf.Operation]  # to run once, before the first step; empty: batches are not staged
     checked: tuple[list[str], list[str]]  # names of the rows (towers, mean) and columns (loss, gradients)
+    wishes: Wishes | None  # of the workers of a cluster
 
 
 class TowerResult(NamedTuple):
+    loss: tf.Tensor
+    accuracy: tf.Tensor
+    gradients: list[tf.Tensor]
+
+
+class Mean(NamedTuple):
+    """Means over all towers of all workers."""
+
     loss: tf.Tensor
     accuracy: tf.Tensor
     gradients: list[tf.Tensor]
@@ -75,6 +85,7 @@ class StepBuilder:
         parameter_device: str,
         train_steps: int,
         steps_per_epoch: float,
+        all_reduce: AllReduce | None = None,
     ) -> None:
         """Takes what all steps share.
 
@@ -86,7 +97,10 @@ class StepBuilder:
           parameter_device: of the variables.
           train_steps: the last step, where a cosine decay ends.
           steps_per_epoch: turns epochs into steps.
+          all_reduce: means over workers; None: there is one.
         """
+        self._all_reduce = all_reduce
+        self._workers = all_reduce.workers if all_reduce else Workers()
         self._config = config
         self._counters = counters
         self._num_classes = num_classes
@@ -114,7 +128,7 @@ class StepBuilder:
             towers = self._build_towers(batch)
         variables = tf.trainable_variables()
         with tf.device(self._parameter_device):
-            loss, gradients = self._reduce(towers, variables)
+            loss, accuracy, gradients = self._reduce(towers, variables)
             clip = grammars.parse_clip(self._config.clip)
             with tf.name_scope("clip"):
                 clipped = clipping.clip_gradients(gradients, *clip)
@@ -122,13 +136,14 @@ class StepBuilder:
             # Clipping by value would make a number of infinity; a norm that overflows makes NaN of numbers.
             last = [loss, *(gradients if clip[0] == "value" else clipped)]
             # One tower is its own mean.
-            rows = [*([tower.loss, *tower.gradients] for tower in towers if len(towers) > 1), last]
+            several = len(towers) * self._workers.count > 1
+            rows = [*([tower.loss, *tower.gradients] for tower in towers if several), last]
             puts = self._staging.take_puts()
             not_finite = self._build_update(rows, list(zip(clipped, variables, strict=True)), puts)
-            accuracy = tower_mean([tower.accuracy for tower in towers])
             loss_scale = self._loss_scale.scale.read_value() if self._loss_scale else None
-        names = _checked_names(rows, variables)
-        return Step(loss, accuracy, self._rate, gradients, loss_scale, not_finite, puts, names)
+        names = _checked_names(rows, variables, self._workers.index * len(towers))
+        wishes = self._all_reduce.wishes if self._all_reduce else None
+        return Step(loss, accuracy, self._rate, gradients, loss_scale, not_finite, puts, names, wishes)
 
     def _build_towers(self, batch: Batch) -> list[TowerResult]:
         config, devices = self._config, self._tower_devices
@@ -140,7 +155,8 @@ class StepBuilder:
             if self._staged:
                 mine = self._staging.pass_on(mine, index)
             # Each tower drops other units: its masks depend on its number too.
-            draw = self._counters.step.read_value() * len(devices) + index
+            number = self._workers.index * len(devices) + index
+            draw = self._counters.step.read_value() * (len(devices) * self._workers.count) + number
             logits = inference(
                 mine[0],
                 model=config.model,
@@ -164,26 +180,30 @@ class StepBuilder:
         names = [variable.op.name for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)]
         freezing.check_scopes(names, self._config.trainable_scopes, self._config.freeze_scopes)
 
-    def _reduce(self, towers: list[TowerResult], variables: list[tf.Variable]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Means losses and gradients over the towers; adds the regularization, which is the same in all, once."""
+    def _reduce(self, towers: list[TowerResult], variables: list[tf.Variable]) -> Mean:
+        """Means over the towers, then over the workers; adds the regularization, which is the same in all, once."""
         with tf.name_scope("loss"):
             loss = tower_mean([tower.loss for tower in towers])
+        accuracy = tower_mean([tower.accuracy for tower in towers])
         gradients = average_gradients(
             [tower.gradients for tower in towers],
             self._parameter_device,
             tower_devices=self._tower_devices,
-            bucket_bytes=int(self._config.bucket_mb * 1e6),
+            bucket_bytes=int(max(0.0, self._config.bucket_mb) * 1e6),
         )
+        if self._all_reduce:
+            loss, accuracy, *gradients = self._all_reduce.mean_with_wishes([loss, accuracy, *gradients])
         if self._loss_scale:
             with tf.name_scope("loss_scale"):
                 gradients = self._loss_scale.divide(gradients)
         with tf.name_scope("regularization"):
             regularization = self._regularizer.loss()
             if regularization is None:
-                return loss, gradients
+                return Mean(loss, accuracy, gradients)
             extra = tf.gradients(regularization, variables)
             pairs = zip(gradients, extra, strict=True)
-            return loss + regularization, [gradient if more is None else gradient + more for gradient, more in pairs]
+            gradients = [gradient if more is None else gradient + more for gradient, more in pairs]
+            return Mean(loss + regularization, accuracy, gradients)
 
     def _build_rate(self) -> tf.Tensor:
         config = self._config
@@ -241,7 +261,9 @@ class StepBuilder:
             return finiteness.update_if_finite(rows, update=update, otherwise=otherwise, before=puts)
 
 
-def _checked_names(rows: list[list[tf.Tensor]], variables: list[tf.Variable]) -> tuple[list[str], list[str]]:
-    towers = [f"tower {index}" for index in range(len(rows) - 1)]
+def _checked_names(
+    rows: list[list[tf.Tensor]], variables: list[tf.Variable], first_tower: int
+) -> tuple[list[str], list[str]]:
+    towers = [f"tower {first_tower + index}" for index in range(len(rows) - 1)]
     columns = ["the loss", *(f"the gradient of {variable.op.name}" for variable in variables)]
     return [*towers, "the mean over towers" if towers else "tower 0"], columns

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from trainer import flags
 from trainer.console import Console, run_program
+from trainer.placing.cluster import find_cluster
+from trainer.placing.roles import choose_strategy
+from trainer.rundir import RunDir
 from trainer.signals import Signals
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return run_program(_train, argv, at_stop="; nothing had been trained since the last checkpoint, if any")
+LOOK_SECONDS = 2.0  # between an evaluator's looks for new checkpoints
 
 
-def _train(argv: Sequence[str], console: Console, signals: Signals) -> int:
+Run = Callable[[Sequence[str], Console, Signals], int]  # of a program
+
+
+def main(argv: Sequence[str] | None = None, *, follow: Run) -> int:
+    """Trains; as the evaluator of a cluster, follows the training by `follow`, the program of evaluations."""
+    at_stop = "; nothing had been trained since the last checkpoint, if any"
+    return run_program(functools.partial(_train, follow=follow), argv, at_stop=at_stop)
+
+
+def _train(argv: Sequence[str], console: Console, signals: Signals, follow: Run) -> int:
     config = flags.config_from_flags(argv)
+    cluster = find_cluster(
+        job_name=config.job_name,
+        task_index=config.task_index,
+        worker_hosts=config.worker_hosts,
+        ps_hosts=config.ps_hosts,
+        environment=os.environ,
+    )
+    if cluster and cluster.job == "evaluator":
+        rundir = RunDir(config.logdir)
+        rundir.path.mkdir(parents=True, exist_ok=True)
+        console.open_log(rundir.task_log(cluster.job, cluster.task_index))
+        return follow([argv[0], f"--logdir={rundir.path}", "--follow", f"--interval={LOOK_SECONDS}"], console, signals)
+    config = choose_strategy(config, cluster)
+    if cluster:  # What a server logs when another task goes, the trainer says too, in one line.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if config.log_device_placement:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"  # The placement is an INFO line of TensorFlow's own.
 
     from trainer.running.training import train  # TensorFlow is imported after parsing.
 
-    return train(config, console, signals)
+    return train(config, console, signals, cluster)

@@ -15,7 +15,7 @@ from trainer.models.inference import inference
 from trainer.placing.devices import Devices
 from trainer.running.job import build_graphs
 from trainer.running.measuring import open_bench
-from trainer.running.training import prepare
+from trainer.running.starting import prepare
 from trainer.signals import Signals
 from trainer.tf1 import tf
 

@@ -19,13 +19,14 @@ class InputSettings(NamedTuple):
 
     folder: Path
     manifest: Manifest
-    batch_size: int
+    batch_size: int  # of a step, over all workers
     seed: int
     position: int  # examples that earlier steps have consumed
     position_variable: tf.Variable  # the same, and counted on
     num_readers: int
     layout: Layout | None  # of the training set's records, where they are all alike and have been checked
     capacity: int  # whole batches on the queue
+    part: slice = slice(None)  # of each batch, which this worker takes
 
 
 def _build_queue(s: InputSettings) -> Input:
@@ -34,6 +35,7 @@ def _build_queue(s: InputSettings) -> Input:
         image_shape=s.manifest.image_shape,
         num_classes=s.manifest.num_classes,
         batch_size=s.batch_size,
+        part=s.part,
         position=s.position,
         num_readers=s.num_readers,
         capacity=s.capacity,
@@ -44,12 +46,20 @@ def _build_queue(s: InputSettings) -> Input:
 def _build_preloaded(s: InputSettings) -> Input:
     images, labels = load_split(s.folder, s.manifest, "train")
     position = s.position_variable
-    return preloaded.build(images, labels, batch_size=s.batch_size, position=position, seed=s.seed)
+    return preloaded.build(images, labels, batch_size=s.batch_size, part=s.part, position=position, seed=s.seed)
 
 
 def _build_feed(s: InputSettings) -> Input:
     images, labels = load_split(s.folder, s.manifest, "train")
-    return feed.build(images, labels, batch_size=s.batch_size, position=s.position, seed=s.seed, capacity=s.capacity)
+    return feed.build(
+        images,
+        labels,
+        batch_size=s.batch_size,
+        part=s.part,
+        position=s.position,
+        seed=s.seed,
+        capacity=s.capacity,
+    )
 
 
 def _build_synthetic(s: InputSettings) -> Input:
@@ -57,6 +67,7 @@ def _build_synthetic(s: InputSettings) -> Input:
         image_shape=s.manifest.image_shape,
         num_classes=s.manifest.num_classes,
         batch_size=s.batch_size,
+        part=s.part,
         seed=s.seed,
     )
 

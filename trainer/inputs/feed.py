@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -11,18 +11,29 @@ from trainer.inputs.batch import Batch, Input, make_input
 from trainer.tf1 import tf
 
 
-def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: int, seed: int, capacity: int) -> Input:
+def build(
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    part: slice,
+    position: int,
+    seed: int,
+    capacity: int,
+) -> Input:
     """Builds a queue of batches that a Python thread fills from arrays in memory.
 
     Args:
       images: uint8 [n, height, width, depth].
       labels: int32 [n].
       batch_size: images of a step.
+      part: of each batch, that goes on the queue.
       position: examples that earlier steps have consumed.
       seed: of the order.
       capacity: whole batches that the queue holds.
     """
-    shapes = [[batch_size, *images.shape[1:]], [batch_size]]
+    size = len(range(batch_size)[part])
+    shapes = [[size, *images.shape[1:]], [size]]
     queue = tf.FIFOQueue(capacity, [tf.uint8, tf.int32], shapes, name="batches")
     placeholders = [tf.placeholder(dtype, shape) for dtype, shape in zip(queue.dtypes, shapes, strict=True)]
     enqueue, close = queue.enqueue(placeholders), queue.close(cancel_pending_enqueues=True)
@@ -35,7 +46,7 @@ def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: 
                 if coord.should_stop():
                     return
                 try:
-                    put(images[chosen], labels[chosen])
+                    put(images[chosen[part]], labels[chosen[part]])
                 except tf.errors.CancelledError:
                     return  # The queue was closed because the run stops.
 
@@ -44,17 +55,21 @@ def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: 
         session.run(close)
 
     def start(session: tf.Session, coord: tf.train.Coordinator) -> list[threading.Thread]:
-        threads = []
-        for target in (feed, close_on_stop):
-            # Named as a QueueRunner names its threads.
-            name = f"QueueRunnerThread-{queue.name}-{target.__name__}"
-            threads.append(threading.Thread(target=target, args=(session, coord), name=name, daemon=True))
-            coord.register_thread(threads[-1])
-            threads[-1].start()
-        return threads
+        return [_start_thread(queue, target, session, coord) for target in (feed, close_on_stop)]
 
     fill = tf.cast(queue.size(), tf.float32) / capacity
     return make_input(lambda: Batch(*queue.dequeue()), fill, start, (queue,))
+
+
+def _start_thread(
+    queue: tf.QueueBase, target: Callable[..., None], session: tf.Session, coord: tf.train.Coordinator
+) -> threading.Thread:
+    # Named as a QueueRunner names its threads.
+    name = f"QueueRunnerThread-{queue.name}-{target.__name__}"
+    thread = threading.Thread(target=target, args=(session, coord), name=name, daemon=True)
+    coord.register_thread(thread)
+    thread.start()
+    return thread
 
 
 def batch_indices(num_examples: int, batch_size: int, position: int, seed: int) -> Iterator[np.ndarray]:

@@ -10,13 +10,16 @@ from trainer.inputs.batch import Batch, Input, make_input
 from trainer.tf1 import tf
 
 
-def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: tf.Variable, seed: int) -> Input:
+def build(
+    images: np.ndarray, labels: np.ndarray, *, batch_size: int, part: slice, position: tf.Variable, seed: int
+) -> Input:
     """Builds batches that read every example once an epoch, in an order that follows from seed and position alone.
 
     Args:
       images: uint8 [n, height, width, depth].
       labels: int32 [n].
       batch_size: images of a step.
+      part: of each batch, that comes out.
       position: int64 [], examples that earlier steps have consumed.
       seed: of the order.
     """
@@ -25,9 +28,9 @@ def build(images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: 
     )
 
     def build_batch() -> Batch:
-        positions = position.read_value() + tf.range(batch_size, dtype=tf.int64)
+        positions = position.read_value() + np.arange(batch_size, dtype=np.int64)[part]
         epochs = positions // len(labels)
-        seeds = tf.stack([tf.fill([batch_size], np.int64(seed)), epochs, tf.zeros_like(epochs)], axis=1)
+        seeds = tf.stack([tf.fill(positions.shape, np.int64(seed)), epochs, tf.zeros_like(epochs)], axis=1)
         # A permutation of each epoch that is computed element by element, never as a whole. The raw operation,
         # because `tf.random.experimental.index_shuffle` refuses a seed for each element.
         last = np.int64(len(labels) - 1)

@@ -60,6 +60,7 @@ def build(
     position: int,
     num_readers: int,
     capacity: int,
+    part: slice = slice(None),
     layout: Layout | None = None,
 ) -> Input:
     """Builds the pipeline from `position` (records already consumed) on, with its queue runners.
@@ -72,6 +73,7 @@ def build(
       position: records of the stream that earlier steps have consumed.
       num_readers: threads that read and parse.
       capacity: whole batches that the queue holds.
+      part: of each batch, that comes out.
       layout: of all records, which are then cut instead of parsed; None: they differ.
     """
     start = find_start(plan, position)
@@ -92,8 +94,9 @@ def build(
     rest = Batch(*(variable.read_value() for variable in variables))
     block = _next_block(lanes, plan, start, rest)
     order = _shuffle(block, rest, plan, start)
-    shapes = [[batch_size, *image_shape], [batch_size]]
-    cut = _cut(block, order, variables, batch_size)
+    size = len(range(batch_size)[part])
+    shapes = [[size, *image_shape], [size]]
+    cut = _cut(block, order, variables, batch_size, part)
     batches = tf.FIFOQueue(capacity, [tf.uint8, tf.int32], shapes, name="batches")
     tf.train.add_queue_runner(tf.train.QueueRunner(batches, [batches.enqueue_many(cut)]))
     fill = tf.cast(batches.size(), tf.float32) / capacity
@@ -243,10 +246,10 @@ def _rest_variables(image_shape: tuple[int, int, int]) -> Batch:
     )
 
 
-def _cut(block: Batch, order: tf.Tensor, rest: Batch, batch_size: int) -> list[tf.Tensor]:
-    """Cuts a block into whole batches [n, batch, ...]; what is left over begins the next block's first batch."""
+def _cut(block: Batch, order: tf.Tensor, rest: Batch, batch_size: int, part: slice) -> list[tf.Tensor]:
+    """Cuts a block into parts of whole batches [n, part, ...]; what is left begins the next block's first batch."""
     whole = tf.size(order) // batch_size * batch_size
     left = [tf.gather(tensor, order[whole:]) for tensor in block]
     with tf.control_dependencies([variable.assign(value) for variable, value in zip(rest, left, strict=True)]):
-        chosen = tf.reshape(order[:whole], [-1, batch_size])
+        chosen = tf.reshape(order[:whole], [-1, batch_size])[:, part]
     return [tf.gather(tensor, chosen) for tensor in block]

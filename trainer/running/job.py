@@ -14,7 +14,10 @@ from trainer.data.manifest import Manifest
 from trainer.inputs.batch import Input
 from trainer.inputs.build import InputSettings, build_input
 from trainer.placing.devices import Devices, gpu_memory_mib, make_session_config
+from trainer.placing.server import build_farewell
+from trainer.placing.strategies import AllReduce, Wishes
 from trainer.rundir import RunDir
+from trainer.running.joining import Member
 from trainer.running.lock import RunLock
 from trainer.saving.checkpoints import Progress
 from trainer.step import StepBuilder, build_counters
@@ -28,7 +31,7 @@ class Job(NamedTuple):
     config: Config
     console: Console
     rundir: RunDir
-    lock: RunLock
+    lock: RunLock | None  # none where this process is not the one that writes there
     manifest: Manifest
     layout: Layout | None  # of the training set's records
     skipped_records: int  # damaged ones
@@ -36,6 +39,21 @@ class Job(NamedTuple):
     start: Progress  # of step 0 where there is no checkpoint
     steps_per_epoch: float
     last_step: int
+    member: Member | None = None  # of a cluster
+
+    @property
+    def is_chief(self) -> bool:
+        """Does this process write checkpoints, summaries and the result?"""
+        return self.member is None or self.member.cluster.is_chief
+
+    @property
+    def part(self) -> slice:
+        """Is what this process takes of each batch."""
+        if self.member is None:
+            return slice(None)
+        index, count = self.member.workers.index, self.member.workers.count
+        size = self.config.batch_size // count
+        return slice(index * size, (index + 1) * size)
 
     def every(self, flag: str) -> Every:
         """Reads a period's flag."""
@@ -44,21 +62,33 @@ class Job(NamedTuple):
 
     def session_config(self) -> tf.ConfigProto:
         """Makes the settings of a session that runs the steps."""
-        return make_session_config(
-            self.devices,
-            intra_op_threads=self.config.intra_op_threads,
-            inter_op_threads=self.config.inter_op_threads,
-            deterministic=self.config.deterministic,
-            allow_soft_placement=self.config.allow_soft_placement,
-            log_device_placement=self.config.log_device_placement,
-            gpu_memory_mib=gpu_memory_mib,
-        )
+        return self.member.settings if self.member else session_config(self.config, self.devices)
+
+
+def session_config(config: Config, devices: Devices) -> tf.ConfigProto:
+    """Makes the settings of a session on these devices."""
+    return make_session_config(
+        devices,
+        intra_op_threads=config.intra_op_threads,
+        inter_op_threads=config.inter_op_threads,
+        deterministic=config.deterministic,
+        allow_soft_placement=config.allow_soft_placement,
+        log_device_placement=config.log_device_placement,
+        gpu_memory_mib=gpu_memory_mib,
+    )
 
 
 class Graphs(NamedTuple):
     source: Input
     train: graph.TrainGraph
     eval: graph.EvalGraph
+    all_reduce: AllReduce | None  # over the workers of a cluster
+    farewell: tf.Tensor | None  # ends when all workers have come to it
+
+    def wishes(self) -> Wishes:
+        """Finds what the workers of a cluster tell each other."""
+        assert self.train.wishes is not None
+        return self.train.wishes
 
 
 def build_graphs(job: Job) -> Graphs:
@@ -76,8 +106,12 @@ def build_graphs(job: Job) -> Graphs:
         layout=job.layout,
         num_readers=config.queue_readers,
         capacity=config.queue_capacity,
+        part=job.part,
     )
     source = build_input(config.input, settings)
+    all_reduce = None
+    if job.member:
+        all_reduce = AllReduce(job.member.workers, bucket_bytes=int(config.bucket_mb * 1e6))
     builder = StepBuilder(
         config,
         counters,
@@ -86,6 +120,7 @@ def build_graphs(job: Job) -> Graphs:
         parameter_device=parameters,
         train_steps=job.last_step,
         steps_per_epoch=job.steps_per_epoch,
+        all_reduce=all_reduce,
     )
     train_graph = graph.build_train_graph(
         builder, counters, source, parameter_device=parameters, steps_per_loop=config.steps_per_loop
@@ -97,4 +132,5 @@ def build_graphs(job: Job) -> Graphs:
         num_classes=job.manifest.num_classes,
         device=job.devices.towers[0],
     )
-    return Graphs(source, train_graph, eval_graph)
+    farewell = build_farewell(job.member.workers) if job.member else None
+    return Graphs(source, train_graph, eval_graph, all_reduce, farewell)

@@ -21,7 +21,7 @@ from trainer.running.report import Report
 from trainer.running.result import RunResult
 from trainer.running.run import make_evaluate
 from trainer.running.session import open_session
-from trainer.running.training import prepare
+from trainer.running.starting import prepare
 from trainer.saving import checkpoints
 from trainer.signals import Signals
 from trainer.tf1 import enable_op_determinism, tf

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from trainer.running.evaluation import EvalResult
+from trainer.running.hooks.agreeing import AgreementHook
 from trainer.running.hooks.checkpointing import CheckpointHook
 from trainer.running.hooks.input_fill import InputFillHook
 from trainer.running.hooks.progress import ProgressHook
@@ -36,9 +37,11 @@ def make_periodic(
     report: Report,
     ops: CheckpointOps,
     evaluate: Callable[..., EvalResult],
+    agreement: AgreementHook | None = None,
 ) -> Periodic:
-    """Makes the hooks of a run."""
+    """Makes the hooks of a run; `agreement` is that of a cluster."""
     train = graphs.train
+    assert job.lock  # Only who writes to a run directory has anything periodic.
     progress = _make_progress(job, graphs, report)
     fill = InputFillHook(train, first_step=job.start.step, num_steps=job.last_step - job.start.step)
     summaries = SummaryHook(
@@ -66,7 +69,8 @@ def make_periodic(
         evaluate=functools.partial(evaluate, split="validation"),
         report=report.validation,
     )
-    return Periodic([progress, fill, summaries, trace, checkpoint, validation], progress, checkpoint, fill.samples)
+    hooks = [progress, fill, summaries, trace, checkpoint, validation]
+    return Periodic([agreement, *hooks] if agreement else hooks, progress, checkpoint, fill.samples)
 
 
 def _make_progress(job: Job, graphs: Graphs, report: Report) -> ProgressHook:

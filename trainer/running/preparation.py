@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -41,9 +43,7 @@ def prepare_data(config: Config, console: Console) -> Data:
     """
     folder = Path(config.data_dir)
     if config.dataset == "digits" and not conversion.is_converted("digits", folder):
-        source = sources.SOURCES["digits"]
-        conversion.convert("digits", source, source_dir=folder, data_dir=folder, num_shards=10, console=console)
-        console.say(f"wrote the embedded digits to {folder} ({source.attribution})")
+        _convert_digits(folder, console)
     if not (folder / manifest.MANIFEST).is_file():
         raise DataError(
             f"{folder} holds no {manifest.MANIFEST}; convert the data first: "
@@ -63,15 +63,29 @@ def prepare_data(config: Config, console: Console) -> Data:
     return Data(found, salvage)
 
 
-def skip_damaged(data: Data, folder: Path, rundir: RunDir, say: Callable[[str], None]) -> Manifest:
-    """Leaves damaged records out, and says which; the shards without them are written into the run directory."""
+def _convert_digits(folder: Path, console: Console) -> None:
+    """Converts the embedded digits; of several processes, as the workers of a cluster, the first one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if not conversion.is_converted("digits", folder):
+            source = sources.SOURCES["digits"]
+            conversion.convert("digits", source, source_dir=folder, data_dir=folder, num_shards=10, console=console)
+            console.say(f"wrote the embedded digits to {folder} ({source.attribution})")
+    finally:
+        os.close(directory)
+
+
+def skip_damaged(data: Data, folder: Path, into: Path, say: Callable[[str], None]) -> Manifest:
+    """Leaves damaged records out, and says which; the shards without them are written to a directory."""
     if not data.salvage.damages:
         return data.manifest
     for damage in data.salvage.damages:
         shown = "; ".join(damage.faults[:SHOWN_FAULTS])
         more = f"; and {len(damage.faults) - SHOWN_FAULTS} more" if len(damage.faults) > SHOWN_FAULTS else ""
         say(f"skipping {damage.num_lost} of {damage.shard.num_examples:,} records: {shown}{more}")
-    return write_clean_shards(data.salvage, folder, data.manifest, rundir.clean_shards)
+    return write_clean_shards(data.salvage, folder, data.manifest, into)
 
 
 def is_checked(found: Manifest) -> bool:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from trainer.errors import NotFiniteError, Stopped
 from trainer.running.evaluation import EvalResult, evaluate
+from trainer.running.hooks.agreeing import AgreementHook
 from trainer.running.hooks.checkpointing import WHAT, CheckpointHook
 from trainer.running.job import Graphs, Job
+from trainer.running.joining import is_loss, lost, part
 from trainer.running.loop import LoopState, run_steps
 from trainer.running.periodic import Periodic, make_periodic
 from trainer.running.report import Report
@@ -32,23 +34,30 @@ def run(job: Job, graphs: Graphs, opened: OpenSession, signals: Signals, report:
       TrainerError: the last checkpoint could not be saved, or a step did not end and that is fatal.
     """
     state = LoopState(job.start.step, job.start.skipped)
+    agreement = AgreementHook(graphs.wishes(), signals, is_chief=True) if job.member else None
+    should_stop = agreement.should_stop if agreement else signals.should_stop
     watcher = StallWatcher(
         opened,
         seconds=job.config.stall_seconds,
         fatal=job.config.stall_fatal,
         say=job.console.say,
-        should_stop=signals.should_stop,
+        should_stop=should_stop,
     )
     evaluate_on = make_evaluate(job, graphs, signals, watcher.beat)
-    periodic = make_periodic(job, graphs, signals, report, ops, evaluate_on)
+    periodic = make_periodic(job, graphs, signals, report, ops, evaluate_on, agreement)
     signals.defer()
     with watcher:
         try:
-            _train(job, graphs, opened, signals, report, periodic, state, watcher)
+            _train(job, graphs, opened, should_stop, report, periodic, state, watcher)
         except Stopped:
             pass  # In an evaluation.
         except Exception as error:
             watcher.beat()  # What was stuck is not.
+            if job.member and is_loss(error):
+                # All means come before the update: it was made whole, or not at all.
+                state.step = int(opened.session.run(graphs.train.finished))
+                _save_last(opened, periodic.checkpoint, state, report)
+                raise lost(error, job.member) from error
             if not (signals.stop and _waited_for_input(error, opened.coord)):
                 _save_before_error(error, opened, periodic.checkpoint, state, report)
                 raise
@@ -83,7 +92,7 @@ def _train(
     job: Job,
     graphs: Graphs,
     opened: OpenSession,
-    signals: Signals,
+    should_stop: Callable[[], bool],
     report: Report,
     periodic: Periodic,
     state: LoopState,
@@ -103,11 +112,12 @@ def _train(
             state,
             last_step=job.last_step,
             max_skips=job.config.max_skips if job.config.nonfinite == "skip" else 0,
-            should_stop=signals.should_stop,
+            should_stop=should_stop,
             steps_per_loop=job.config.steps_per_loop,
             after_steps=after_steps,
             say=job.console.say,
         )
+    part(opened.session, graphs.farewell)
 
 
 def _waited_for_input(error: BaseException, coord: tf.train.Coordinator) -> bool:

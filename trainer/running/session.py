@@ -34,6 +34,9 @@ def open_session(
     settings: tf.ConfigProto,
     restore: Callable[[tf.Session], None] | None,
     grace_seconds: float = STOP_GRACE_SECONDS,
+    *,
+    target: str = "",
+    settle: Callable[[tf.Session], None] | None = None,
 ) -> Iterator[OpenSession]:
     """Opens a session on the default graph with its variables set and its input threads running; ends them all.
 
@@ -44,13 +47,14 @@ def open_session(
       settings: of the session.
       restore: sets all global variables; None: they are initialized.
       grace_seconds: for the end of the input threads, at most STOP_GRACE_SECONDS.
+      target: of this process's server, in a cluster.
+      settle: is called once the variables are set.
     """
     graph = tf.get_default_graph()
-    initializers = [tf.local_variables_initializer()]
-    if restore is None:
-        initializers.append(tf.global_variables_initializer())
+    every = [] if restore else [tf.global_variables_initializer()]
+    initializers = [tf.local_variables_initializer(), *every]
     stages = build_stages(source.queues)
-    session = tf.Session(config=settings)
+    session = tf.Session(target, config=settings)
     # No kind of error counts as a clean end: inputs go on for ever.
     coord = tf.train.Coordinator(clean_stop_exception_types=())
     threads: list[threading.Thread] = []
@@ -58,6 +62,8 @@ def open_session(
         session.run(initializers)
         if restore is not None:
             restore(session)
+        if settle is not None:
+            settle(session)
         graph.finalize()
         try:
             with coord.stop_on_exception():
@@ -67,18 +73,22 @@ def open_session(
                 _yield_to_training(threads)
                 yield OpenSession(session, coord, stages)
         finally:
-            coord.request_stop()
-            # Not left to the coordinator, which looks once in a second.
-            deadline = time.monotonic() + min(grace_seconds, STOP_GRACE_SECONDS)
-            for thread in threads:
-                thread.join(max(0.0, deadline - time.monotonic()))
-            # Raises the first error that any thread, or the block above, has reported.
-            coord.join(threads, stop_grace_period_secs=0, ignore_live_threads=True)
+            _end_threads(coord, threads, min(grace_seconds, STOP_GRACE_SECONDS))
     finally:
         if any(thread.is_alive() for thread in threads):
             _abandoned.append(session)
         else:
             session.close()
+
+
+def _end_threads(coord: tf.train.Coordinator, threads: list[threading.Thread], seconds: float) -> None:
+    """Ends the input threads; raises the first error that any of them, or who used the session, has reported."""
+    coord.request_stop()
+    # Not left to the coordinator, which looks once in a second.
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    coord.join(threads, stop_grace_period_secs=0, ignore_live_threads=True)
 
 
 def _yield_to_training(threads: Iterable[threading.Thread]) -> None:

@@ -6,33 +6,27 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from trainer import grammars
 from trainer.config import Config
 from trainer.console import Console
-from trainer.data.layout import find_layout
 from trainer.data.records import explain_input_error
 from trainer.errors import OK, NotFiniteError, Stopped
-from trainer.placing.devices import choose_devices
-from trainer.rundir import RunDir
-from trainer.running.job import Job, build_graphs
-from trainer.running.preparation import (
-    compare_data,
-    is_checked,
-    prepare_data,
-    prepare_rundir,
-    skip_damaged,
-    write_settings,
-)
+from trainer.placing.cluster import Cluster
+from trainer.running.job import Graphs, Job, build_graphs
+from trainer.running.joining import build_settle
+from trainer.running.preparation import write_settings
 from trainer.running.report import Report
 from trainer.running.result import RunResult
 from trainer.running.run import run
-from trainer.running.session import open_session
+from trainer.running.session import OpenSession, open_session
+from trainer.running.starting import prepare
+from trainer.running.working import work
 from trainer.saving import checkpoints, restoring
 from trainer.signals import Signals
-from trainer.tf1 import NUM_PHYSICAL_GPUS, enable_op_determinism, tf
+from trainer.tf1 import enable_op_determinism, tf
 
 # What the input may fail with, where the record that is to blame has to be looked for.
 READER_ERRORS = (
@@ -44,15 +38,24 @@ READER_ERRORS = (
 )
 
 
-def train(config: Config, console: Console, signals: Signals) -> int:
-    """Trains, evaluates and writes the result; returns the exit code."""
+def train(config: Config, console: Console, signals: Signals, cluster: Cluster | None = None) -> int:
+    """Trains, evaluates and writes the result; returns the exit code.
+
+    Args:
+      config: of the run.
+      console: is told how it goes.
+      signals: of the program.
+      cluster: of which this process is a worker; the chief alone writes, evaluates and has a result.
+    """
     begin = time.monotonic()
     signals.grace_seconds = config.grace_seconds
     if config.deterministic:
         enable_op_determinism()
     try:
         with ExitStack() as stack:
-            job = prepare(config, console, stack)
+            job = prepare(config, console, stack, cluster, signals.check)
+            if not job.is_chief:
+                return _train_worker(job, signals)
             result = _train_to_result(job, signals, begin)
     except OSError as error:
         error.filename = error.filename or config.logdir  # Opening a file says which, writing does not.
@@ -67,6 +70,24 @@ def train(config: Config, console: Console, signals: Signals) -> int:
         f"test accuracy {result.test_accuracy:.2%} after {result.step} steps, {result.seconds:.1f} s in all; "
         f"{job.rundir.result}"
     )
+    return OK
+
+
+def _train_worker(job: Job, signals: Signals) -> int:
+    assert job.member
+    signals.shield()  # Before TensorFlow's first thread of the steps.
+    with tf.Graph().as_default():
+        tf.set_random_seed(job.config.seed)
+        graphs = build_graphs(job)
+        try:
+            with _open(job, graphs, None) as opened:
+                step = work(job, job.member, graphs, opened, signals)
+        except READER_ERRORS as error:
+            raise explain_input_error(Path(job.config.data_dir), job.manifest, "train") or error from error
+    if signals.stop:
+        job.console.say(f"stopped after step {step}")
+        return 128 + signals.stop
+    job.console.say(f"{job.member.cluster.task} is done after step {step}")
     return OK
 
 
@@ -88,47 +109,6 @@ def _train_to_result(job: Job, signals: Signals, begin: float) -> RunResult:
     result.seconds = round(time.monotonic() - begin, 3)
     result.save(job.rundir.result)
     return result
-
-
-def prepare(config: Config, console: Console, stack: ExitStack) -> Job:
-    """Checks everything that can be checked before the graph is built, and says what will be done.
-
-    Args:
-      config: of the run.
-      console: is told what will be done, and keeps it in the run's log.
-      stack: gets what has to be closed at the end of the run.
-    """
-    devices = choose_devices(
-        config.num_gpus,
-        num_gpus=NUM_PHYSICAL_GPUS,
-        device=config.device,
-        virtual_gpus=config.virtual_gpus,
-        parameter_device=config.parameter_device,
-    )
-    data = prepare_data(config, console)
-    rundir = RunDir(config.logdir)
-    lock, progress = prepare_rundir(config, rundir, console, stack)
-    console.open_log(rundir.log)
-    manifest = skip_damaged(data, Path(config.data_dir), rundir, console.say)
-    num_examples = manifest.num_examples("train")
-    steps_per_epoch = num_examples / config.batch_size
-    last_step = config.train_steps or max(1, round(config.epochs * steps_per_epoch))
-    if devices.note:
-        console.say(devices.note)
-    if config.precision == "float16" and devices.towers[0].startswith("/cpu"):
-        console.say("--precision=float16 is many times slower than float32 on a CPU; there, use --precision=bfloat16")
-    towers = f"{config.num_gpus} tower{'s' if config.num_gpus > 1 else ''}"
-    console.say(
-        f"{config.model} on {config.dataset}: {num_examples:,} images, {last_step:,} steps of {config.batch_size} "
-        f"over {towers}; to watch: tensorboard --logdir={rundir.path}"
-    )
-    compare_data(manifest, Path(config.data_dir), rundir, console.say)
-    if progress:
-        console.say(f"resuming from step {progress.step} ({progress.path})")
-    start = progress or checkpoints.Progress(path="", step=0, position=0)
-    skipped = data.salvage.num_lost
-    layout = find_layout(Path(config.data_dir), manifest) if is_checked(manifest) else None
-    return Job(config, console, rundir, lock, manifest, layout, skipped, devices, start, steps_per_epoch, last_step)
 
 
 def _make_restore(job: Job, ops: checkpoints.CheckpointOps) -> Callable[[tf.Session], None] | None:
@@ -158,9 +138,19 @@ def _train(job: Job, signals: Signals, result: RunResult) -> None:
         report.start(graph)
         restore = _make_restore(job, ops)
         try:
-            with open_session(graphs.source, job.session_config(), restore, job.config.grace_seconds / 2) as opened:
+            with _open(job, graphs, restore) as opened:
                 write_settings(job.config, job.rundir)
                 signals.check()
                 run(job, graphs, opened, signals, report, ops)
         except READER_ERRORS as error:
             raise explain_input_error(Path(job.config.data_dir), job.manifest, "train") or error from error
+
+
+def _open(
+    job: Job, graphs: Graphs, restore: Callable[[tf.Session], None] | None
+) -> AbstractContextManager[OpenSession]:
+    target, settle = "", None
+    if job.member and graphs.all_reduce:
+        target, settle = job.member.target, build_settle(job.member, graphs.all_reduce)
+    grace = job.config.grace_seconds / 2
+    return open_session(graphs.source, job.session_config(), restore, grace, target=target, settle=settle)

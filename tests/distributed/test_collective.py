@@ -1,0 +1,239 @@
+"""Workers that all-reduce their gradients: the results of one process, stops that all agree on, and losses of tasks."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import read_metrics
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def launch(program, digits_dir, tmp_path):
+    """Starts a job on this machine."""
+
+    def start(*args, workers=2, name="job", flags=(), **options):
+        more = [*flags, *(f"--{key}={value}" for key, value in options.items())]
+        settings = [f"--logdir={tmp_path / name}", f"--data_dir={digits_dir}", "--eval_every=0"]
+        return program("launch", "local", f"--workers={workers}", *more, "--", *settings, *args)
+
+    return start
+
+
+@pytest.fixture
+def run_job(launch, tmp_path):
+    """Runs a job to its end; returns its run directory."""
+
+    def run(*args, name="job", **options):
+        process = launch(*args, name=name, **options)
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, out + err
+        return tmp_path / name
+
+    return run
+
+
+def wait_for_line(process, pattern):
+    """Reads a job's lines up to the first that matches; returns the lines."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if re.search(pattern, line):
+            return lines
+    raise AssertionError("".join(lines))
+
+
+def variables(logdir, step):
+    from trainer.tf1 import tf
+
+    reader = tf.train.NewCheckpointReader(str(logdir / f"model.ckpt-{step}"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+LOSSES = ("--train_steps=50", "--log_every=1", "--batch_size=48", "--dropout=0")
+
+
+def same_losses(logdir, reference):
+    mine, other = (np.array(list(read_metrics(path, "loss").values())) for path in (logdir, reference))
+    assert len(mine) == len(other) == 50
+    np.testing.assert_allclose(mine, other, rtol=1e-5)
+
+
+def test_two_workers_with_two_towers_give_the_losses_of_one_process(run_job, run_program, digits_dir, tmp_path):
+    done = run_program("trainer", *LOSSES, "--eval_every=0", f"--logdir={tmp_path / 'one'}", f"--data_dir={digits_dir}")
+    assert done.code == 0, done
+    same_losses(run_job(*LOSSES, towers=2), tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["queue", "preloaded", "feed", "synthetic"])
+@pytest.mark.timeout(600)
+def test_any_number_of_workers_and_towers_gives_the_losses_of_one_process(
+    source, run_job, run_program, digits_dir, tmp_path
+):
+    flags = (*LOSSES, f"--input={source}", "--optimizer=momentum", "--clip=global_norm:1", "--weight_decay=1e-3")
+    where = (f"--logdir={tmp_path / 'one'}", f"--data_dir={digits_dir}")
+    assert run_program("trainer", *flags, "--eval_every=0", *where).code == 0
+    for workers, towers, bucket_mb in [(2, 1, 0), (2, 2, 0.1), (3, 1, 32), (3, 2, 0)]:
+        name = f"{workers}x{towers}"
+        logdir = run_job(*flags, f"--bucket_mb={bucket_mb}", workers=workers, towers=towers, name=name)
+        same_losses(logdir, tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["queue", "preloaded", "feed"])
+def test_a_stopped_job_goes_on_bit_for_bit(source, launch, run_job, tmp_path):
+    flags = ("--train_steps=300", "--checkpoint_every=0", "--log_every=20", "--deterministic", f"--input={source}")
+    whole = run_job(*flags, name="whole")
+    process = launch(*flags, name="stopped")
+    wait_for_line(process, r"step 100/")
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, out
+    found = re.search(r"stopped by SIGTERM after step (\d+)", out)
+    assert found and 100 <= int(found[1]) < 300, out
+    assert f"stopped after step {found[1]}" in out, "the other worker stopped after another step"
+    expected, got = variables(whole, 300), variables(run_job(*flags, name="stopped"), 300)
+    assert sorted(expected) == sorted(got)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, got[name], err_msg=name)
+
+
+def test_a_save_that_any_worker_is_asked_for_is_made(launch, tmp_path):
+    import psutil
+
+    process = launch("--train_steps=100000", "--checkpoint_every=0")
+    wait_for_line(process, r"step 100/")
+    tasks = {
+        json.loads(child.environ()["TF_CONFIG"])["task"]["index"]: child
+        for child in psutil.Process(process.pid).children()
+    }
+    tasks[1].send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "job").glob("model.ckpt-*.index")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, out
+    assert len(list((tmp_path / "job").glob("model.ckpt-*.index"))) == 2
+    assert (tmp_path / "job" / "train-worker-1.log").is_file()
+    assert not [child for child in tasks.values() if child.is_running()]
+
+
+def test_workers_with_other_settings_are_refused_by_name(program, digits_dir, tmp_path):
+    from launch.plan import free_ports
+
+    hosts = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    done = []
+    processes = [
+        program(
+            "trainer",
+            "--job_name=worker",
+            f"--task_index={index}",
+            f"--worker_hosts={hosts}",
+            f"--logdir={tmp_path / 'run'}",
+            f"--data_dir={digits_dir}",
+            f"--learning_rate={rate}",
+        )
+        for index, rate in enumerate([0.1, 0.2])
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=120)
+        done.append((process.returncode, err))
+    for code, err in done:
+        assert code == 2 and "worker 1 differs from worker 0 in --learning_rate" in err, done
+
+
+def test_missing_workers_are_named(run_program, digits_dir, tmp_path):
+    from launch.plan import free_ports
+
+    mine, missing = free_ports(2)
+    cluster = (f"--worker_hosts=127.0.0.1:{mine},127.0.0.1:{missing}", "--job_name=worker", "--join_seconds=1")
+    done = run_program("trainer", *cluster, f"--logdir={tmp_path / 'run'}", f"--data_dir={digits_dir}")
+    assert done.code == 1, done
+    assert f"worker 1 (127.0.0.1:{missing}) did not answer for --join_seconds=1" in done.err
+
+
+def test_a_port_in_use_is_named(run_program, digits_dir, tmp_path):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        cluster = (f"--worker_hosts={address},127.0.0.1:9", "--job_name=worker")
+        done = run_program("trainer", *cluster, f"--logdir={tmp_path / 'run'}", f"--data_dir={digits_dir}")
+    assert done.code == 1, done
+    assert f"worker 0 cannot open its port, {address}: Address already in use" in done.err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--strategy=collective"], "--strategy=collective needs a cluster"),
+        (["--worker_hosts=a:1,b:1", "--job_name=worker", "--batch_size=63"], "over 2 towers (2 workers with 1 each)"),
+        (["--worker_hosts=a:1,b:1", "--job_name=worker", "--steps_per_loop=5"], "--steps_per_loop is of one process"),
+        (["--worker_hosts=a:1,b:1", "--job_name=worker", "--strategy=parameter_device"], "names 2 workers"),
+    ],
+)
+def test_settings_that_do_not_fit_a_cluster_are_refused(run_here, args, message):
+    done = run_here("trainer", *args)
+    assert done.code == 2 and message in done.err, done
+
+
+def test_a_lost_worker_is_named_and_what_was_trained_is_saved(launch, tmp_path):
+    import psutil
+
+    process = launch("--train_steps=100000", "--checkpoint_every=0")
+    wait_for_line(process, r"step 100/")
+    children = psutil.Process(process.pid).children()
+    lost = next(child for child in children if '"index": 1' in child.environ()["TF_CONFIG"])
+    lost.kill()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 137, out
+    assert re.search(r"worker 1 on \S+ was killed by SIGKILL; its last lines", out), out
+    assert re.search(r"error: worker 1 \(127\.0\.0\.1:\d+\) of the cluster is lost", out), out
+    assert len(list((tmp_path / "job").glob("model.ckpt-*.index"))) == 1
+    assert json.loads((tmp_path / "job" / "result.json").read_text())["status"] == "error"
+
+
+@pytest.mark.slow
+def test_an_evaluator_scores_every_checkpoint_and_ends_with_the_job(launch, tmp_path):
+    process = launch("--train_steps=600", "--checkpoint_every=200", flags=["--evaluator"])
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    rows = [json.loads(line) for line in (tmp_path / "job" / "eval" / "evaluations.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [200, 400, 600]
+    assert (tmp_path / "job" / "train-evaluator-0.log").is_file()
+    assert (tmp_path / "job" / "best").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.timeout(1200)
+def test_ten_kills_of_a_worker_at_random_moments(victim, launch, tmp_path):
+    """The job starts again each time, and ends with its accuracy and nothing left running."""
+    import psutil
+
+    process = launch("--epochs=60", "--checkpoint_every=50", "--log_every=20", max_restarts=10)
+    rng = np.random.default_rng(victim)
+    launcher, kills, lines = psutil.Process(process.pid), 0, []
+    while kills < 10:
+        lines += wait_for_line(process, r"\[worker 0\] .*steps of 64")
+        time.sleep(float(rng.uniform(0, 4)))
+        found = [child for child in launcher.children() if f'"index": {victim}' in child.environ()["TF_CONFIG"]]
+        if not found:  # The job came to its end between two kills.
+            break
+        found[0].kill()
+        kills += 1
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, "".join(lines) + out
+    assert kills == 10
+    result = json.loads((tmp_path / "job" / "result.json").read_text())
+    assert result["step"] == 1179 and result["test_accuracy"] > 0.965, result

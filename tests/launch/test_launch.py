@@ -1,0 +1,213 @@
+"""The launcher, with tasks that are small Python programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from launch.plan import Task, find_gpus, free_ports, make_tasks
+from launch.supervising import PEER_LOST, Ended, Stop, find_root_cause, run_once
+from tests.conftest import environment
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Lines:
+    """An output that keeps the lines."""
+
+    def __init__(self):
+        self.lines = []
+
+    def line(self, name, line):
+        self.lines.append((name, line))
+
+
+def task(code, job="worker", index=0):
+    return Task(job, index, (sys.executable, "-c", code), {})
+
+
+def run(*codes, stop=None, grace_seconds=5.0):
+    output = Lines()
+    tasks = [task(code, index=index) for index, code in enumerate(codes)]
+    return run_once(tasks, output, stop or Stop(), grace_seconds), output.lines
+
+
+def test_lines_come_with_their_task():
+    ended, lines = run("print('a'); import sys; print('b', file=sys.stderr); print('c', end='')", "print('d')")
+    assert [each.code for each in ended] == [0, 0]
+    assert sorted(lines) == [("worker 0", "a"), ("worker 0", "b"), ("worker 0", "c"), ("worker 1", "d")]
+    assert find_root_cause(ended) is None
+
+
+def test_the_first_failure_ends_the_others():
+    begin = time.monotonic()
+    ended, _ = run("import time; time.sleep(60)", "import sys; print('why'); sys.exit(7)")
+    root = find_root_cause(ended)
+    assert time.monotonic() - begin < 10
+    assert (root.task.name, root.code, root.last_lines) == ("worker 1", 7, ["why"])
+    assert [each.code for each in ended] == [7, -signal.SIGTERM]
+
+
+def test_a_task_that_does_not_end_is_killed_after_the_grace():
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    begin = time.monotonic()
+    ended, _ = run(stubborn, "import sys, time; time.sleep(1); sys.exit(3)", grace_seconds=1)
+    assert time.monotonic() - begin < 15
+    assert find_root_cause(ended).code == 3
+    assert ended[1].code == -signal.SIGKILL and ended[1].forced
+
+
+def test_signals_are_forwarded():
+    stop = Stop()
+    stop.number = signal.SIGINT  # As the handler notes it.
+    ended, _ = run("import time; time.sleep(60)", stop=stop)
+    assert [each.code for each in ended] == [-signal.SIGTERM]
+
+
+def ended_with(code, index=0, forced=False):
+    return Ended(task("", index=index), code, 1.0, [], forced)
+
+
+@pytest.mark.parametrize(
+    ("ended", "index"),
+    [
+        ([ended_with(0), ended_with(1, 1)], 1),
+        ([ended_with(PEER_LOST, 0), ended_with(-9, 1)], 1),
+        ([ended_with(PEER_LOST, 0), ended_with(143, 1)], 0),
+        ([ended_with(-9, 0, forced=True), ended_with(3, 1)], 1),
+        ([ended_with(2, 0), ended_with(1, 1)], 0),
+    ],
+)
+def test_the_root_cause_is_the_first_that_failed_by_itself(ended, index):
+    assert find_root_cause(ended).task.index == index
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(3, 3), (-9, 137), (-11, 139)])
+def test_exit_codes_are_those_of_a_shell(code, exit_code):
+    assert ended_with(code).exit_code == exit_code
+
+
+def test_every_task_has_its_tf_config_and_its_gpus():
+    tasks = make_tasks(
+        workers=["127.0.0.1:1", "127.0.0.1:2"],
+        parameter_servers=["127.0.0.1:3"],
+        evaluator=True,
+        args=["--model=mlp"],
+        gpus_per_worker=2,
+        visible_gpus=["0", "2", "4", "6"],
+    )
+    assert [each.name for each in tasks] == ["worker 0", "worker 1", "ps 0", "evaluator 0"]
+    assert [each.environment["CUDA_VISIBLE_DEVICES"] for each in tasks] == ["0,2", "4,6", "", ""]
+    configs = [json.loads(each.environment["TF_CONFIG"]) for each in tasks]
+    assert configs[2] == {
+        "cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"], "ps": ["127.0.0.1:3"]},
+        "task": {"type": "ps", "index": 0},
+    }
+    assert tasks[0].command[1:] == ("-m", "trainer", "--model=mlp")
+
+
+def test_tf_config_is_what_the_trainer_reads():
+    from trainer.placing.cluster import parse_tf_config
+
+    tasks = make_tasks(workers=["a:1", "b:2"], parameter_servers=["c:3"], evaluator=False, args=[])
+    found = [parse_tf_config(each.environment["TF_CONFIG"]) for each in tasks]
+    assert [cluster.task for cluster in found] == ["worker 0", "worker 1", "ps 0"]
+
+
+def test_too_few_gpus_are_refused():
+    with pytest.raises(ValueError, match="2 workers with --gpus_per_worker=2 need 4 GPUs, and 1 are visible"):
+        make_tasks(
+            workers=["a", "b"], parameter_servers=[], evaluator=False, args=[], gpus_per_worker=2, visible_gpus=["0"]
+        )
+
+
+def test_gpus_are_those_that_are_visible():
+    assert find_gpus({"CUDA_VISIBLE_DEVICES": "3, 1"}, ["a", "b", "c"]) == ["3", "1"]
+    assert find_gpus({"CUDA_VISIBLE_DEVICES": ""}, ["a"]) == []
+    assert find_gpus({}, ["a", "b"]) == ["0", "1"]
+
+
+def test_ports_are_free_and_differ():
+    ports = free_ports(5)
+    assert len(set(ports)) == 5
+    for port in ports:
+        socket.create_server(("127.0.0.1", port)).close()
+
+
+LISTEN = """
+import socket, sys
+from launch.network import enter_private_network, open_interfaces
+reason = enter_private_network()
+if reason:
+    sys.exit(reason)
+server = socket.create_server(("", 0))
+port = server.getsockname()[1]
+socket.create_connection(("127.0.0.1", port)).close()
+print(port, open_interfaces(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_private_network_cannot_be_reached_from_any_address_of_the_machine():
+    process = subprocess.Popen(
+        [sys.executable, "-c", LISTEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    try:
+        line = process.stdout.readline()
+        if not line:
+            pytest.skip("this system allows no network namespace")
+        port, interfaces = line.split(" ", 1)
+        assert interfaces.strip() == "[]"
+        for address in own_addresses():
+            with pytest.raises(OSError):
+                socket.create_connection((address, int(port)), timeout=2).close()
+    finally:
+        process.communicate()
+
+
+def own_addresses():
+    found = psutil.net_if_addrs().values()
+    return [address.address for each in found for address in each if address.family == socket.AF_INET]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        ([], 2, "the following arguments are required: COMMAND"),
+        (["local", "--workers=0"], 2, "0 is out of range"),
+        (["local", "--nodes=2"], 2, "unrecognized arguments: --nodes=2"),
+        (["local", "--gpus_per_worker=1000"], 2, "need 1000 GPUs"),
+        (["local", "--", "--flagfile=none.flags"], 2, "--flagfile=none.flags: no such file"),
+    ],
+)
+def test_mistakes_have_one_line_and_exit_code_2(run_program, args, code, message):
+    done = run_program("launch", *args)
+    assert done.code == code and message in done.out + done.err, done
+    assert "Traceback" not in done.out + done.err
+
+
+def test_help_answers_at_once(run_program):
+    begin = time.monotonic()
+    assert "launch local" in run_program("launch", "local", "--help").out
+    assert time.monotonic() - begin < 1  # 0.05 s on a quiet machine
+
+
+def test_nothing_is_left_when_the_launcher_is_killed(program, tmp_path):
+    """Its tasks end with it, and their ports with them."""
+    process = program("launch", "local", "--workers=2", "--", f"--logdir={tmp_path}", "--train_steps=1000000")
+    deadline = time.monotonic() + 30
+    while len(tasks := psutil.Process(process.pid).children()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(tasks, timeout=10)
+    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]

@@ -1,0 +1,164 @@
+"""This process's server in its cluster, and the meeting of all workers before they train."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from trainer.errors import TrainerError
+from trainer.placing.cluster import Cluster
+from trainer.placing.strategies import FAREWELL_KEY, GROUP_KEY, MEETING_KEY, Workers, reduce_sum
+from trainer.tf1 import tf
+
+LEADER = "/job:worker/replica:0/task:0"
+POLL_SECONDS, TELL_SECONDS = 0.1, 10.0
+
+
+def start_server(cluster: Cluster, settings: tf.ConfigProto, say: Callable[[str], None]) -> str:
+    """Starts this process's server, which never ends before the process; returns its target for sessions.
+
+    Args:
+      cluster: with the address of this process.
+      settings: of the sessions that will use it.
+      say: is told what is open to whom.
+
+    Raises:
+      TrainerError: the port cannot be opened.
+    """
+    jobs = {"worker": cluster.workers, "ps": cluster.parameter_servers}
+    address = jobs[cluster.job][cluster.task_index]
+    spec = tf.train.ClusterSpec({job: tasks for job, tasks in jobs.items() if tasks})
+    _check_port(address, cluster)
+    try:
+        server = tf.train.Server(spec, cluster.job, cluster.task_index, config=_with_leader(settings))
+    except tf.errors.OpError as error:
+        raise TrainerError(f"{cluster.task} cannot open its port, {address}: {error.message}") from error
+    _servers.append(server)
+    if names := _other_interfaces():
+        port = address.rpartition(":")[2]
+        say(
+            f"{cluster.task} listens on port {port} of every interface ({', '.join(names)}), without authentication: "
+            "whoever reaches it can run code as this user"
+        )
+    return str(server.target)
+
+
+_servers: list[tf.train.Server] = []  # A server ends with the last reference to it.
+
+
+def _check_port(address: str, cluster: Cluster) -> None:
+    """Looks whether the port is free, because TensorFlow does not say why it could not start.
+
+    Raises:
+      TrainerError: it is not.
+    """
+    port = int(address.rpartition(":")[2])
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise TrainerError(
+                f"{cluster.task} cannot open its port, {address}: {error.strerror}; end what uses it, or give this "
+                "task another one"
+            ) from error
+
+
+def _other_interfaces() -> list[str]:
+    return [name for _, name in socket.if_nameindex() if name != "lo"]
+
+
+def wait_for_tasks(
+    addresses: dict[str, str], *, seconds: float, say: Callable[[str], None], check: Callable[[], None]
+) -> None:
+    """Waits until every task's port answers.
+
+    Args:
+      addresses: "host:port" by the name of the task.
+      seconds: to wait for, at most.
+      say: is told every ten seconds who is missing.
+      check: raises where a signal asks to stop.
+
+    Raises:
+      TrainerError: some do not answer in time; the message names them.
+    """
+    begin = told = time.monotonic()
+    missing = dict(addresses)
+    while True:
+        missing = {task: address for task, address in missing.items() if not _answers(address)}
+        if not missing:
+            return
+        check()
+        names = ", ".join(f"{task} ({address})" for task, address in missing.items())
+        if time.monotonic() - begin > seconds:
+            raise TrainerError(
+                f"{names} did not answer for --join_seconds={seconds:g}: start the missing tasks, or compare the "
+                "addresses that all tasks were given"
+            )
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            say(f"waiting for {names}")
+        time.sleep(POLL_SECONDS)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def exchange(
+    target: str, settings: tf.ConfigProto, workers: Workers, values: Sequence[int], seconds: float
+) -> np.ndarray:
+    """Gives every worker the numbers of all of them: int64 [workers, n].
+
+    Args:
+      target: of this process's server.
+      settings: of a session.
+      workers: of the cluster.
+      values: this worker's; as many on each.
+      seconds: to wait for the others, at most.
+
+    Raises:
+      tf.errors.OpError: they did not come, or sent another number of values.
+    """
+    with tf.Graph().as_default(), tf.device("/cpu:0"):
+        gathered = tf.raw_ops.CollectiveGather(
+            input=tf.constant([list(values)], tf.int64),
+            group_size=workers.count,
+            group_key=GROUP_KEY,
+            instance_key=MEETING_KEY,
+            shape=[workers.count, len(values)],
+        )
+        options = tf.RunOptions(timeout_in_ms=int(seconds * 1000))
+        with tf.Session(target, config=settings) as session:
+            return np.asarray(session.run(gathered, options=options))
+
+
+def build_farewell(workers: Workers) -> tf.Tensor:
+    """Builds what ends when all workers have come to it."""
+    with tf.device("/cpu:0"):
+        return reduce_sum(tf.zeros([1]), workers, FAREWELL_KEY)
+
+
+def make_worker_config(settings: tf.ConfigProto, cluster: Cluster) -> tf.ConfigProto:
+    """Makes the settings of a session that waits for no other task."""
+    made = _with_leader(settings)
+    made.device_filters.append(f"/job:{cluster.job}/task:{cluster.task_index}")
+    return made
+
+
+def _with_leader(settings: tf.ConfigProto) -> tf.ConfigProto:
+    made = tf.ConfigProto()
+    made.CopyFrom(settings)
+    # On the server and on its sessions: without both, the first collective operation waits for ever, silently.
+    made.experimental.collective_group_leader = LEADER
+    # A server has threads of its own for the operations of a step, at least one.
+    made.inter_op_parallelism_threads = max(0, made.inter_op_parallelism_threads)
+    return made

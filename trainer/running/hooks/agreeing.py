@@ -1,0 +1,43 @@
+"""A stop and a save that one worker was asked for, agreed on by all of them after the same step."""
+
+from __future__ import annotations
+
+import signal
+
+from trainer.placing.strategies import SAVE, STOP, Wishes
+from trainer.signals import Signals
+from trainer.tf1 import tf
+
+
+class AgreementHook(tf.train.SessionRunHook):
+    """Runs with every step: tells this worker's wishes, and takes over what has been agreed on."""
+
+    def __init__(self, wishes: Wishes, signals: Signals, *, is_chief: bool) -> None:
+        self._wishes = wishes
+        self._is_chief = is_chief
+        self._signals = signals
+        self._told = [0.0, 0.0]
+        self.stopped = False
+
+    def due(self, step: int) -> bool:
+        return True
+
+    def should_stop(self) -> bool:
+        return self.stopped
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
+        own = [float(self._signals.stop != 0), float(self._signals.save)]
+        if own != self._told:
+            run_context.session.run(self._wishes.tell, {self._wishes.own: own})
+            self._told = own
+        return tf.train.SessionRunArgs(self._wishes.agreed)
+
+    def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
+        agreed = run_values.results
+        if agreed[STOP] > 0:
+            self.stopped = True
+            self._signals.stop = self._signals.stop or signal.SIGTERM
+        if self._is_chief:  # It writes the checkpoints.
+            self._signals.save = self._signals.save or (agreed[SAVE] > 0 and not self._told[SAVE])
+        elif self._told[SAVE]:
+            self._signals.save = False

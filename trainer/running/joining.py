@@ -1,0 +1,151 @@
+"""How a worker joins its cluster: a server, a meeting, the chief's start, equal variables, right means."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from trainer import flags
+from trainer.config import Config
+from trainer.errors import PEER_LOST, TrainerError, UsageError, reason
+from trainer.placing import server
+from trainer.placing.cluster import Cluster
+from trainer.placing.strategies import AllReduce, Workers, check_means
+from trainer.saving.checkpoints import Progress
+from trainer.tf1 import tf
+
+# Settings that may differ between the tasks of a cluster: they name a place, or what only the chief does.
+OWN_SETTINGS = ("job_name", "task_index", "logdir", "data_dir", "log_device_placement", "stall_seconds")
+FAREWELL_SECONDS = 2.0  # for the others to come to the end too
+LINGER_SECONDS = 0.2  # for the last answer to leave this process
+PEER = re.compile(r"remote target /job:(\w+)/replica:\d+/task:(\d+)")
+
+
+class PeerLostError(TrainerError):
+    """Another task of the cluster has gone in the middle of the training."""
+
+    exit_code = PEER_LOST
+
+
+class Member(NamedTuple):
+    """This process as a worker of a cluster."""
+
+    cluster: Cluster
+    workers: Workers
+    target: str  # of its server
+    settings: tf.ConfigProto  # of its sessions
+
+
+def join(
+    cluster: Cluster, config: Config, settings: tf.ConfigProto, say: Callable[[str], None], check: Callable[[], None]
+) -> Member:
+    """Starts this worker's server and waits until all others have theirs.
+
+    Args:
+      cluster: with this process.
+      config: of the run.
+      settings: of a session.
+      say: is told who is missing, and what is open.
+      check: raises where a signal asks to stop.
+
+    Raises:
+      TrainerError: the port is in use, or a worker did not come.
+    """
+    target = server.start_server(cluster, settings, say)
+    others = {f"worker {index}": address for index, address in cluster.workers.items() if index != cluster.task_index}
+    server.wait_for_tasks(others, seconds=config.join_seconds, say=say, check=check)
+    workers = Workers(cluster.task_index, cluster.num_workers)
+    return Member(cluster, workers, target, server.make_worker_config(settings, cluster))
+
+
+def agree_on_start(member: Member, config: Config, manifest_digest: str, start: Progress | None) -> Progress:
+    """Gives all workers the chief's start; a worker must have the chief's settings and data.
+
+    Args:
+      member: this worker.
+      config: of the run.
+      manifest_digest: of the data.
+      start: of the chief; None on all others.
+
+    Raises:
+      UsageError: settings or data differ from the chief's.
+      PeerLostError: a worker did not come, or went.
+    """
+    names = [field.name for field in dataclasses.fields(Config) if field.name not in OWN_SETTINGS]
+    digests = [_digest(flags.flag_text(getattr(config, name))) for name in names]
+    progress = [start.step, start.position, start.skipped] if start else [0, 0, 0]
+    values = [*progress, _digest(manifest_digest), *digests]
+    try:
+        rows = server.exchange(member.target, member.settings, member.workers, values, config.join_seconds)
+    except tf.errors.InvalidArgumentError as error:
+        raise UsageError("the workers are of different versions of the trainer: install the same everywhere") from error
+    except tf.errors.OpError as error:
+        raise lost(error, member) from error
+    chief = rows[0]
+    for index, row in enumerate(rows):
+        pairs = zip(["the data's manifest", *(f"--{name}" for name in names)], row[3:], chief[3:], strict=True)
+        differing = [name for name, mine, other in pairs if mine != other]
+        if differing:
+            raise UsageError(f"worker {index} differs from worker 0 in {', '.join(differing)}: all need the same")
+    return start or Progress("", int(chief[0]), int(chief[1]), int(chief[2]))
+
+
+def _digest(text: str) -> int:
+    """Makes 63 bits of a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def build_settle(member: Member, all_reduce: AllReduce) -> Callable[[tf.Session], None]:
+    """Builds what makes this worker's variables those of the chief, and checks the means of gradients.
+
+    What it returns takes a session whose variables are set, on the chief to what the run begins with. It raises a
+    TrainerError where means are wrong, and a PeerLostError where a worker has gone.
+    """
+    with tf.device("/cpu:0"), tf.name_scope("settle"):
+        broadcast = all_reduce.build_broadcast(tf.global_variables())
+        difference = all_reduce.build_check([variable.shape for variable in tf.trainable_variables()])
+
+    def settle(session: tf.Session) -> None:
+        try:
+            session.run(broadcast)
+            difference_v = float(session.run(difference))
+        except tf.errors.OpError as error:
+            if is_loss(error):
+                raise lost(error, member) from error
+            raise
+        check_means(difference_v)
+
+    return settle
+
+
+def part(session: tf.Session, farewell: tf.Tensor | None) -> None:
+    """Lets no worker end while another is still receiving from it."""
+    if farewell is None:
+        return
+    options = tf.RunOptions(timeout_in_ms=int(FAREWELL_SECONDS * 1000))
+    # The training is over: a worker that has ended already is missed by nobody.
+    with contextlib.suppress(tf.errors.OpError):
+        session.run(farewell, options=options)
+    time.sleep(LINGER_SECONDS)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Has an operation failed because of another task? What ended that one may be of any kind."""
+    gone = isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError)
+    return gone or (isinstance(error, tf.errors.OpError) and "Collective ops is aborted" in str(error))
+
+
+def lost(error: Exception, member: Member) -> PeerLostError:
+    """Says which task has gone, from the error of an operation that needed it."""
+    found = PEER.search(str(error))
+    who = "another task"
+    if found:
+        addresses = member.cluster.workers if found[1] == "worker" else member.cluster.parameter_servers
+        who = f"{found[1]} {found[2]} ({addresses.get(int(found[2]), 'unknown')})"
+    lines = [line for line in str(error).splitlines() if not line.startswith("From /job")]
+    return PeerLostError(f"{who} of the cluster is lost: {reason(RuntimeError(chr(10).join(lines)))}")
