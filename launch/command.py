@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 LOCAL = """runs a job of several tasks on this machine
 
@@ -12,40 +13,64 @@ everything after -- goes to `python -m trainer`, the same for every task:
   python -m launch local --workers=2 -- --flagfile=configs/mnist_lenet.flags
 exit code: that of the task that ended the job; 130 or 143 after Ctrl-C or SIGTERM"""
 
+SLURM = """writes a batch script for Slurm, or submits it: all its tasks are workers
+
+everything after -- goes to `python -m trainer`, the same for every task:
+  python -m launch slurm --nodes=2 --time=4:00:00 --submit -- --flagfile=configs/mnist_lenet.flags
+90 s before the time limit the tasks save and end, and the job goes back to the queue, and on when it starts again"""
+
 
 def main(argv: Sequence[str]) -> int:
     """Runs a subcommand; returns the exit code."""
     argv = list(argv)
     split = argv.index("--") if "--" in argv else len(argv)
     options = _make_parser().parse_args(argv[:split])
+    try:
+        return int(options.run(options, argv[split + 1 :]))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
 
+
+def _run_local(options: argparse.Namespace, args: Sequence[str]) -> int:
     from launch import local  # What it prints with takes longer to import than `--help` may.
 
-    try:
-        return local.run(options, argv[split + 1 :])
-    except local.LaunchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return local.run(options, args)
+
+
+def _run_slurm(options: argparse.Namespace, args: Sequence[str]) -> int:
+    from launch import slurm
+
+    return slurm.run(options, args)
 
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m launch", description="Starts many trainers.", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    local = commands.add_parser(
-        "local",
-        help="on this machine",
-        description=LOCAL,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = local.add_argument
+    _add_local(commands)
+    _add_slurm(commands)
+    return parser
+
+
+def _add_command(
+    commands: Any, name: str, text: str, description: str, run: Callable[[argparse.Namespace, Sequence[str]], int]
+) -> Callable[..., Any]:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(name, help=text, description=description, formatter_class=layout, allow_abbrev=False)
+    parser.set_defaults(run=run)
+    add: Callable[..., Any] = parser.add_argument
+    return add
+
+
+def _add_local(commands: Any) -> None:
+    add = _add_command(commands, "local", "on this machine", LOCAL, _run_local)
     add("--workers", type=_whole(1), default=1, metavar="N", help="worker processes; worker 0 is the chief")
     add("--ps", type=_whole(0), default=0, metavar="N", help="parameter servers")
     add("--evaluator", action="store_true", help="one more task evaluates each checkpoint as it comes")
     add("--towers", type=_whole(0), default=0, metavar="N", help="towers of each worker, as --num_gpus of the trainer")
     add("--gpus_per_worker", type=_whole(0), default=0, metavar="K", help="GPUs that each worker sees (default: all)")
     add("--max_restarts", type=_whole(0), default=0, metavar="N", help="starts of the tasks after the first one")
-    add("--grace_seconds", type=float, default=30.0, help="from SIGTERM to SIGKILL (default: 30)")
+    add("--grace_seconds", type=float, default=30.0, metavar="S", help="from SIGTERM to SIGKILL (default: 30)")
     add(
         "--network",
         choices=("auto", "private", "open"),
@@ -53,7 +78,20 @@ def _make_parser() -> argparse.ArgumentParser:
         help="private: the tasks talk in a network that nothing outside can reach; open: they do not; auto: private "
         "where the system allows it (default: auto)",
     )
-    return parser
+
+
+def _add_slurm(commands: Any) -> None:
+    add = _add_command(commands, "slurm", "as a batch script", SLURM, _run_slurm)
+    add("--nodes", type=_whole(1), default=1, metavar="N", help="nodes")
+    add("--tasks_per_node", type=_whole(1), default=1, metavar="N", help="workers on each node")
+    add("--cpus_per_task", type=_whole(0), default=0, metavar="N", help="cores of each worker (default: Slurm's)")
+    add("--gpus_per_task", type=_whole(0), default=0, metavar="N", help="GPUs of each worker (default: Slurm's)")
+    add("--time", default="", metavar="LIMIT", help="time limit, as 4:00:00 or 2-12 (default: the partition's)")
+    add("--partition", default="", metavar="NAME", help="partition (default: Slurm's)")
+    add("--job_name", default="trainer", metavar="NAME", help="name of the job and of its log (default: trainer)")
+    add("--python", default="", metavar="PATH", help="interpreter on the nodes (default: this one)")
+    add("--max_restarts", type=_whole(0), default=3, metavar="N", help="starts after a task was lost (default: 3)")
+    add("--submit", action="store_true", help="give the script to sbatch instead of printing it")
 
 
 def _whole(smallest: int) -> Callable[[str], int]:

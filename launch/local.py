@@ -19,7 +19,7 @@ PERMANENT = (USAGE, NOT_FINITE)
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
-class LaunchError(Exception):
+class LaunchError(ValueError):
     """Ends the launcher with one line and exit code 2."""
 
 

@@ -13,6 +13,7 @@ CHIEFS = ("chief", "master")  # of TF_CONFIG; here they are worker 0
 TASK_TYPES = (*CHIEFS, "worker", "ps", "evaluator")
 MAX_TASKS = 10_000
 SLURM_FIRST_PORT, SLURM_PORTS = 20_000, 10_000  # below the ports that Linux gives to clients
+JOB_PORTS = 100  # from one job's first port to that of the next
 
 
 class Cluster(NamedTuple):
@@ -187,10 +188,10 @@ def parse_slurm(environment: Mapping[str, str]) -> Cluster:
     if len(nodes) != len(counts):
         raise UsageError(f"SLURM_STEP_TASKS_PER_NODE is of {len(counts)} nodes, SLURM_STEP_NODELIST of {len(nodes)}")
     job = _number("SLURM_JOB_ID", get("SLURM_JOB_ID"))
-    # Several jobs may share a node: 16 ports each, before they come to one another's.
-    base = SLURM_FIRST_PORT + job * 16 % SLURM_PORTS
-    places = [(node, local) for node, count in zip(nodes, counts, strict=True) for local in range(count)]
-    workers = {number: f"{node}:{base + local}" for number, (node, local) in enumerate(places)}
+    # Jobs may share a node, and nodes a host.
+    base = SLURM_FIRST_PORT + job * JOB_PORTS % SLURM_PORTS
+    places = [node for node, count in zip(nodes, counts, strict=True) for _ in range(count)]
+    workers = {number: f"{node}:{base + number}" for number, node in enumerate(places)}
     index = _number("SLURM_PROCID", get("SLURM_PROCID"))
     return _checked(Cluster("worker", index, workers, {}, "Slurm"), "SLURM_PROCID")
 

@@ -160,8 +160,8 @@ SLURM = {
 
 
 def test_slurm_keeps_the_order_of_the_nodes():
-    port = 20_000 + 4711 * 16 % 10_000
-    workers = [f"n2:{port}", f"n2:{port + 1}", f"n10:{port}", f"n10:{port + 1}", f"m:{port}"]
+    port = 20_000 + 4711 * 100 % 10_000
+    workers = [f"n2:{port}", f"n2:{port + 1}", f"n10:{port + 2}", f"n10:{port + 3}", f"m:{port + 4}"]
     assert find(SLURM) == Cluster("worker", 3, dict(enumerate(workers)), {}, "Slurm")
 
 
