@@ -19,6 +19,15 @@ everything after -- goes to `python -m trainer`, the same for every task:
   python -m launch slurm --nodes=2 --time=4:00:00 --submit -- --flagfile=configs/mnist_lenet.flags
 90 s before the time limit the tasks save and end, and the job goes back to the queue, and on when it starts again"""
 
+KUBERNETES = """prints the manifests of a job for Kubeflow, and the NetworkPolicy that closes its ports to others
+
+everything after -- goes to `python -m trainer`, the same for every pod:
+  python -m launch kubernetes --image=registry/trainer:1 --workers=2 --volume=claim > job.yaml -- --logdir=/data/run"""
+HOSTS = """prints the exact command for each host
+
+everything after -- goes to `python -m trainer`, the same for every host:
+  python -m launch hosts --hosts=a,b --dry_run -- --flagfile=configs/mnist_lenet.flags"""
+
 
 def main(argv: Sequence[str]) -> int:
     """Runs a subcommand; returns the exit code."""
@@ -44,11 +53,25 @@ def _run_slurm(options: argparse.Namespace, args: Sequence[str]) -> int:
     return slurm.run(options, args)
 
 
+def _run_kubernetes(options: argparse.Namespace, args: Sequence[str]) -> int:
+    from launch import kubernetes
+
+    return kubernetes.run(options, args)
+
+
+def _run_hosts(options: argparse.Namespace, args: Sequence[str]) -> int:
+    from launch import hosts
+
+    return hosts.run(options, args)
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m launch", description="Starts many trainers.", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_local(commands)
     _add_slurm(commands)
+    _add_kubernetes(commands)
+    _add_hosts(commands)
     return parser
 
 
@@ -92,6 +115,31 @@ def _add_slurm(commands: Any) -> None:
     add("--python", default="", metavar="PATH", help="interpreter on the nodes (default: this one)")
     add("--max_restarts", type=_whole(0), default=3, metavar="N", help="starts after a task was lost (default: 3)")
     add("--submit", action="store_true", help="give the script to sbatch instead of printing it")
+
+
+def _add_kubernetes(commands: Any) -> None:
+    add = _add_command(commands, "kubernetes", "as manifests", KUBERNETES, _run_kubernetes)
+    add("--kind", choices=("tfjob", "trainjob"), default="tfjob", help="of Kubeflow's operator v1, or of Trainer v2")
+    add("--name", default="trainer", help="of the job (default: trainer)")
+    add("--namespace", default="", help="of the job (default: that of kubectl)")
+    add("--image", required=True, help="container image with the trainer, as launch/Dockerfile makes it")
+    add("--workers", type=_whole(1), default=1, metavar="N", help="worker pods; worker 0 is the chief")
+    add("--evaluator", action="store_true", help="one more pod evaluates each checkpoint as it comes")
+    add("--gpus_per_worker", type=_whole(0), default=0, metavar="N", help="GPUs of each worker")
+    add("--cpus", default="", metavar="N", help="cores that each pod asks for")
+    add("--memory", default="", metavar="SIZE", help="memory limit of each pod, as 16Gi")
+    add("--shared_memory", default="1Gi", metavar="SIZE", help="size of /dev/shm, for NCCL (default: 1Gi)")
+    add("--volume", default="", metavar="CLAIM", help="PersistentVolumeClaim with data and run directory")
+    add("--mount", default="/data", metavar="PATH", help="where the volume is in the pods (default: /data)")
+    add("--max_restarts", type=_whole(0), default=10, metavar="N", help="starts of pods that were lost (default: 10)")
+
+
+def _add_hosts(commands: Any) -> None:
+    add = _add_command(commands, "hosts", "as a command for each host", HOSTS, _run_hosts)
+    add("--hosts", required=True, metavar="A,B", help="hosts, of which the first is the chief")
+    add("--port", type=_whole(1), default=2222, metavar="N", help="port of each task (default: 2222)")
+    add("--dry_run", action="store_true", required=True, help="print the commands, which is all that can be done")
+    add("--network_is_isolated", action="store_true", help="allow public addresses: nobody else reaches the ports")
 
 
 def _whole(smallest: int) -> Callable[[str], int]:

@@ -106,6 +106,9 @@ class Config:
     task_index: int = option(0, "of this process in its job")
     worker_hosts: tuple[str, ...] = option((), "host:port of every worker, comma-separated")
     ps_hosts: tuple[str, ...] = option((), "host:port of every parameter server, comma-separated")
+    network_is_isolated: bool = option(
+        False, "let a worker listen on public addresses: nobody but the cluster's hosts reaches its port"
+    )
     join_seconds: float = option(300.0, "a worker waits so long for the others to start")
     bucket_mb: float = option(
         -1.0,

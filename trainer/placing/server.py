@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import psutil
 
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, UsageError
 from trainer.placing.cluster import Cluster
 from trainer.placing.strategies import FAREWELL_KEY, GROUP_KEY, MEETING_KEY, Workers, reduce_sum
 from trainer.tf1 import tf
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 LEADER = "/job:worker/replica:0/task:0"
 POLL_SECONDS, TELL_SECONDS = 0.1, 10.0
 
 
-def start_server(cluster: Cluster, settings: tf.ConfigProto, say: Callable[[str], None]) -> str:
+def start_server(
+    cluster: Cluster, settings: tf.ConfigProto, say: Callable[[str], None], *, network_is_isolated: bool
+) -> str:
     """Starts this process's server, which never ends before the process; returns its target for sessions.
 
     Args:
       cluster: with the address of this process.
       settings: of the sessions that will use it.
       say: is told what is open to whom.
+      network_is_isolated: may this machine have public addresses.
 
     Raises:
       TrainerError: the port cannot be opened.
+      UsageError: it would be open on a public address.
     """
     jobs = {"worker": cluster.workers, "ps": cluster.parameter_servers}
     address = jobs[cluster.job][cluster.task_index]
     spec = tf.train.ClusterSpec({job: tasks for job, tasks in jobs.items() if tasks})
+    port = address.rpartition(":")[2]
+    open_addresses = [address for address in own_addresses() if not address.is_loopback]
+    public = [address for address in open_addresses if address.is_global]
+    if public and not network_is_isolated:
+        raise UsageError(
+            f"{cluster.task} would listen on the public address {public[0]}, and whoever reaches its port {port} can "
+            "run code as this user: close that port to all but the cluster's hosts, then add --network_is_isolated"
+        )
     _check_port(address, cluster)
     try:
         server = tf.train.Server(spec, cluster.job, cluster.task_index, config=_with_leader(settings))
     except tf.errors.OpError as error:
         raise TrainerError(f"{cluster.task} cannot open its port, {address}: {error.message}") from error
     _servers.append(server)
-    if names := _other_interfaces():
-        port = address.rpartition(":")[2]
+    if open_addresses:
+        listed = ", ".join(str(address) for address in open_addresses)
         say(
-            f"{cluster.task} listens on port {port} of every interface ({', '.join(names)}), without authentication: "
+            f"{cluster.task} listens on port {port} of every interface ({listed}), without authentication: "
             "whoever reaches it can run code as this user"
         )
     return str(server.target)
@@ -67,8 +82,11 @@ def _check_port(address: str, cluster: Cluster) -> None:
             ) from error
 
 
-def _other_interfaces() -> list[str]:
-    return [name for _, name in socket.if_nameindex() if name != "lo"]
+def own_addresses() -> list[Address]:
+    """Lists this machine's addresses on all interfaces."""
+    found = [address for each in psutil.net_if_addrs().values() for address in each]
+    texts = [each.address.partition("%")[0] for each in found if each.family in (socket.AF_INET, socket.AF_INET6)]
+    return [ipaddress.ip_address(text) for text in texts]
 
 
 def wait_for_tasks(

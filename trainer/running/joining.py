@@ -20,7 +20,7 @@ from trainer.saving.checkpoints import Progress
 from trainer.tf1 import tf
 
 # Settings that may differ between the tasks of a cluster: they name a place, or what only the chief does.
-OWN_SETTINGS = ("job_name", "task_index", "logdir", "data_dir", "log_device_placement", "stall_seconds")
+OWN_SETTINGS = ("job_name", "task_index", "logdir", "data_dir", "log_device_placement", "network_is_isolated")
 FAREWELL_SECONDS = 2.0  # for the others to come to the end too
 LINGER_SECONDS = 0.2  # for the last answer to leave this process
 PEER = re.compile(r"remote target /job:(\w+)/replica:\d+/task:(\d+)")
@@ -56,7 +56,7 @@ def join(
     Raises:
       TrainerError: the port is in use, or a worker did not come.
     """
-    target = server.start_server(cluster, settings, say)
+    target = server.start_server(cluster, settings, say, network_is_isolated=config.network_is_isolated)
     others = {f"worker {index}": address for index, address in cluster.workers.items() if index != cluster.task_index}
     server.wait_for_tasks(others, seconds=config.join_seconds, say=say, check=check)
     workers = Workers(cluster.task_index, cluster.num_workers)
