@@ -177,6 +177,7 @@ def _with_leader(settings: tf.ConfigProto) -> tf.ConfigProto:
     made.CopyFrom(settings)
     # On the server and on its sessions: without both, the first collective operation waits for ever, silently.
     made.experimental.collective_group_leader = LEADER
+    made.experimental.recv_buf_max_chunk = 1 << 20
     # A server has threads of its own for the operations of a step, at least one.
     made.inter_op_parallelism_threads = max(0, made.inter_op_parallelism_threads)
     return made

@@ -60,7 +60,9 @@ class AllReduce:
         with tf.name_scope("all_reduce"):
             for bucket in split_into_buckets(sizes, self._bucket_bytes):
                 means += self._mean_together([tensors[index] for index in bucket])
-        return means
+            # Whichever a worker fetches, it takes part in all: the others would wait for it without end.
+            with tf.control_dependencies(means):
+                return [tf.identity(mean) for mean in means]
 
     def _mean_together(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
@@ -112,7 +114,7 @@ def reduce_sum(tensor: tf.Tensor, workers: Workers, key: int) -> tf.Tensor:
         instance_key=key,
         merge_op="Add",
         final_op="Id",
-        subdiv_offsets=[0],
+        subdiv_offsets=[0, 0],
     )
     return tf.ensure_shape(summed, tensor.shape)
 
