@@ -88,12 +88,11 @@ def _add_command(
 def _add_local(commands: Any) -> None:
     add = _add_command(commands, "local", "on this machine", LOCAL, _run_local)
     add("--workers", type=_whole(1), default=1, metavar="N", help="worker processes; worker 0 is the chief")
-    add("--ps", type=_whole(0), default=0, metavar="N", help="parameter servers")
     add("--evaluator", action="store_true", help="one more task evaluates each checkpoint as it comes")
     add("--towers", type=_whole(0), default=0, metavar="N", help="towers of each worker, as --num_gpus of the trainer")
     add("--gpus_per_worker", type=_whole(0), default=0, metavar="K", help="GPUs that each worker sees (default: all)")
     add("--max_restarts", type=_whole(0), default=0, metavar="N", help="starts of the tasks after the first one")
-    add("--grace_seconds", type=float, default=30.0, metavar="S", help="from SIGTERM to SIGKILL (default: 30)")
+    add("--grace_seconds", type=_whole(1), default=30, metavar="S", help="from SIGTERM to SIGKILL (default: 30)")
     add(
         "--network",
         choices=("auto", "private", "open"),
@@ -137,15 +136,15 @@ def _add_kubernetes(commands: Any) -> None:
 def _add_hosts(commands: Any) -> None:
     add = _add_command(commands, "hosts", "as a command for each host", HOSTS, _run_hosts)
     add("--hosts", required=True, metavar="A,B", help="hosts, of which the first is the chief")
-    add("--port", type=_whole(1), default=2222, metavar="N", help="port of each task (default: 2222)")
+    add("--port", type=_whole(1, 65535), default=2222, metavar="N", help="port of each task (default: 2222)")
     add("--dry_run", action="store_true", required=True, help="print the commands, which is all that can be done")
     add("--network_is_isolated", action="store_true", help="allow public addresses: nobody else reaches the ports")
 
 
-def _whole(smallest: int) -> Callable[[str], int]:
+def _whole(smallest: int, largest: int = 10_000) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not text.isdecimal() or not smallest <= int(text) <= 10_000:
-            raise argparse.ArgumentTypeError(f"{text} is out of range: a whole number from {smallest} to 10,000")
+        if not text.isdecimal() or not smallest <= int(text) <= largest:
+            raise argparse.ArgumentTypeError(f"{text} is out of range: a whole number from {smallest} to {largest:,}")
         return int(text)
 
     return parse

@@ -29,6 +29,10 @@ def make_commands(options: argparse.Namespace, args: Sequence[str]) -> list[str]
     hosts = [host.strip() for host in options.hosts.split(",")]
     if not all(hosts) or len(set(hosts)) < len(hosts):
         raise ValueError(f"--hosts={options.hosts} is no list of different hosts, as --hosts=a,b")
+    if ":" in options.hosts:
+        raise ValueError(
+            f"--hosts={options.hosts}: wanted names or IPv4 addresses without ports; --port names the port"
+        )
     lines = ["# TensorFlow's servers listen on every interface of these hosts, without authentication:"]
     for host in hosts:
         addresses = _addresses_of(host)

@@ -15,6 +15,14 @@ PERMANENT = [1, 2, 3]  # exit codes of the trainer that another start would not 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,45}[a-z0-9])?")  # with what Kubernetes adds, at most 63
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 
+
+class PlainDumper(yaml.SafeDumper):
+    """Writes what is there twice out twice, for who edits it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 Manifest = dict[str, Any]
 
 
@@ -24,7 +32,7 @@ def run(options: argparse.Namespace, args: Sequence[str]) -> int:
     Raises:
       ValueError: an option is no legal value of Kubernetes.
     """
-    print(yaml.safe_dump_all(make_manifests(options, args), sort_keys=False), end="")
+    print(yaml.dump_all(make_manifests(options, args), Dumper=PlainDumper, sort_keys=False), end="")
     return 0
 
 
@@ -39,6 +47,8 @@ def make_manifests(options: argparse.Namespace, args: Sequence[str]) -> list[Man
       ValueError: an option is no legal value of Kubernetes.
     """
     _check(options)
+    if "--resume=never" in args:
+        raise ValueError("--resume=never would move the run aside at each start of a pod: use --resume=auto")
     if options.kind == "tfjob":
         return [_tfjob(options, args), _network_policy(options, "training.kubeflow.org/job-name")]
     if options.evaluator:
@@ -54,8 +64,10 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--image={options.image} is no image: wanted a name as registry/trainer:1")
     for name in ("cpus", "memory", "shared_memory"):
         value = getattr(options, name)
-        if value and not QUANTITY.fullmatch(value):
+        if (value or name == "shared_memory") and not QUANTITY.fullmatch(value):
             raise ValueError(f"--{name}={value} is no quantity: wanted a number as 4, 500m or 16Gi")
+    if options.namespace and not NAME.fullmatch(options.namespace):
+        raise ValueError(f"--namespace={options.namespace} is no name of a namespace")
     if options.volume and not NAME.fullmatch(options.volume):
         raise ValueError(f"--volume={options.volume} is no name of a PersistentVolumeClaim")
     if not options.mount.startswith("/"):

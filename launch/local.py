@@ -35,7 +35,9 @@ def run(options: argparse.Namespace, args: Sequence[str]) -> int:
     names = [task.name for task in _make_tasks(options, args)]
     with Output(names) as output:
         output.say(closed)
-        return _run(options, lambda: _make_tasks(options, args), output, stop)
+        # What `--resume=never` moves aside at a job's start, it would move aside again.
+        again = [*args, "--resume=auto"]
+        return _run(options, lambda first: _make_tasks(options, args if first else again), output, stop)
 
 
 def _enter_network(wanted: str) -> str:
@@ -56,12 +58,12 @@ def _enter_network(wanted: str) -> str:
 
 def _make_tasks(options: argparse.Namespace, args: Sequence[str]) -> list[plan.Task]:
     listed = sorted(path.name for path in NVIDIA_GPUS.iterdir()) if NVIDIA_GPUS.is_dir() else []
-    ports = [f"127.0.0.1:{port}" for port in plan.free_ports(options.workers + options.ps)]
+    addresses = [f"127.0.0.1:{port}" for port in plan.free_ports(options.workers)]
     towers = [f"--num_gpus={options.towers}"] if options.towers else []
     try:
         return plan.make_tasks(
-            workers=ports[: options.workers],
-            parameter_servers=ports[options.workers :],
+            workers=addresses,
+            parameter_servers=[],
             evaluator=options.evaluator,
             args=[*args, *towers],
             gpus_per_worker=options.gpus_per_worker,
@@ -71,16 +73,16 @@ def _make_tasks(options: argparse.Namespace, args: Sequence[str]) -> list[plan.T
         raise LaunchError(str(error)) from error
 
 
-def _run(options: argparse.Namespace, make_tasks: Callable[[], list[plan.Task]], output: Output, stop: Stop) -> int:
+def _run(options: argparse.Namespace, make_tasks: Callable[[bool], list[plan.Task]], output: Output, stop: Stop) -> int:
     restarts = fruitless = failures = 0
     while True:
-        step = output.step
-        root = find_root_cause(run_once(make_tasks(), output, stop, options.grace_seconds))
+        output.step = 0
+        root = find_root_cause(run_once(make_tasks(restarts == 0), output, stop, options.grace_seconds))
         if stop.number:
             return 128 + stop.number
         if root is None:
             return 0
-        if output.step > step:
+        if output.step:
             fruitless = failures = 0
         fruitless += 1
         failures += 0 < root.code != PEER_LOST

@@ -27,19 +27,21 @@ end_tasks() {{
 trap end_tasks USR1
 
 # A task that loses another one saves and ends by itself: nothing has to be killed.
-srun --kill-on-bad-exit=0 --wait=0 {command} &
+if [ "${{SLURM_CPUS_PER_TASK:-}}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi
+# What --resume=never moves aside at the first start stays from then on.
+resume=()
+if [ "$restarts" -gt 0 ]; then resume=(--resume=auto); fi
+srun --kill-on-bad-exit=0 --wait=0 {command} "${{resume[@]}}" &
 while kill -0 $! 2>/dev/null; do
     wait $!  # A signal ends the wait too.
 done
 wait $!
 code=$?
 
-if [ "$code" -ne 0 ]; then
-    # 128 and more: a task was killed, or stopped, or lost another.
-    if [ "$limit_is_near" = 1 ] || {{ [ "$code" -ge 128 ] && [ "$restarts" -lt {max_restarts} ]; }}; then
-        echo "exit code $code: job $SLURM_JOB_ID is queued again"
-        scontrol requeue "$SLURM_JOB_ID"
-    fi
+# 128 and more: a task was killed, or stopped, or lost another.
+if [ "$code" -ge 128 ] && {{ [ "$limit_is_near" = 1 ] || [ "$restarts" -lt {max_restarts} ]; }}; then
+    echo "exit code $code: job $SLURM_JOB_ID is queued again"
+    scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"
 """
@@ -68,6 +70,8 @@ def make_script(options: argparse.Namespace, args: Sequence[str], python: str) -
         "open-mode": "append",
         "output": f"{options.job_name}-%j.log",
     }
+    if options.time and not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}|UNLIMITED", options.time):
+        raise ValueError(f"--time={options.time} is no time limit: wanted minutes, or as 4:00:00 or 2-12")
     lines = [f"#SBATCH --{name}={value}" for name, value in directives.items() if value is not None]
     for line in lines:
         if not re.fullmatch(r"#SBATCH --[a-z-]+=[\w:@%.,+-]+", line):

@@ -245,3 +245,80 @@ def test_ten_kills_of_a_worker_at_random_moments(victim, launch, tmp_path):
     assert kills == 10
     result = json.loads((tmp_path / "job" / "result.json").read_text())
     assert result["step"] == 1179 and result["test_accuracy"] > 0.965, result
+
+
+@pytest.fixture
+def by_hand(program, digits_dir, tmp_path):
+    """Starts two workers without a launcher."""
+
+    def start(*args):
+        from launch.plan import free_ports
+
+        hosts = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+        where = (f"--worker_hosts={hosts}", f"--logdir={tmp_path / 'run'}", f"--data_dir={digits_dir}")
+        return [program("trainer", *where, "--job_name=worker", f"--task_index={index}", *args) for index in (0, 1)]
+
+    return start
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_before_the_first_step_is_named(by_hand):
+    chief, other = by_hand("--train_steps=3000")
+    wait_for_line(other, "lenet on digits")
+    other.kill()
+    _, err = chief.communicate(timeout=30)
+    assert chief.returncode == 200 and "of the cluster is lost" in err, err
+
+
+@pytest.mark.slow
+def test_a_signal_in_an_evaluation_of_the_chief_stops_all_after_the_same_step(by_hand):
+    chief, other = by_hand("--train_steps=100000", "--eval_every=1", "--log_every=1")
+    wait_for_line(chief, "step 5/")
+    chief.send_signal(signal.SIGTERM)
+    outs = [process.communicate(timeout=60)[0] for process in (chief, other)]
+    assert [chief.returncode, other.returncode] == [143, 143], outs
+    steps = [re.search(r"stopped (?:by SIGTERM )?after step (\d+)", out)[1] for out in outs]
+    assert steps[0] == steps[1]
+
+
+@pytest.mark.slow
+def test_a_restart_does_not_begin_anew(launch, tmp_path):
+    import psutil
+
+    process = launch("--train_steps=400", "--checkpoint_every=50", "--log_every=20", "--resume=never", max_restarts=1)
+    lines = wait_for_line(process, r"step 200/")
+    psutil.Process(process.pid).children()[1].kill()
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, "".join(lines) + out
+    assert re.search(r"resuming from step (\d+)", out), out
+    assert not (tmp_path / "job.1").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_workers_train_in_lower_precision(precision, run_job):
+    logdir = run_job("--train_steps=20", f"--precision={precision}")
+    assert json.loads((logdir / "result.json").read_text())["status"] == "done"
+
+
+@pytest.mark.slow
+def test_workers_whose_damaged_records_differ_are_refused(program, digits_dir, tmp_path):
+    import shutil
+
+    from launch.plan import free_ports
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(digits_dir, damaged)
+    shard = next(damaged.glob("train-*"))
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(bytes(content))
+    hosts = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    shared = ("--job_name=worker", f"--worker_hosts={hosts}", f"--logdir={tmp_path / 'run'}", "--skip_corrupt=9")
+    processes = [
+        program("trainer", *shared, f"--task_index={index}", f"--data_dir={folder}")
+        for index, folder in enumerate([digits_dir, damaged])
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 2 and "worker 1 differs from worker 0 in the data" in err, err

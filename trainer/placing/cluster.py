@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from trainer.errors import UsageError, unknown_name
@@ -12,6 +12,8 @@ from trainer.errors import UsageError, unknown_name
 CHIEFS = ("chief", "master")  # of TF_CONFIG; here they are worker 0
 TASK_TYPES = (*CHIEFS, "worker", "ps", "evaluator")
 MAX_TASKS = 10_000
+RANGES = r"\[[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*\]"
+NODES = rf"(?:[\w.-]|{RANGES})+"  # as n[1-2,10]
 SLURM_FIRST_PORT, SLURM_PORTS = 20_000, 10_000  # below the ports that Linux gives to clients
 JOB_PORTS = 100  # from one job's first port to that of the next
 
@@ -66,7 +68,8 @@ def find_cluster(
         return _from_flags(job_name, task_index, worker_hosts, ps_hosts)
     if text := environment.get("TF_CONFIG", "").strip():
         return parse_tf_config(text)
-    if int(environment.get("SLURM_STEP_NUM_TASKS", "1") or 1) > 1 and "SLURM_PROCID" in environment:
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "")
+    if "SLURM_PROCID" in environment and tasks and _number("SLURM_STEP_NUM_TASKS", tasks) > 1:
         return parse_slurm(environment)
     return None
 
@@ -78,6 +81,7 @@ def _from_flags(job_name: str, task_index: int, worker_hosts: Sequence[str], ps_
         raise unknown_name("job_name", job_name, TASK_TYPES)
     workers = _addresses("--worker_hosts", list(worker_hosts))
     servers = _addresses("--ps_hosts", list(ps_hosts))
+    _check_chief("--job_name and --task_index", job_name, task_index)
     job = "worker" if job_name in CHIEFS else job_name
     return _checked(Cluster(job, task_index, workers, servers, "the flags"), "--job_name and --task_index")
 
@@ -90,7 +94,7 @@ def parse_tf_config(text: str) -> Cluster | None:
     """
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"TF_CONFIG is no JSON: {error}; it is {text[:80]!r}") from error
     jobs = _get(values, "TF_CONFIG", "cluster", dict, {})
     if not jobs:
@@ -104,10 +108,14 @@ def parse_tf_config(text: str) -> Cluster | None:
     if unknown:
         raise unknown_name("TF_CONFIG.cluster", unknown[0], TASK_TYPES)
     found = {name: _addresses(f"TF_CONFIG.cluster.{name}", tasks) for name, tasks in jobs.items()}
-    chiefs = {index: address for name in CHIEFS for index, address in found.get(name, {}).items()}
-    if len(chiefs) > 1 or set(chiefs) - {0}:
-        raise UsageError(f"TF_CONFIG.cluster has {len(chiefs)} chiefs, wanted one: {', '.join(chiefs.values())}")
-    workers = {**chiefs, **{number + len(chiefs): address for number, address in found.get("worker", {}).items()}}
+    chiefs = [address for name in CHIEFS for address in found.get(name, {}).values()]
+    if len(chiefs) > 1:
+        raise UsageError(f"TF_CONFIG.cluster has {len(chiefs)} chiefs, wanted one: {', '.join(chiefs)}")
+    _check_chief("TF_CONFIG.task", kind, index)
+    workers = {
+        **dict(enumerate(chiefs)),
+        **{number + len(chiefs): address for number, address in found.get("worker", {}).items()},
+    }
     if kind in CHIEFS:
         job = "worker"
     else:
@@ -115,6 +123,11 @@ def parse_tf_config(text: str) -> Cluster | None:
     cluster = _checked(Cluster(job, index, workers, found.get("ps", {}), "TF_CONFIG"), "TF_CONFIG.task")
     alone = cluster.job == "worker" and len(workers) == 1 and not cluster.parameter_servers
     return None if alone else cluster
+
+
+def _check_chief(field: str, job: str, index: int) -> None:
+    if job in CHIEFS and index:
+        raise UsageError(f"{field}: {job} {index} is not in the cluster, which has one {job}, {job} 0")
 
 
 def _get(values: Any, where: str, key: str, kind: type, default: Any) -> Any:
@@ -129,7 +142,7 @@ def _get(values: Any, where: str, key: str, kind: type, default: Any) -> Any:
 
 def _whole(field: str, value: Any) -> int:
     """Reads an index, which some write as a text."""
-    if not isinstance(value, bool) and isinstance(value, int | str) and re.fullmatch(r"\d{1,4}", str(value)):
+    if not isinstance(value, bool) and isinstance(value, int | str) and re.fullmatch(r"[0-9]{1,4}", str(value)):
         return int(value)
     raise UsageError(f"{field}={value!r} is no index: wanted a whole number from 0 to {MAX_TASKS - 1:,}")
 
@@ -143,13 +156,15 @@ def _addresses(field: str, tasks: Any) -> dict[int, str]:
     if not isinstance(tasks, dict):
         raise UsageError(f"{field}={tasks!r} is no list of addresses")
     found = {_whole(field, index): address for index, address in tasks.items()}
+    if len(found) < len(tasks):
+        raise UsageError(f"{field} names a task twice: {', '.join(map(str, tasks))}")
     for index, address in found.items():
         _check_address(f"{field}[{index}]", address)
     return dict(sorted(found.items()))
 
 
 def _check_address(field: str, address: Any) -> None:
-    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})", address) if isinstance(address, str) else None
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):([0-9]{1,5})", address) if isinstance(address, str) else None
     if not match or not 0 < int(match[2]) < 65536:
         raise UsageError(f"{field}={address!r} is no address: wanted host:port, as 10.0.0.1:2222")
 
@@ -187,6 +202,8 @@ def parse_slurm(environment: Mapping[str, str]) -> Cluster:
     counts = expand_counts(get("SLURM_STEP_TASKS_PER_NODE"))
     if len(nodes) != len(counts):
         raise UsageError(f"SLURM_STEP_TASKS_PER_NODE is of {len(counts)} nodes, SLURM_STEP_NODELIST of {len(nodes)}")
+    if sum(counts) != _number("SLURM_STEP_NUM_TASKS", get("SLURM_STEP_NUM_TASKS")):
+        raise UsageError(f"SLURM_STEP_TASKS_PER_NODE is of {sum(counts)} tasks, SLURM_STEP_NUM_TASKS is another number")
     job = _number("SLURM_JOB_ID", get("SLURM_JOB_ID"))
     # Jobs may share a node, and nodes a host.
     base = SLURM_FIRST_PORT + job * JOB_PORTS % SLURM_PORTS
@@ -197,7 +214,7 @@ def parse_slurm(environment: Mapping[str, str]) -> Cluster:
 
 
 def _number(name: str, text: str) -> int:
-    if not text.isdecimal():
+    if not re.fullmatch(r"[0-9]{1,18}", text):
         raise UsageError(f"{name}={text!r} is no whole number")
     return int(text)
 
@@ -208,25 +225,29 @@ def expand_nodes(text: str) -> list[str]:
     Raises:
       UsageError: it is no such list.
     """
+    error = UsageError(f"SLURM_STEP_NODELIST={text[:80]!r} is no list of nodes")
+    if not re.fullmatch(f"{NODES}(,{NODES})*", text):
+        raise error
     nodes: list[str] = []
-    for part in re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", text):
-        nodes += _expand_part(part)
-    if not nodes or len(nodes) > MAX_TASKS:
-        raise UsageError(f"SLURM_STEP_NODELIST={text!r} is no list of nodes")
+    for part in re.findall(NODES, text):
+        for name in _expand_part(part):
+            nodes.append(name)
+            if len(nodes) > MAX_TASKS:
+                raise error
     return nodes
 
 
-def _expand_part(part: str) -> list[str]:
-    match = re.fullmatch(r"([^\[\]]*)\[([\d,-]+)\](.*)", part)
+def _expand_part(part: str) -> Iterator[str]:
+    match = re.fullmatch(r"([^\[\]]*)\[([0-9,-]+)\](.*)", part)
     if not match:
-        return [part]
-    names = []
+        yield part
+        return
     for piece in match[2].split(","):
         first, _, last = piece.partition("-")
         # Zeros in front are a part of the name.
         for number in range(int(first), int(last or first) + 1):
-            names += [f"{match[1]}{number:0{len(first)}d}{rest}" for rest in _expand_part(match[3])]
-    return names
+            for rest in _expand_part(match[3]):
+                yield f"{match[1]}{number:0{len(first)}d}{rest}"
 
 
 def expand_counts(text: str) -> list[int]:
@@ -237,8 +258,8 @@ def expand_counts(text: str) -> list[int]:
     """
     counts: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        match = re.fullmatch(r"([0-9]{1,4})(?:\(x([0-9]{1,4})\))?", part)
         if not match:
-            raise UsageError(f"SLURM_STEP_TASKS_PER_NODE={text!r} is no list of counts")
+            raise UsageError(f"SLURM_STEP_TASKS_PER_NODE={text[:80]!r} is no list of counts")
         counts += [int(match[1])] * int(match[2] or 1)
     return counts

@@ -19,8 +19,14 @@ from trainer.placing.strategies import AllReduce, Workers, check_means
 from trainer.saving.checkpoints import Progress
 from trainer.tf1 import tf
 
-# Settings that may differ between the tasks of a cluster: they name a place, or what only the chief does.
-OWN_SETTINGS = ("job_name", "task_index", "logdir", "data_dir", "log_device_placement", "network_is_isolated")
+# Settings that may differ between the tasks of a cluster: of their place, of their speed, or read by the chief alone.
+OWN_SETTINGS = (
+    "job_name", "task_index", "logdir", "data_dir", "log_device_placement", "network_is_isolated", "join_seconds",
+    "grace_seconds", "stall_seconds", "stall_fatal", "queue_readers", "queue_capacity", "intra_op_threads",
+    "inter_op_threads", "log_every", "summary_every", "histogram_every", "eval_every", "trace_every",
+    "checkpoint_every", "keep_checkpoints", "resume", "warm_start", "warm_start_exclude", "warm_start_rename",
+    "ignore_missing",
+)  # fmt: skip
 FAREWELL_SECONDS = 2.0  # for the others to come to the end too
 LINGER_SECONDS = 0.2  # for the last answer to leave this process
 PEER = re.compile(r"remote target /job:(\w+)/replica:\d+/task:(\d+)")
@@ -56,6 +62,10 @@ def join(
     Raises:
       TrainerError: the port is in use, or a worker did not come.
     """
+    if config.precision == "bfloat16":
+        # On a server, TensorFlow makes convolutions of bfloat16 into fused ones for which a CPU has no kernel.
+        rewriting = settings.graph_options.rewrite_options
+        rewriting.remapping = rewriting.OFF
     target = server.start_server(cluster, settings, say, network_is_isolated=config.network_is_isolated)
     others = {f"worker {index}": address for index, address in cluster.workers.items() if index != cluster.task_index}
     server.wait_for_tasks(others, seconds=config.join_seconds, say=say, check=check)
@@ -63,13 +73,13 @@ def join(
     return Member(cluster, workers, target, server.make_worker_config(settings, cluster))
 
 
-def agree_on_start(member: Member, config: Config, manifest_digest: str, start: Progress | None) -> Progress:
+def agree_on_start(member: Member, config: Config, data: str, start: Progress | None) -> Progress:
     """Gives all workers the chief's start; a worker must have the chief's settings and data.
 
     Args:
       member: this worker.
       config: of the run.
-      manifest_digest: of the data.
+      data: all that the batches depend on.
       start: of the chief; None on all others.
 
     Raises:
@@ -79,7 +89,7 @@ def agree_on_start(member: Member, config: Config, manifest_digest: str, start: 
     names = [field.name for field in dataclasses.fields(Config) if field.name not in OWN_SETTINGS]
     digests = [_digest(flags.flag_text(getattr(config, name))) for name in names]
     progress = [start.step, start.position, start.skipped] if start else [0, 0, 0]
-    values = [*progress, _digest(manifest_digest), *digests]
+    values = [*progress, _digest(data), *digests]
     try:
         rows = server.exchange(member.target, member.settings, member.workers, values, config.join_seconds)
     except tf.errors.InvalidArgumentError as error:
@@ -88,7 +98,7 @@ def agree_on_start(member: Member, config: Config, manifest_digest: str, start: 
         raise lost(error, member) from error
     chief = rows[0]
     for index, row in enumerate(rows):
-        pairs = zip(["the data's manifest", *(f"--{name}" for name in names)], row[3:], chief[3:], strict=True)
+        pairs = zip(["the data", *(f"--{name}" for name in names)], row[3:], chief[3:], strict=True)
         differing = [name for name, mine, other in pairs if mine != other]
         if differing:
             raise UsageError(f"worker {index} differs from worker 0 in {', '.join(differing)}: all need the same")
@@ -112,13 +122,13 @@ def build_settle(member: Member, all_reduce: AllReduce) -> Callable[[tf.Session]
 
     def settle(session: tf.Session) -> None:
         try:
-            session.run(broadcast)
-            difference_v = float(session.run(difference))
+            # Together: a chief whose broadcast nobody receives any more waits for ever, but a mean fails.
+            _, difference_v = session.run([broadcast, difference])
         except tf.errors.OpError as error:
             if is_loss(error):
                 raise lost(error, member) from error
             raise
-        check_means(difference_v)
+        check_means(float(difference_v))
 
     return settle
 

@@ -68,6 +68,7 @@ def make_periodic(
         every=job.every("eval_every"),
         evaluate=functools.partial(evaluate, split="validation"),
         report=report.validation,
+        stops_later=agreement is not None,
     )
     hooks = [progress, fill, summaries, trace, checkpoint, validation]
     return Periodic([agreement, *hooks] if agreement else hooks, progress, checkpoint, fill.samples)

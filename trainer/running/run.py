@@ -41,7 +41,8 @@ def run(job: Job, graphs: Graphs, opened: OpenSession, signals: Signals, report:
         seconds=job.config.stall_seconds,
         fatal=job.config.stall_fatal,
         say=job.console.say,
-        should_stop=should_stop,
+        should_stop=agreement.should_wake if agreement else signals.should_stop,
+        in_cluster=agreement is not None,
     )
     evaluate_on = make_evaluate(job, graphs, signals, watcher.beat)
     periodic = make_periodic(job, graphs, signals, report, ops, evaluate_on, agreement)

@@ -35,7 +35,19 @@ class StallWatcher:
         fatal: bool,
         say: Callable[[str], None],
         should_stop: Callable[[], bool],
+        in_cluster: bool = False,
     ) -> None:
+        """Takes what it watches.
+
+        Args:
+          opened: the session, with its input.
+          seconds: without a beat after which it reports; 0: never.
+          fatal: does a report of a step end the run.
+          say: is told.
+          should_stop: tells that a step which waits for its input is to be woken.
+          in_cluster: may the step wait for other workers.
+        """
+        self._in_cluster = in_cluster
         self._opened = opened
         self._seconds = seconds
         self._fatal = fatal
@@ -88,6 +100,8 @@ class StallWatcher:
         if in_step:
             sizes = stages.read_sizes(self._opened.session, self._opened.stages)
             told = stages.describe_stages(self._opened.stages, sizes, threading.enumerate(), frames)
+            if self._in_cluster:
+                told[0] = told[0].replace("itself hangs", "hangs, or waits for another worker: see their logs")
             lines = [f"the step has not ended for --stall_seconds={self._seconds:g}: {told[0]}", *told[1:]]
         lines += [*stages.other_python_stacks(frames), f"  the main thread: {stages.stack(main)}"]
         text = "\n".join(lines)

@@ -43,7 +43,8 @@ def prepare(
     member = None
     if cluster:
         member = join(cluster, config, session_config(config, devices), console.say, check)
-        progress = agree_on_start(member, config, repr(data.manifest), progress)
+        lost = [(damage.shard.file, damage.num_lost) for damage in data.salvage.damages]
+        progress = agree_on_start(member, config, repr((data.manifest, lost)), progress)
     start = progress or Progress(path="", step=0, position=0)
     rundir.path.mkdir(parents=True, exist_ok=True)  # On a host that does not share the chief's.
     console.open_log(rundir.task_log(cluster.job, cluster.task_index) if cluster else rundir.log)

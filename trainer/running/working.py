@@ -25,9 +25,10 @@ def work(job: Job, member: Member, graphs: Graphs, opened: OpenSession, signals:
     watcher = StallWatcher(
         opened,
         seconds=config.stall_seconds,
-        fatal=config.stall_fatal,
+        fatal=False,  # It may wait for the chief, which evaluates.
         say=job.console.say,
-        should_stop=agreement.should_stop,
+        should_stop=agreement.should_wake,
+        in_cluster=True,
     )
     signals.defer()
     with watcher:

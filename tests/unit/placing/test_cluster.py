@@ -129,6 +129,14 @@ WORKERS = {"cluster": {"worker": ["a:1", "b:1"]}}
         ({"cluster": {"workers": ["a:1"]}, "task": {"type": "worker"}}, "did you mean worker?"),
         ({"cluster": {"ps": ["a:1"]}, "task": {"type": "ps"}}, "the cluster has no worker"),
         ({"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief"}}, "TF_CONFIG.cluster has 2 chiefs"),
+        ({"cluster": {"chief": ["a:1"], "master": ["b:1"]}, "task": {"type": "chief"}}, "has 2 chiefs"),
+        (
+            {"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 1}},
+            "chief 1 is not in",
+        ),
+        ({"cluster": {"worker": {"0": "a:1", "00": "b:1"}}, "task": {"type": "worker"}}, "names a task twice: 0, 00"),
+        ({"cluster": {"worker": ["a:1", "b:\u0663"]}, "task": {"type": "worker"}}, "is no address"),
+        ("[" * 100_000, "TF_CONFIG is no JSON"),
     ],
 )
 def test_bad_tf_configs_name_the_field(value, message):
@@ -143,6 +151,7 @@ def test_bad_tf_configs_name_the_field(value, message):
         ({"worker_hosts": ("a:1",)}, "job_name= is unknown"),
         ({"worker_hosts": ("a:1",), "job_name": "worker", "task_index": 1}, "--task_index: worker 1 is not in"),
         ({"worker_hosts": ("a",), "job_name": "worker"}, "--worker_hosts[0]='a' is no address"),
+        ({"worker_hosts": ("a:1", "b:1"), "job_name": "chief", "task_index": 1}, "chief 1 is not in the cluster"),
     ],
 )
 def test_bad_flags_are_named(flags, message):
@@ -171,6 +180,12 @@ def test_slurm_keeps_the_order_of_the_nodes():
         ("SLURM_STEP_NODELIST", "", "SLURM_STEP_NODELIST is not set"),
         ("SLURM_STEP_TASKS_PER_NODE", "2(x4)", "is of 4 nodes, SLURM_STEP_NODELIST of"),
         ("SLURM_STEP_TASKS_PER_NODE", "two", "is no list of counts"),
+        ("SLURM_STEP_NODELIST", "n[1,,2]", "SLURM_STEP_NODELIST='n[1,,2]' is no list of nodes"),
+        ("SLURM_STEP_NODELIST", "n[--]", "is no list of nodes"),
+        ("SLURM_STEP_NODELIST", "n[1-2", "is no list of nodes"),
+        ("SLURM_STEP_NODELIST", "n[1-99999999999]", "is no list of nodes"),
+        ("SLURM_STEP_NUM_TASKS", "abc", "SLURM_STEP_NUM_TASKS='abc' is no whole number"),
+        ("SLURM_STEP_NUM_TASKS", "4", "is of 5 tasks, SLURM_STEP_NUM_TASKS is another number"),
         ("SLURM_PROCID", "9", "worker 9 is not in the cluster"),
         ("SLURM_JOB_ID", "x", "SLURM_JOB_ID='x' is no whole number"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from trainer.errors import Stopped
 from trainer.graph import TrainGraph
 from trainer.running.evaluation import EvalResult
 from trainer.tf1 import tf
@@ -20,7 +21,18 @@ class ValidationHook(tf.train.SessionRunHook):
         every: Every,
         evaluate: Callable[[tf.Session], EvalResult],
         report: Callable[[int, EvalResult], None],
+        stops_later: bool = False,
     ) -> None:
+        """Takes what it needs.
+
+        Args:
+          graph: of the training.
+          every: when it is due.
+          evaluate: evaluates a session's weights.
+          report: takes the step and the result.
+          stops_later: a signal only ends the evaluation; the workers of a cluster stop after a step of all.
+        """
+        self._stops_later = stops_later
         self._graph = graph
         self._every = every
         self._evaluate = evaluate
@@ -33,5 +45,9 @@ class ValidationHook(tf.train.SessionRunHook):
         return tf.train.SessionRunArgs(self._graph.step)
 
     def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
-        self._report(int(run_values.results), self._evaluate(run_context.session))
+        try:
+            self._report(int(run_values.results), self._evaluate(run_context.session))
+        except Stopped:
+            if not self._stops_later:
+                raise
         self._every.restart()
