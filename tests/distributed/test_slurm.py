@@ -107,7 +107,7 @@ def test_a_job_of_two_nodes_trains_to_its_end(cluster, digits_dir):
 @pytest.mark.timeout(600)
 def test_a_job_near_its_time_limit_saves_is_queued_again_and_goes_on(cluster, digits_dir):
     logdir = cluster.folder / "limited"
-    flags = (f"--logdir={logdir}", f"--data_dir={digits_dir}", "--train_steps=6000", "--checkpoint_every=0")
+    flags = (f"--logdir={logdir}", f"--data_dir={digits_dir}", "--train_steps=3000", "--checkpoint_every=0")
     job = cluster.submit(*flags, options=["--time=2"])  # minutes; the signal comes 90 s before their end
     state, log = cluster.wait(job, 400)
     assert state == "COMPLETED", log
@@ -116,7 +116,7 @@ def test_a_job_near_its_time_limit_saves_is_queued_again_and_goes_on(cluster, di
     assert f"exit code 143: job {job} is queued again" in log
     assert f"start 1 of job {job} on n[1-2]" in log
     assert f"resuming from step {step} (" in log.split("start 1 of job")[1]
-    assert json.loads((logdir / "result.json").read_text())["step"] == 6000
+    assert json.loads((logdir / "result.json").read_text())["step"] == 3000
 
 
 @pytest.mark.slow
@@ -128,8 +128,10 @@ def test_a_task_that_is_killed_is_named_and_the_job_queued_again(cluster, digits
     while "step 200/" not in cluster.log(job):
         assert time.monotonic() < deadline, cluster.log(job)
         time.sleep(0.2)
-    cluster.run("pkill", "-KILL", "-o", "-f", f"python -m trainer --logdir={logdir}")
+    # Not srun, whose command line ends like that of a task.
+    cluster.run("pkill", "-KILL", "-o", "-f", f"^{re.escape(sys.executable)} -m trainer --logdir={logdir}")
     state, log = cluster.wait(job, 200)
     assert state == "COMPLETED", log
+    assert "of the cluster is lost" in log
     assert f"start 1 of job {job} on n[1-2]" in log
     assert json.loads((logdir / "result.json").read_text())["step"] == 3000
