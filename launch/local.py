@@ -63,7 +63,6 @@ def _make_tasks(options: argparse.Namespace, args: Sequence[str]) -> list[plan.T
     try:
         return plan.make_tasks(
             workers=addresses,
-            parameter_servers=[],
             evaluator=options.evaluator,
             args=[*args, *towers],
             gpus_per_worker=options.gpus_per_worker,

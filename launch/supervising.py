@@ -19,7 +19,6 @@ from launch.plan import Task
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 POLL_SECONDS = 0.1
 KEPT_LINES = 20
-SERVER_SECONDS = 10.0  # for parameter servers to end by themselves after the last worker
 # Exit codes of a trainer: the request cannot be met; it became NaN; another task was lost.
 USAGE, NOT_FINITE, PEER_LOST = 2, 3, 200
 STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
@@ -30,7 +29,6 @@ class Ended(NamedTuple):
 
     task: Task
     code: int  # as `subprocess` gives it: negative for a signal
-    seconds: float  # of its life
     last_lines: list[str]
     forced: bool  # the launcher killed it, because it did not end when it was asked to
 
@@ -48,7 +46,6 @@ class Process:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.began = time.monotonic()
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._rest = b""
         self._forced = False
@@ -81,7 +78,7 @@ class Process:
         code = self._popen.poll()
         if code is None:
             return None
-        return Ended(self.task, code, time.monotonic() - self.began, list(self.lines), self._forced)
+        return Ended(self.task, code, list(self.lines), self._forced)
 
     def send(self, number: int) -> None:
         """Sends a signal to the task and all that it has started."""
@@ -137,8 +134,6 @@ def run_once(tasks: Sequence[Task], output: Output, stop: Stop, grace_seconds: f
             if running and deadline is None and (failed or stop.number):
                 deadline = time.monotonic() + grace_seconds
                 _send(running, signal.SIGTERM)
-            elif running and deadline is None and all(process.task.job == "ps" for process in running):
-                deadline = time.monotonic() + SERVER_SECONDS
             if deadline is not None and (time.monotonic() > deadline or stop.count > 1):
                 _send(running, signal.SIGKILL)
         _print_lines(selector, output)

@@ -73,7 +73,7 @@ def test_signals_are_forwarded():
 
 
 def ended_with(code, index=0, forced=False):
-    return Ended(task("", index=index), code, 1.0, [], forced)
+    return Ended(task("", index=index), code, [], forced)
 
 
 @pytest.mark.parametrize(
@@ -98,18 +98,17 @@ def test_exit_codes_are_those_of_a_shell(code, exit_code):
 def test_every_task_has_its_tf_config_and_its_gpus():
     tasks = make_tasks(
         workers=["127.0.0.1:1", "127.0.0.1:2"],
-        parameter_servers=["127.0.0.1:3"],
         evaluator=True,
         args=["--model=mlp"],
         gpus_per_worker=2,
         visible_gpus=["0", "2", "4", "6"],
     )
-    assert [each.name for each in tasks] == ["worker 0", "worker 1", "ps 0", "evaluator 0"]
-    assert [each.environment["CUDA_VISIBLE_DEVICES"] for each in tasks] == ["0,2", "4,6", "", ""]
+    assert [each.name for each in tasks] == ["worker 0", "worker 1", "evaluator 0"]
+    assert [each.environment["CUDA_VISIBLE_DEVICES"] for each in tasks] == ["0,2", "4,6", ""]
     configs = [json.loads(each.environment["TF_CONFIG"]) for each in tasks]
     assert configs[2] == {
-        "cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"], "ps": ["127.0.0.1:3"]},
-        "task": {"type": "ps", "index": 0},
+        "cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]},
+        "task": {"type": "evaluator", "index": 0},
     }
     assert tasks[0].command[1:] == ("-m", "trainer", "--model=mlp")
 
@@ -117,16 +116,14 @@ def test_every_task_has_its_tf_config_and_its_gpus():
 def test_tf_config_is_what_the_trainer_reads():
     from trainer.placing.cluster import parse_tf_config
 
-    tasks = make_tasks(workers=["a:1", "b:2"], parameter_servers=["c:3"], evaluator=False, args=[])
+    tasks = make_tasks(workers=["a:1", "b:2"], evaluator=True, args=[])
     found = [parse_tf_config(each.environment["TF_CONFIG"]) for each in tasks]
-    assert [cluster.task for cluster in found] == ["worker 0", "worker 1", "ps 0"]
+    assert [cluster.task for cluster in found] == ["worker 0", "worker 1", "evaluator 0"]
 
 
 def test_too_few_gpus_are_refused():
     with pytest.raises(ValueError, match="2 workers with --gpus_per_worker=2 need 4 GPUs, and 1 are visible"):
-        make_tasks(
-            workers=["a", "b"], parameter_servers=[], evaluator=False, args=[], gpus_per_worker=2, visible_gpus=["0"]
-        )
+        make_tasks(workers=["a", "b"], evaluator=False, args=[], gpus_per_worker=2, visible_gpus=["0"])
 
 
 def test_gpus_are_those_that_are_visible():

@@ -18,7 +18,6 @@ def work(job: Job, member: Member, graphs: Graphs, opened: OpenSession, signals:
     Raises:
       NotFiniteError: a step was not finite, which all workers find.
       PeerLostError: another worker has gone.
-      TrainerError: a step did not end, and that is fatal.
     """
     config, state = job.config, LoopState(job.start.step, job.start.skipped)
     agreement = AgreementHook(graphs.wishes(), signals, is_chief=False)
