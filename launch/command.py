@@ -88,10 +88,12 @@ def _add_command(
 def _add_local(commands: Any) -> None:
     add = _add_command(commands, "local", "on this machine", LOCAL, _run_local)
     add("--workers", type=_whole(1), default=1, metavar="N", help="worker processes; worker 0 is the chief")
+    add("--ps", type=_whole(0), default=0, metavar="N", help="parameter servers, which hold the variables")
     add("--evaluator", action="store_true", help="one more task evaluates each checkpoint as it comes")
     add("--towers", type=_whole(0), default=0, metavar="N", help="towers of each worker, as --num_gpus of the trainer")
     add("--gpus_per_worker", type=_whole(0), default=0, metavar="K", help="GPUs that each worker sees (default: all)")
     add("--max_restarts", type=_whole(0), default=0, metavar="N", help="starts of the tasks after the first one")
+    add("--elastic", action="store_true", help="a lost worker restarts the others without it, and then with it again")
     add("--grace_seconds", type=_whole(1), default=30, metavar="S", help="from SIGTERM to SIGKILL (default: 30)")
     add(
         "--network",

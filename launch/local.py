@@ -6,16 +6,14 @@ import argparse
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from launch import network, plan
 from launch.output import Output
-from launch.supervising import NOT_FINITE, PEER_LOST, USAGE, Ended, Stop, find_root_cause, run_once
+from launch.restarting import Restarts, Size
+from launch.supervising import Ended, Stop, find_root_cause, run_once
 
-MAX_BACKOFF_SECONDS = 30.0
-FRUITLESS = 3  # starts that failed without a step between them, each by itself and not by a signal
-PERMANENT = (USAGE, NOT_FINITE)
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
@@ -32,12 +30,12 @@ def run(options: argparse.Namespace, args: Sequence[str]) -> int:
     closed = _enter_network(options.network)
     stop = Stop()
     stop.install()
-    names = [task.name for task in _make_tasks(options, args)]
+    if options.elastic and options.ps:
+        raise LaunchError("--elastic is for jobs without --ps: with it, workers come back by themselves")
+    names = [task.name for task in _make_tasks(options, args, options.workers)]
     with Output(names) as output:
         output.say(closed)
-        # What `--resume=never` moves aside at a job's start, it would move aside again.
-        again = [*args, "--resume=auto"]
-        return _run(options, lambda first: _make_tasks(options, args if first else again), output, stop)
+        return _run(options, args, output, stop)
 
 
 def _enter_network(wanted: str) -> str:
@@ -56,13 +54,14 @@ def _enter_network(wanted: str) -> str:
     return f"{reason}: the tasks' ports are open to whoever reaches this machine ({names}), without authentication"
 
 
-def _make_tasks(options: argparse.Namespace, args: Sequence[str]) -> list[plan.Task]:
+def _make_tasks(options: argparse.Namespace, args: Sequence[str], workers: int) -> list[plan.Task]:
     listed = sorted(path.name for path in NVIDIA_GPUS.iterdir()) if NVIDIA_GPUS.is_dir() else []
-    addresses = [f"127.0.0.1:{port}" for port in plan.free_ports(options.workers)]
+    addresses = [f"127.0.0.1:{port}" for port in plan.free_ports(workers + options.ps)]
     towers = [f"--num_gpus={options.towers}"] if options.towers else []
     try:
         return plan.make_tasks(
-            workers=addresses,
+            workers=addresses[:workers],
+            servers=addresses[workers:],
             evaluator=options.evaluator,
             args=[*args, *towers],
             gpus_per_worker=options.gpus_per_worker,
@@ -72,28 +71,29 @@ def _make_tasks(options: argparse.Namespace, args: Sequence[str]) -> list[plan.T
         raise LaunchError(str(error)) from error
 
 
-def _run(options: argparse.Namespace, make_tasks: Callable[[bool], list[plan.Task]], output: Output, stop: Stop) -> int:
-    restarts = fruitless = failures = 0
+def _run(options: argparse.Namespace, args: Sequence[str], output: Output, stop: Stop) -> int:
+    restarts = Restarts(options.max_restarts, output.say, may_be_alone=options.ps > 0, step=lambda: output.step)
+    size = Size(options.workers, output.say, elastic=options.elastic)
+    first = True
     while True:
         output.step = 0
-        root = find_root_cause(run_once(make_tasks(restarts == 0), output, stop, options.grace_seconds))
+        # What `--resume=never` moves aside at a job's start, it would move aside again.
+        again = ["--resume=auto", *(["--strategy=auto"] if options.elastic and size.now == 1 else [])]
+        tasks = _make_tasks(options, args if first else [*args, *again], size.now)
+        first = False
+        ended = run_once(tasks, output, stop, options.grace_seconds, alone=restarts.alone, is_over=size.may_grow)
+        root = find_root_cause(ended)
         if stop.number:
             return 128 + stop.number
         if root is None:
             return 0
-        if output.step:
-            fruitless = failures = 0
-        fruitless += 1
-        failures += 0 < root.code != PEER_LOST
-        if restarts == options.max_restarts or root.code in PERMANENT or failures == FRUITLESS:
-            _report(root, output, restarts)
+        if size.change(root, progress=output.step > 0):
+            continue
+        wait = restarts.all(root, progress=output.step > 0)
+        if wait is None:
+            _report(root, output, restarts.used)
             return root.exit_code
-        restarts += 1
-        wait = min(MAX_BACKOFF_SECONDS, 2.0 ** (fruitless - 1))
-        output.say(
-            f"{root.task.name} {root.how}: all tasks start again in {wait:g} s, from the last checkpoint "
-            f"(restart {restarts} of --max_restarts={options.max_restarts})"
-        )
+        size.lose(root)
         begin = time.monotonic()
         while time.monotonic() - begin < wait and not stop.number:
             time.sleep(0.1)

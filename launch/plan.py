@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Task:
     """One process of a job."""
 
-    job: str  # worker or evaluator; worker 0 is the chief
+    job: str  # worker, ps or evaluator; worker 0 is the chief
     index: int
     command: tuple[str, ...]
     environment: dict[str, str]  # what is added to that of the launcher
@@ -26,6 +26,7 @@ class Task:
 def make_tasks(
     *,
     workers: Sequence[str],
+    servers: Sequence[str] = (),
     evaluator: bool,
     args: Sequence[str],
     gpus_per_worker: int = 0,
@@ -35,9 +36,10 @@ def make_tasks(
 
     Args:
       workers: "host:port" of each.
+      servers: "host:port" of each parameter server.
       evaluator: is there a task that evaluates the checkpoints.
       args: of `python -m trainer`.
-      gpus_per_worker: GPUs that each worker sees; 0: all. The evaluator sees none.
+      gpus_per_worker: GPUs that each worker sees; 0: all. No other task sees any.
       visible_gpus: which GPUs there are to share out.
 
     Raises:
@@ -50,8 +52,9 @@ def make_tasks(
             f"{len(visible_gpus)} are visible: use fewer, or leave --gpus_per_worker out"
         )
     command = (sys.executable, "-m", "trainer", *args)
-    cluster = {"worker": list(workers)}
-    jobs = [("worker", index) for index in range(len(workers))] + [("evaluator", 0)] * evaluator
+    cluster = {"worker": list(workers)} | ({"ps": list(servers)} if servers else {})
+    jobs = [(job, index) for job, addresses in cluster.items() for index in range(len(addresses))]
+    jobs += [("evaluator", 0)] * evaluator
     tasks = []
     for job, index in jobs:
         environment = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})}

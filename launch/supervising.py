@@ -19,6 +19,8 @@ from launch.plan import Task
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 POLL_SECONDS = 0.1
 KEPT_LINES = 20
+CHIEF = "worker 0"
+LATE_SECONDS = 5.0  # from the end of the chief's work to that of a worker that started again, and may not know of it
 # Exit codes of a trainer: the request cannot be met; it became NaN; another task was lost.
 USAGE, NOT_FINITE, PEER_LOST = 2, 3, 200
 STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
@@ -31,6 +33,7 @@ class Ended(NamedTuple):
     code: int  # as `subprocess` gives it: negative for a signal
     last_lines: list[str]
     forced: bool  # the launcher killed it, because it did not end when it was asked to
+    seconds: float = 0.0  # from its start to its end
 
     @property
     def exit_code(self) -> int:
@@ -49,6 +52,7 @@ class Process:
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._rest = b""
         self._forced = False
+        self._begin = time.monotonic()
         self._popen = subprocess.Popen(
             task.command,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **task.environment},
@@ -78,7 +82,7 @@ class Process:
         code = self._popen.poll()
         if code is None:
             return None
-        return Ended(self.task, code, list(self.lines), self._forced)
+        return Ended(self.task, code, list(self.lines), self._forced, time.monotonic() - self._begin)
 
     def send(self, number: int) -> None:
         """Sends a signal to the task and all that it has started."""
@@ -113,48 +117,101 @@ class Stop:
         self.count += 1
 
 
-def run_once(tasks: Sequence[Task], output: Output, stop: Stop, grace_seconds: float) -> list[Ended]:
+def run_once(
+    tasks: Sequence[Task],
+    output: Output,
+    stop: Stop,
+    grace_seconds: float,
+    alone: Callable[[Ended], float | None] = lambda ended: None,
+    is_over: Callable[[], bool] = lambda: False,
+) -> list[Ended]:
     """Runs all tasks until the last has ended; returns how each ended, in that order.
 
-    The first that fails, or a signal, ends the others: by SIGTERM, and `grace_seconds` later by SIGKILL.
+    The first that fails, or a signal, ends the others: by SIGTERM, and `grace_seconds` later by SIGKILL. A task that
+    `alone` gives some seconds starts again after them instead, while the others go on. `is_over` too ends all.
     """
-    running = [Process(task) for task in tasks]
-    ended: list[Ended] = []
+    job = _Running(tasks)
     deadline: float | None = None  # after which all are killed
-    with selectors.DefaultSelector() as selector:
-        for process in running:
-            selector.register(process.stdout, selectors.EVENT_READ, process)
-        while running:
-            _print_lines(selector, output)
-            for process in list(running):
-                if found := process.ended():
-                    running.remove(process)
-                    ended.append(found)
-            failed = any(each.code and not each.forced for each in ended)
-            if running and deadline is None and (failed or stop.number):
-                deadline = time.monotonic() + grace_seconds
-                _send(running, signal.SIGTERM)
-            if deadline is not None and (time.monotonic() > deadline or stop.count > 1):
-                _send(running, signal.SIGKILL)
-        _print_lines(selector, output)
-    return ended
+    while job.processes or job.waiting:
+        job.print_lines(output)
+        job.collect(alone if deadline is None and not stop.number else lambda ended: None)
+        failed = any(each.code and not each.forced for each in job.ended)
+        ends = failed or stop.number or is_over()
+        if ends:
+            job.waiting.clear()
+        if job.processes and deadline is None and ends:
+            deadline = time.monotonic() + grace_seconds
+            job.send(signal.SIGTERM)
+        if deadline is not None and (time.monotonic() > deadline or stop.count > 1):
+            job.send(signal.SIGKILL)
+        job.start_again()
+    job.print_lines(output)
+    return job.ended
 
 
-def _print_lines(selector: selectors.BaseSelector, output: Output) -> None:
-    if not selector.get_map():
-        time.sleep(POLL_SECONDS)
-    for key, _ in selector.select(POLL_SECONDS):
-        process: Process = key.data
-        lines = process.read()
-        for line in lines:
-            output.line(process.task.name, line)
-        if not lines and process.ended():
-            selector.unregister(process.stdout)
+class _Running:
+    """The processes that are there, and those that are to start again."""
 
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.ended: list[Ended] = []
+        self.waiting: list[tuple[float, Task]] = []  # when, and what
+        self.processes: list[Process] = []
+        self._late: list[Process] = []  # those that started again
+        self._chief_done: float | None = None
+        self._selector = selectors.DefaultSelector()
+        for task in tasks:
+            self._start(task)
 
-def _send(running: Sequence[Process], number: int) -> None:
-    for process in running:
-        process.send(number)
+    def _start(self, task: Task) -> Process:
+        process = Process(task)
+        self._selector.register(process.stdout, selectors.EVENT_READ, process)
+        self.processes.append(process)
+        return process
+
+    def start_again(self) -> None:
+        """Starts what is due; nothing that would find the work done."""
+        now = time.monotonic()
+        if self._chief_done is not None:
+            self.waiting.clear()
+            if now - self._chief_done > LATE_SECONDS:
+                for process in self._late:
+                    process.send(signal.SIGKILL)
+        for when, task in list(self.waiting):
+            if now >= when:
+                self.waiting.remove((when, task))
+                self._late.append(self._start(task))
+
+    def collect(self, alone: Callable[[Ended], float | None]) -> None:
+        """Takes note of what has ended."""
+        for process in list(self.processes):
+            found = process.ended()
+            if not found:
+                continue
+            self.processes.remove(process)
+            wait = alone(found)
+            if wait is not None:
+                self.waiting.append((time.monotonic() + wait, found.task))
+                continue
+            self.ended.append(found)
+            if found.task.name == CHIEF and not found.code:
+                self._chief_done = time.monotonic()
+
+    def send(self, number: int) -> None:
+        """Sends a signal to all."""
+        for process in self.processes:
+            process.send(number)
+
+    def print_lines(self, output: Output) -> None:
+        """Prints what has been written, or waits a moment for more."""
+        if not self._selector.get_map():
+            time.sleep(POLL_SECONDS)
+        for key, _ in self._selector.select(POLL_SECONDS):
+            process: Process = key.data
+            lines = process.read()
+            for line in lines:
+                output.line(process.task.name, line)
+            if not lines and process.ended():
+                self._selector.unregister(process.stdout)
 
 
 def find_root_cause(ended: Sequence[Ended]) -> Ended | None:

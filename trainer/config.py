@@ -30,7 +30,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 MODELS = ("mlp", "lenet", "vgg11")
 INPUTS = ("queue", "preloaded", "feed", "synthetic")
 QUEUED_INPUTS = ("queue", "feed")  # A batch of theirs is another one whenever it is taken.
-STRATEGIES = ("auto", "parameter_device", "collective")
+REDUCTIONS = ("copy", "tree", "collective", "nccl")
+STRATEGIES = ("auto", "parameter_device", "replicated", "collective", "ps_sync", "ps_async")
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 PERIODS = (*(f"{what}_every" for what in ("checkpoint", "summary", "histogram", "eval", "trace", "log")), "warmup")
 
@@ -98,11 +99,19 @@ class Config:
     )
     strategy: str = option(
         "auto",
-        "parameter_device: one process, variables on one device; collective: each worker of a cluster has its own, "
-        "gradients are all-reduced; auto: what the cluster is for",
+        "parameter_device: one process, variables on one device; replicated: a copy of them on each tower's; "
+        "collective: each worker of a cluster has its own, gradients are all-reduced; ps_sync: variables on parameter "
+        "servers, one update of all workers' gradients; ps_async: each worker makes its own updates there; auto: "
+        "ps_sync with --ps_hosts, else collective, alone parameter_device",
         STRATEGIES,
     )
-    job_name: str = option("", "of this process in its cluster, instead of TF_CONFIG: worker (0 is the chief)")
+    reduce: str = option(
+        "copy",
+        "how --strategy=replicated adds gradients: copy: on --parameter_device; tree: in pairs; collective: in a ring; "
+        "nccl: by NVIDIA's library",
+        REDUCTIONS,
+    )
+    job_name: str = option("", "of this process in its cluster, instead of TF_CONFIG: worker (0 is the chief), ps")
     task_index: int = option(0, "of this process in its job")
     worker_hosts: tuple[str, ...] = option((), "host:port of every worker, comma-separated")
     ps_hosts: tuple[str, ...] = option((), "host:port of every parameter server, comma-separated")

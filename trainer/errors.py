@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterable
 
 OK, ERROR, USAGE, NOT_FINITE, SIGINT, SIGTERM = 0, 1, 2, 3, 130, 143
-# Kubeflow's operator starts a task again that ended with 128 or more, and no other.
+FIRST_RETRYABLE = 128  # Kubeflow's operator starts a task again that ended with so much or more, and no other.
 PEER_LOST = 200
 
 

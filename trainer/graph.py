@@ -8,9 +8,11 @@ from trainer.config import Config
 from trainer.inputs.batch import Input, parse_examples
 from trainer.learning import averages, finiteness, metrics
 from trainer.models.inference import channels_first, inference
+from trainer.placing.devices import Placement
 from trainer.placing.strategies import Wishes
-from trainer.step import Counters, Step, StepBuilder
+from trainer.step import Step, StepBuilder
 from trainer.tf1 import tf
+from trainer.update import Counters
 
 GRID = 4  # images in each direction of the summary's grid
 
@@ -47,7 +49,7 @@ class EvalGraph(NamedTuple):
 
 
 def build_train_graph(
-    builder: StepBuilder, counters: Counters, source: Input, *, parameter_device: str, steps_per_loop: int
+    builder: StepBuilder, counters: Counters, source: Input, *, parameter_device: Placement, steps_per_loop: int
 ) -> TrainGraph:
     """Builds the step, the summaries, and the loop over steps where it is wanted.
 
@@ -117,6 +119,8 @@ def _scalar_summaries(step: Step, fill: tf.Tensor | None) -> tf.Tensor:
             values["queue_fill"] = fill
         if step.loss_scale is not None:
             values["loss_scale"] = step.loss_scale
+        if step.staleness is not None:
+            values["staleness"] = step.staleness
         # Raw operations, because `tf.summary` makes the name scope a part of the tag.
         return tf.summary.merge([tf.raw_ops.ScalarSummary(tags=tag, values=value) for tag, value in values.items()])
 

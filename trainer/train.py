@@ -45,6 +45,11 @@ def _train(argv: Sequence[str], console: Console, signals: Signals, follow: Run)
     if config.log_device_placement:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"  # The placement is an INFO line of TensorFlow's own.
 
+    if cluster and cluster.job == "ps":
+        from trainer.running.serving import serve
+
+        return serve(config, console, signals, cluster)
+
     from trainer.running.training import train  # TensorFlow is imported after parsing.
 
     return train(config, console, signals, cluster)

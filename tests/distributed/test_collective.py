@@ -10,68 +10,20 @@ import time
 import numpy as np
 import pytest
 
-from tests.conftest import read_metrics
-
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture
-def launch(program, digits_dir, tmp_path):
-    """Starts a job on this machine."""
-
-    def start(*args, workers=2, name="job", flags=(), **options):
-        more = [*flags, *(f"--{key}={value}" for key, value in options.items())]
-        settings = [f"--logdir={tmp_path / name}", f"--data_dir={digits_dir}", "--eval_every=0"]
-        return program("launch", "local", f"--workers={workers}", *more, "--", *settings, *args)
-
-    return start
-
-
-@pytest.fixture
-def run_job(launch, tmp_path):
-    """Runs a job to its end; returns its run directory."""
-
-    def run(*args, name="job", **options):
-        process = launch(*args, name=name, **options)
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, out + err
-        return tmp_path / name
-
-    return run
-
-
-def wait_for_line(process, pattern):
-    """Reads a job's lines up to the first that matches; returns the lines."""
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if re.search(pattern, line):
-            return lines
-    raise AssertionError("".join(lines))
-
-
-def variables(logdir, step):
-    from trainer.tf1 import tf
-
-    reader = tf.train.NewCheckpointReader(str(logdir / f"model.ckpt-{step}"))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
-# The summaries fetch means that other steps do not.
-LOSSES = (
-    "--train_steps=50",
-    "--log_every=1",
-    "--batch_size=48",
-    "--dropout=0",
-    "--summary_every=7",
-    "--trace_every=11",
+from tests.distributed.jobs import (
+    LOSSES,
+    by_hand,
+    children,
+    kill_at_random,
+    launch,
+    run_job,
+    same_losses,
+    variables,
+    wait_for_line,
 )
 
-
-def same_losses(logdir, reference):
-    mine, other = (np.array(list(read_metrics(path, "loss").values())) for path in (logdir, reference))
-    assert len(mine) == len(other) == 50
-    np.testing.assert_allclose(mine, other, rtol=1e-5)
+__all__ = ["by_hand", "launch", "run_job"]  # fixtures
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_two_workers_with_two_towers_give_the_losses_of_one_process(run_job, run_program, digits_dir, tmp_path):
@@ -115,15 +67,10 @@ def test_a_stopped_job_goes_on_bit_for_bit(source, launch, run_job, tmp_path):
 
 
 def test_a_save_that_any_worker_is_asked_for_is_made(launch, tmp_path):
-    import psutil
-
     process = launch("--train_steps=100000", "--checkpoint_every=0")
     wait_for_line(process, r"step 100/")
-    tasks = {
-        json.loads(child.environ()["TF_CONFIG"])["task"]["index"]: child
-        for child in psutil.Process(process.pid).children()
-    }
-    tasks[1].send_signal(signal.SIGUSR1)
+    tasks = children(process)
+    tasks["worker 1"].send_signal(signal.SIGUSR1)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "job").glob("model.ckpt-*.index")):
         assert time.monotonic() < deadline
@@ -196,13 +143,9 @@ def test_settings_that_do_not_fit_a_cluster_are_refused(run_here, args, message)
 
 
 def test_a_lost_worker_is_named_and_what_was_trained_is_saved(launch, tmp_path):
-    import psutil
-
     process = launch("--train_steps=100000", "--checkpoint_every=0")
     wait_for_line(process, r"step 100/")
-    children = psutil.Process(process.pid).children()
-    lost = next(child for child in children if '"index": 1' in child.environ()["TF_CONFIG"])
-    lost.kill()
+    children(process)["worker 1"].kill()
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 137, out
     assert re.search(r"worker 1 on \S+ was killed by SIGKILL; its last lines", out), out
@@ -227,38 +170,10 @@ def test_an_evaluator_scores_every_checkpoint_and_ends_with_the_job(launch, tmp_
 @pytest.mark.timeout(1200)
 def test_ten_kills_of_a_worker_at_random_moments(victim, launch, tmp_path):
     """The job starts again each time, and ends with its accuracy and nothing left running."""
-    import psutil
-
     process = launch("--epochs=60", "--checkpoint_every=50", "--log_every=20", max_restarts=10)
-    rng = np.random.default_rng(victim)
-    launcher, kills, lines = psutil.Process(process.pid), 0, []
-    while kills < 10:
-        lines += wait_for_line(process, r"\[worker 0\] .*steps of 64")
-        time.sleep(float(rng.uniform(0, 4)))
-        found = [child for child in launcher.children() if f'"index": {victim}' in child.environ()["TF_CONFIG"]]
-        if not found:  # The job came to its end between two kills.
-            break
-        found[0].kill()
-        kills += 1
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, "".join(lines) + out
-    assert kills == 10
+    kill_at_random(process, f"worker {victim}", 10)
     result = json.loads((tmp_path / "job" / "result.json").read_text())
     assert result["step"] == 1179 and result["test_accuracy"] > 0.965, result
-
-
-@pytest.fixture
-def by_hand(program, digits_dir, tmp_path):
-    """Starts two workers without a launcher."""
-
-    def start(*args):
-        from launch.plan import free_ports
-
-        hosts = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
-        where = (f"--worker_hosts={hosts}", f"--logdir={tmp_path / 'run'}", f"--data_dir={digits_dir}")
-        return [program("trainer", *where, "--job_name=worker", f"--task_index={index}", *args) for index in (0, 1)]
-
-    return start
 
 
 @pytest.mark.slow
@@ -283,11 +198,9 @@ def test_a_signal_in_an_evaluation_of_the_chief_stops_all_after_the_same_step(by
 
 @pytest.mark.slow
 def test_a_restart_does_not_begin_anew(launch, tmp_path):
-    import psutil
-
     process = launch("--train_steps=400", "--checkpoint_every=50", "--log_every=20", "--resume=never", max_restarts=1)
     lines = wait_for_line(process, r"step 200/")
-    psutil.Process(process.pid).children()[1].kill()
+    children(process)["worker 1"].kill()
     out, _ = process.communicate(timeout=100)
     assert process.returncode == 0, "".join(lines) + out
     assert re.search(r"resuming from step (\d+)", out), out

@@ -8,12 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from launch.plan import Task, find_gpus, free_ports, make_tasks
+from launch.restarting import Restarts, Size
 from launch.supervising import PEER_LOST, Ended, Stop, find_root_cause, run_once
 from tests.conftest import environment
 
@@ -208,3 +211,102 @@ def test_nothing_is_left_when_the_launcher_is_killed(program, tmp_path):
     process.wait()
     _, alive = psutil.wait_procs(tasks, timeout=10)
     assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+
+
+def restarts(largest=10, **options):
+    said = []
+    return Restarts(largest, said.append, **{"may_be_alone": True, **options}), said
+
+
+def test_a_worker_that_is_killed_starts_again_beside_the_others():
+    """The others end when it has come back: they wait for a file that only its second life writes."""
+    deciding, said = restarts()
+    code = """
+import os, pathlib, signal, sys, time
+here, index = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+(here / f"began-{index}-{time.monotonic_ns()}").touch()
+if index == 1 and len(list(here.glob("began-1-*"))) == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+if index == 1:
+    (here / "back").touch()
+while not (here / "back").exists():
+    time.sleep(0.05)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        tasks = [Task("worker", index, (sys.executable, "-c", code, folder, str(index)), {}) for index in (0, 1)]
+        ended = run_once(tasks, Lines(), Stop(), 5.0, deciding.alone)
+        assert [each.code for each in ended] == [0, 0]
+        assert len(list(Path(folder).iterdir())) == 4
+    assert said == ["worker 1 was killed by SIGKILL: it starts again in 1 s (restart 1 of --max_restarts=10)"]
+
+
+def test_a_worker_that_starts_again_after_the_work_is_done_is_ended():
+    deciding, _ = restarts()
+    code = """
+import pathlib, sys, time
+flag = pathlib.Path(sys.argv[1])
+if flag.exists():
+    time.sleep(60)
+flag.touch()
+sys.exit(9)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        late = Task("worker", 1, (sys.executable, "-c", code, f"{folder}/flag"), {})
+        begin = time.monotonic()
+        ended = run_once([task("import time; time.sleep(3)"), late], Lines(), Stop(), 5.0, deciding.alone)
+    assert time.monotonic() - begin < 30
+    assert find_root_cause(ended) is None
+
+
+@pytest.mark.parametrize(
+    ("ended", "options"),
+    [
+        (Ended(task("", index=0), -9, [], False), {}),  # the chief
+        (Ended(task("", job="ps"), -9, [], False), {}),
+        (Ended(task("", index=1), 2, [], False), {}),  # wrong flags
+        (Ended(task("", index=1), 143, [], False), {}),
+        (Ended(task("", index=1), -9, [], False), {"may_be_alone": False}),
+        (Ended(task("", index=1), -9, [], False), {"largest": 0}),
+    ],
+)
+def test_what_does_not_start_again_alone(ended, options):
+    assert restarts(**options)[0].alone(ended) is None
+
+
+def test_a_worker_that_fails_at_once_every_time_ends_the_job():
+    deciding, _ = restarts()
+    failed = Ended(task("", index=1), 1, [], False, seconds=0.5)
+    assert [deciding.alone(failed) for _ in range(3)] == [1.0, 2.0, None]
+
+
+def test_kills_start_again_as_often_as_is_allowed():
+    deciding, _ = restarts(4)
+    killed = Ended(task("", index=1), -9, [], False, seconds=0.5)
+    assert [deciding.alone(killed) for _ in range(5)] == [1.0, 2.0, 4.0, 8.0, None]
+
+
+def test_an_elastic_job_goes_on_with_fewer_workers_and_takes_them_back():
+    now, said = [0.0], []
+    size = Size(3, said.append, elastic=True, clock=lambda: now[0])
+    size.lose(ended_with(-9, index=2))
+    assert size.now == 2 and not size.may_grow()
+    # 2 workers cannot share this batch.
+    assert size.change(ended_with(2), progress=False) and size.now == 1
+    now[0] = 11.0
+    assert size.may_grow()
+    assert size.change(ended_with(143), progress=True) and size.now == 3
+    assert not size.may_grow()
+    size.lose(ended_with(-9, index=0))
+    assert size.now == 3, "the chief is needed"
+    assert not size.change(ended_with(2), progress=False), "wrong flags are wrong with all workers too"
+    assert said[0] == "the job goes on with 2 of 3 workers" and said[-1] == "all 3 workers go on"
+
+
+def test_servers_are_tasks_without_gpus():
+    tasks = make_tasks(
+        workers=["a:1", "b:2"], servers=["c:3"], evaluator=True, args=[], gpus_per_worker=1, visible_gpus=["0", "1"]
+    )
+    assert [each.name for each in tasks] == ["worker 0", "worker 1", "ps 0", "evaluator 0"]
+    assert [each.environment["CUDA_VISIBLE_DEVICES"] for each in tasks] == ["0", "1", "", ""]
+    config = json.loads(tasks[2].environment["TF_CONFIG"])
+    assert config == {"cluster": {"worker": ["a:1", "b:2"], "ps": ["c:3"]}, "task": {"type": "ps", "index": 0}}

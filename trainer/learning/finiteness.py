@@ -82,3 +82,12 @@ def after(operations: Sequence[tf.Operation], tensor: tf.Tensor) -> tf.Tensor:
 def finite_or_zero(tensor: tf.Tensor) -> tf.Tensor:
     """Replaces NaN and infinity by 0, for histograms, which refuse them."""
     return tf.where(tf.math.is_finite(tensor), tensor, tf.zeros_like(tensor))
+
+
+def names_of_rows(
+    rows: list[list[tf.Tensor]], variables: list[tf.Variable], first_tower: int
+) -> tuple[list[str], list[str]]:
+    """Names the rows and columns of what `update_if_finite` looks at: the towers and the mean; loss and gradients."""
+    towers = [f"tower {first_tower + index}" for index in range(len(rows) - 1)]
+    columns = ["the loss", *(f"the gradient of {variable.op.name}" for variable in variables)]
+    return [*towers, "the mean over towers" if towers else "tower 0"], columns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trainer.tf1 import tf
 
 
@@ -23,8 +25,13 @@ class L2:
     def __call__(self, weights: tf.Variable) -> None:
         self._weights.append(weights)
 
-    def loss(self) -> tf.Tensor | None:
-        """Builds weight_decay * sum(w^2) / 2 over all weights: [], or None where nothing is regularized."""
+    def loss(self, copies: Mapping[str, tf.Variable] | None = None) -> tf.Tensor | None:
+        """Builds weight_decay * sum(w^2) / 2 over all weights: [], or None where nothing is regularized.
+
+        Args:
+          copies: variables to take in the place of weights, by the names of these.
+        """
         if not self._weight_decay or not self._weights:
             return None
-        return tf.add_n([self._weight_decay * tf.nn.l2_loss(weights) for weights in self._weights])
+        chosen = [(copies or {}).get(weights.op.name, weights) for weights in self._weights]
+        return tf.add_n([self._weight_decay * tf.nn.l2_loss(weights) for weights in chosen])

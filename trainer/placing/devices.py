@@ -13,11 +13,20 @@ from trainer.tf1 import tf
 VIRTUAL_GPU_SHARE = 0.9  # of a split GPU's memory; the rest is for CUDA's own needs
 
 
+Placement = str | Callable[[tf.Operation], str]  # as `tf.device` takes it
+
+
+def server_of(op: tf.Operation) -> str:
+    """Finds the parameter server on which the first input of an operation lives; "" where that is elsewhere."""
+    device = str(op.inputs[0].device) if len(op.inputs) else ""
+    return device if device.startswith("/job:ps") else ""
+
+
 class Devices(NamedTuple):
     """Where towers and variables live."""
 
     towers: list[str]  # a device for each tower
-    parameters: str  # the device of the variables
+    parameters: Placement  # the device of the variables
     parts: tuple[int, ...] = ()  # how many virtual GPUs each GPU is split into; empty: none is split
     note: str = ""  # what the user should know about the choice
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trainer.placing.devices import Placement
 from trainer.tf1 import tf
 
 
@@ -16,7 +17,7 @@ def tower_mean(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
 
 def average_gradients(
     tower_gradients: Sequence[Sequence[tf.Tensor]],
-    parameter_device: str,
+    parameter_device: Placement,
     *,
     tower_devices: Sequence[str] = (),
     bucket_bytes: int = 0,
@@ -52,7 +53,7 @@ def split_into_buckets(sizes: Sequence[int], largest: int) -> list[list[int]]:
 
 def _average_buckets(
     tower_gradients: Sequence[Sequence[tf.Tensor]],
-    parameter_device: str,
+    parameter_device: Placement,
     tower_devices: Sequence[str],
     bucket_bytes: int,
 ) -> list[tf.Tensor]:

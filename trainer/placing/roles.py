@@ -8,6 +8,8 @@ from trainer.config import Config, uneven_split
 from trainer.errors import UsageError
 from trainer.placing.cluster import Cluster
 
+ALONE = ("parameter_device", "replicated")  # of one process
+WITH_SERVERS = ("ps_sync", "ps_async")
 BUCKET_MB = 32.0  # between workers, where no flag says otherwise
 
 
@@ -22,32 +24,44 @@ def choose_strategy(config: Config, cluster: Cluster | None) -> Config:
       UsageError: the strategy needs another cluster, or the settings do not fit it.
     """
     if cluster is None:
-        if config.strategy == "collective":
-            raise UsageError(
-                f"--strategy={config.strategy} needs a cluster: start the tasks with python -m launch, set TF_CONFIG, "
-                "or give --job_name, --task_index and --worker_hosts"
-            )
-        return dataclasses.replace(config, strategy="parameter_device")
-    if cluster.parameter_servers:
+        if config.strategy in ALONE or config.strategy == "auto":
+            return dataclasses.replace(config, strategy=ALONE[0] if config.strategy == "auto" else config.strategy)
+        servers = ", --ps_hosts" if config.strategy in WITH_SERVERS else ""
         raise UsageError(
-            f"{cluster.source} names parameter servers, which this version does not train with: leave them out"
+            f"--strategy={config.strategy} needs a cluster: start the tasks with python -m launch, set TF_CONFIG, "
+            f"or give --job_name, --task_index{servers} and --worker_hosts"
         )
-    if config.strategy == "parameter_device":
+    has_servers = bool(cluster.parameter_servers)
+    strategy = config.strategy if config.strategy != "auto" else "ps_sync" if has_servers else "collective"
+    if strategy in ALONE:
         raise UsageError(
-            f"--strategy=parameter_device is of one process, but {cluster.source} names {cluster.num_workers} workers: "
-            "use --strategy=collective, or unset it"
+            f"--strategy={strategy} is of one process, but {cluster.source} names {cluster.num_workers} workers: "
+            f"use --strategy={'ps_sync' if has_servers else 'collective'}, or unset it"
         )
-    return _check_collective(config, cluster)
-
-
-def _check_collective(config: Config, cluster: Cluster) -> Config:
-    if cluster.is_sparse:
-        raise UsageError(f"{cluster.source} names only the workers {sorted(cluster.workers)}: all must be known")
-    num_towers = config.num_gpus * cluster.num_workers
-    if config.batch_size % num_towers:
-        over = f"{num_towers} towers ({cluster.num_workers} workers with {config.num_gpus} each)"
-        raise UsageError(uneven_split(config.batch_size, num_towers, over))
+    if has_servers != (strategy in WITH_SERVERS):
+        found = f"{len(cluster.parameter_servers)} parameter servers" if has_servers else "no parameter server"
+        wanted = "leave them out, or use ps_sync or ps_async" if has_servers else "name some, or use collective"
+        raise UsageError(f"--strategy={strategy}, but {cluster.source} names {found}: {wanted}")
+    _check_cluster(cluster)
     if config.steps_per_loop > 1:
         raise UsageError("--steps_per_loop is of one process: with a cluster leave it at 1")
-    bucket_mb = BUCKET_MB if config.bucket_mb < 0 else config.bucket_mb
-    return dataclasses.replace(config, strategy="collective", bucket_mb=bucket_mb)
+    _check_batch(config, cluster, strategy)
+    bucket_mb = BUCKET_MB if config.bucket_mb < 0 and strategy == "collective" else config.bucket_mb
+    return dataclasses.replace(config, strategy=strategy, bucket_mb=bucket_mb)
+
+
+def _check_cluster(cluster: Cluster) -> None:
+    if cluster.is_sparse:
+        raise UsageError(f"{cluster.source} names only the workers {sorted(cluster.workers)}: all must be known")
+    servers = sorted(cluster.parameter_servers)
+    if servers != list(range(len(servers))):
+        raise UsageError(f"{cluster.source} names only the parameter servers {servers}: all must be known")
+
+
+def _check_batch(config: Config, cluster: Cluster, strategy: str) -> None:
+    """Checks that the towers can share a batch: those of all workers, or of one that makes its own updates."""
+    num_workers = 1 if strategy == "ps_async" else cluster.num_workers
+    num_towers = config.num_gpus * num_workers
+    if config.batch_size % num_towers:
+        over = f"{num_towers} towers ({num_workers} workers with {config.num_gpus} each)"
+        raise UsageError(uneven_split(config.batch_size, num_towers, over))

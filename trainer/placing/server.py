@@ -106,7 +106,7 @@ def wait_for_tasks(
     begin = told = time.monotonic()
     missing = dict(addresses)
     while True:
-        missing = {task: address for task, address in missing.items() if not _answers(address)}
+        missing = {task: address for task, address in missing.items() if not answers(address)}
         if not missing:
             return
         check()
@@ -122,7 +122,8 @@ def wait_for_tasks(
         time.sleep(POLL_SECONDS)
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Does anybody listen at "host:port"?"""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
@@ -166,9 +167,11 @@ def build_farewell(workers: Workers) -> tf.Tensor:
 
 
 def make_worker_config(settings: tf.ConfigProto, cluster: Cluster) -> tf.ConfigProto:
-    """Makes the settings of a session that waits for no other task."""
+    """Makes the settings of a session that waits for no other worker."""
     made = _with_leader(settings)
     made.device_filters.append(f"/job:{cluster.job}/task:{cluster.task_index}")
+    if cluster.parameter_servers:
+        made.device_filters.append("/job:ps")
     return made
 
 

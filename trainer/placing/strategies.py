@@ -30,8 +30,8 @@ class Workers:
 class Wishes(NamedTuple):
     """What any worker wants, known to all of them after the same step."""
 
-    agreed: tf.Tensor  # float32 [2], above 0 where any worker wants to stop, or a checkpoint
-    own: tf.Tensor  # float32 [2], placeholder: 1 where this worker wants it
+    agreed: tf.Tensor  # float32 [2], above 0 where any worker wants to stop; grows with each wish for a checkpoint
+    own: tf.Tensor  # float32 [2], placeholder: 1 where this worker wants to stop; checkpoints that it wanted
     tell: tf.Operation  # makes `own` a part of the next steps
 
 
@@ -71,8 +71,8 @@ class AllReduce:
         parts = tf.split(summed, [int(tensor.shape.num_elements()) for tensor in tensors])
         return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
-    def mean_with_wishes(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Means tensors, and sends this worker's wishes with them."""
+    def mean_with_wishes(self, tensors: Sequence[tf.Tensor], devices: Sequence[str]) -> list[tf.Tensor]:
+        """Means tensors on the current device, whatever `devices` says, and sends this worker's wishes with them."""
         mine = tf.get_local_variable("wishes", initializer=np.zeros(2, np.float32), use_resource=True)
         own = tf.placeholder(tf.float32, [2], name="own_wishes")
         agreed, *means = self.mean([mine.read_value(), *tensors])
@@ -81,15 +81,8 @@ class AllReduce:
 
     def build_check(self, shapes: Sequence[tf.TensorShape]) -> tf.Tensor:
         """Builds the largest difference between means of these shapes and plain ones: float32 []."""
-        index, count = self.workers.index, self.workers.count
-
-        def values(worker: int) -> list[tf.Tensor]:
-            return [tf.random.stateless_uniform(shape, [worker, number]) for number, shape in enumerate(shapes)]
-
-        plain = [tf.add_n(list(parts)) / count for parts in zip(*map(values, range(count)), strict=True)]
-        means = self.mean(values(index))
-        pairs = zip(means, plain, strict=True)
-        return tf.reduce_max([tf.reduce_max(tf.abs(mean - other)) for mean, other in pairs])
+        means = self.mean(uniform_values(shapes, self.workers.index))
+        return difference_from_plain(means, [uniform_values(shapes, worker) for worker in range(self.workers.count)])
 
     def build_broadcast(self, variables: Sequence[tf.Variable]) -> tf.Operation:
         """Builds what gives all workers the values that the chief's variables have."""
@@ -117,6 +110,17 @@ def reduce_sum(tensor: tf.Tensor, workers: Workers, key: int) -> tf.Tensor:
         subdiv_offsets=[0, 0],
     )
     return tf.ensure_shape(summed, tensor.shape)
+
+
+def uniform_values(shapes: Sequence[tf.TensorShape], worker: int) -> list[tf.Tensor]:
+    """Builds numbers of 0..1 that every worker can compute for every other: float32 of these shapes."""
+    return [tf.random.stateless_uniform(shape, [worker, number]) for number, shape in enumerate(shapes)]
+
+
+def difference_from_plain(means: Sequence[tf.Tensor], values: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
+    """Builds the largest difference of means from plain ones of each worker's values: float32 []."""
+    plain = [tf.add_n(list(parts)) / len(values) for parts in zip(*values, strict=True)]
+    return tf.reduce_max([tf.reduce_max(tf.abs(mean - other)) for mean, other in zip(means, plain, strict=True)])
 
 
 def check_means(difference_v: float) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from trainer.placing.devices import Placement, server_of
 from trainer.tf1 import tf
 
 T = TypeVar("T")
 
 
-def for_each_tower(devices: Sequence[str], parameter_device: str, build: Callable[[int], T]) -> list[T]:
+def for_each_tower(devices: Sequence[str], parameter_device: Placement | None, build: Callable[[int], T]) -> list[T]:
     """Builds a replica on each device; the first makes the variables, the others share them.
 
     Args:
       devices: of the towers.
-      parameter_device: of the variables.
+      parameter_device: of the variables; None: of those that a tower makes, its own.
       build: makes the replica of the tower with this number.
 
     Raises:
@@ -35,8 +36,15 @@ def for_each_tower(devices: Sequence[str], parameter_device: str, build: Callabl
     return results
 
 
-def _with_variables_on(parameter_device: str, device: str) -> Callable[[tf.Operation], str]:
-    return lambda op: parameter_device if op.type == "VarHandleOp" else device
+def _with_variables_on(parameter_device: Placement | None, device: str) -> Callable[[tf.Operation], str]:
+    def choose(op: tf.Operation) -> str:
+        if op.type == "VarHandleOp" and parameter_device is not None:
+            return parameter_device(op) if callable(parameter_device) else parameter_device
+        # What is done to a variable itself is done where it lives.
+        touches = len(op.inputs) and op.inputs[0].dtype == tf.resource
+        return (server_of(op) if touches else "") or device
+
+    return choose
 
 
 def _recorder(names: list[str]) -> Callable[..., tf.Variable]:

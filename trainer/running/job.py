@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,15 +15,19 @@ from trainer.data.manifest import Manifest
 from trainer.inputs.batch import Input
 from trainer.inputs.build import InputSettings, build_input
 from trainer.placing.devices import Devices, gpu_memory_mib, make_session_config
+from trainer.placing.meeting import Meeting
+from trainer.placing.parameter_servers import GradientQueues, OwnUpdates
 from trainer.placing.server import build_farewell
 from trainer.placing.strategies import AllReduce, Wishes
 from trainer.rundir import RunDir
+from trainer.running.gathering import make_meeting, placement_of
 from trainer.running.joining import Member
 from trainer.running.lock import RunLock
 from trainer.saving.checkpoints import Progress
-from trainer.step import StepBuilder, build_counters
+from trainer.step import Exchange, StepBuilder
 from trainer.tf1 import tf
 from trainer.timing import Every
+from trainer.update import Counters, build_counters
 
 
 class Job(NamedTuple):
@@ -52,8 +57,14 @@ class Job(NamedTuple):
         if self.member is None:
             return slice(None)
         index, count = self.member.workers.index, self.member.workers.count
-        size = self.config.batch_size // count
+        size = self.read_size // count
         return slice(index * size, (index + 1) * size)
+
+    @property
+    def read_size(self) -> int:
+        """Is how many examples all workers read together: a batch, or one for each where each makes its own updates."""
+        own_updates = self.member and self.config.strategy == "ps_async"
+        return self.config.batch_size * (self.member.workers.count if self.member and own_updates else 1)
 
     def every(self, flag: str) -> Every:
         """Reads a period's flag."""
@@ -82,8 +93,11 @@ class Graphs(NamedTuple):
     source: Input
     train: graph.TrainGraph
     eval: graph.EvalGraph
-    all_reduce: AllReduce | None  # over the workers of a cluster
+    exchange: Exchange | None  # of the workers of a cluster
     farewell: tf.Tensor | None  # ends when all workers have come to it
+    meeting: Meeting | None  # on parameter servers
+    wake: list[tf.Operation]  # makes a step fail that waits for other workers
+    sync: tf.Operation | None  # makes the towers' copies of the variables equal, once these have their values
 
     def wishes(self) -> Wishes:
         """Finds what the workers of a cluster tell each other."""
@@ -91,27 +105,45 @@ class Graphs(NamedTuple):
         return self.train.wishes
 
 
-def build_graphs(job: Job) -> Graphs:
-    """Builds input, towers, update and evaluation in the default graph."""
-    config, parameters = job.config, job.devices.parameters
-    with tf.device(parameters):
-        counters = build_counters()
+def _make_exchange(job: Job, meeting: Meeting | None) -> Exchange | None:
+    config, member = job.config, job.member
+    if member is None:
+        return None
+    if config.strategy == "ps_sync":
+        return GradientQueues(member.workers, generation=member.generation, position=job.start.position)
+    if meeting:
+        position = job.start.position
+        return OwnUpdates(member.workers, meeting.all_wishes, position=position, batch_size=config.batch_size)
+    return AllReduce(member.workers, bucket_bytes=int(config.bucket_mb * 1e6))
+
+
+def _build_source(job: Job, counters: Counters, exchange: Exchange | None) -> Input:
+    config = job.config
+    position = exchange.position if isinstance(exchange, OwnUpdates) else counters.position
     settings = InputSettings(
         folder=Path(config.data_dir),
         manifest=job.manifest,
-        batch_size=config.batch_size,
+        batch_size=job.read_size,
         seed=config.seed,
         position=job.start.position,
-        position_variable=counters.position,
+        position_variable=position,
         layout=job.layout,
         num_readers=config.queue_readers,
         capacity=config.queue_capacity,
         part=job.part,
     )
-    source = build_input(config.input, settings)
-    all_reduce = None
-    if job.member:
-        all_reduce = AllReduce(job.member.workers, bucket_bytes=int(config.bucket_mb * 1e6))
+    return build_input(config.input, settings)
+
+
+def build_graphs(job: Job) -> Graphs:
+    """Builds input, towers, update and evaluation in the default graph."""
+    config, member = job.config, job.member
+    parameters = placement_of(member, job.devices.parameters)
+    with tf.device(parameters):
+        counters = build_counters()
+    meeting = make_meeting(member) if member and member.cluster.parameter_servers else None
+    exchange = _make_exchange(job, meeting)
+    source = _build_source(job, counters, exchange)
     builder = StepBuilder(
         config,
         counters,
@@ -120,7 +152,8 @@ def build_graphs(job: Job) -> Graphs:
         parameter_device=parameters,
         train_steps=job.last_step,
         steps_per_epoch=job.steps_per_epoch,
-        all_reduce=all_reduce,
+        exchange=exchange,
+        caching_device=member.device if member else None,
     )
     train_graph = graph.build_train_graph(
         builder, counters, source, parameter_device=parameters, steps_per_loop=config.steps_per_loop
@@ -132,5 +165,13 @@ def build_graphs(job: Job) -> Graphs:
         num_classes=job.manifest.num_classes,
         device=job.devices.towers[0],
     )
-    farewell = build_farewell(job.member.workers) if job.member else None
-    return Graphs(source, train_graph, eval_graph, all_reduce, farewell)
+    farewell = build_farewell(exchange.workers) if isinstance(exchange, AllReduce) else None
+    wake = exchange.build_close() if isinstance(exchange, GradientQueues) else []
+    sync = builder.replicas.build_sync() if builder.replicas else None
+    return Graphs(source, train_graph, eval_graph, exchange, farewell, meeting, wake, sync)
+
+
+def make_settle(graphs: Graphs) -> Callable[[tf.Session], None] | None:
+    """Makes what has to be done in one process once its variables have their values."""
+    sync = graphs.sync
+    return None if sync is None else lambda session: session.run(sync)

@@ -7,8 +7,8 @@ import dataclasses
 import hashlib
 import re
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from trainer import flags
 from trainer.config import Config
@@ -45,12 +45,21 @@ class Member(NamedTuple):
     workers: Workers
     target: str  # of its server
     settings: tf.ConfigProto  # of its sessions
+    generation: int = 0  # of the chief's start, where there are parameter servers
+    notice: Mapping[str, Any] = {}  # what the chief publishes there
+    waits_for_workers: bool = False  # does a step of the chief need all others'
+
+    @property
+    def device(self) -> str | None:
+        """Names the device of what has no other one, where there are devices of other tasks too."""
+        own = f"/job:worker/task:{self.cluster.task_index}/device:CPU:0"
+        return own if self.cluster.parameter_servers else None
 
 
 def join(
     cluster: Cluster, config: Config, settings: tf.ConfigProto, say: Callable[[str], None], check: Callable[[], None]
 ) -> Member:
-    """Starts this worker's server and waits until all others have theirs.
+    """Starts this worker's server and waits until the others have theirs; without the chief, only for it and servers.
 
     Args:
       cluster: with this process.
@@ -67,10 +76,20 @@ def join(
         rewriting = settings.graph_options.rewrite_options
         rewriting.remapping = rewriting.OFF
     target = server.start_server(cluster, settings, say, network_is_isolated=config.network_is_isolated)
-    others = {f"worker {index}": address for index, address in cluster.workers.items() if index != cluster.task_index}
+    servers = {f"ps {index}": address for index, address in cluster.parameter_servers.items()}
+    # With parameter servers, workers come and go.
+    needed = {0: cluster.workers[0]} if servers and not cluster.is_chief else cluster.workers
+    others = servers | {f"worker {index}": where for index, where in needed.items() if index != cluster.task_index}
     server.wait_for_tasks(others, seconds=config.join_seconds, say=say, check=check)
     workers = Workers(cluster.task_index, cluster.num_workers)
-    return Member(cluster, workers, target, server.make_worker_config(settings, cluster))
+    waits = config.strategy == "ps_sync"
+    return Member(cluster, workers, target, server.make_worker_config(settings, cluster), waits_for_workers=waits)
+
+
+def shared_settings(config: Config) -> dict[str, str]:
+    """Lists the settings that all workers must have in common, as texts."""
+    names = [field.name for field in dataclasses.fields(Config) if field.name not in OWN_SETTINGS]
+    return {name: flags.flag_text(getattr(config, name)) for name in names}
 
 
 def agree_on_start(member: Member, config: Config, data: str, start: Progress | None) -> Progress:
@@ -86,8 +105,8 @@ def agree_on_start(member: Member, config: Config, data: str, start: Progress | 
       UsageError: settings or data differ from the chief's.
       PeerLostError: a worker did not come, or went.
     """
-    names = [field.name for field in dataclasses.fields(Config) if field.name not in OWN_SETTINGS]
-    digests = [_digest(flags.flag_text(getattr(config, name))) for name in names]
+    shared = shared_settings(config)
+    digests = [_digest(text) for text in shared.values()]
     progress = [start.step, start.position, start.skipped] if start else [0, 0, 0]
     values = [*progress, _digest(data), *digests]
     try:
@@ -98,7 +117,7 @@ def agree_on_start(member: Member, config: Config, data: str, start: Progress | 
         raise lost(error, member) from error
     chief = rows[0]
     for index, row in enumerate(rows):
-        pairs = zip(["the data", *(f"--{name}" for name in names)], row[3:], chief[3:], strict=True)
+        pairs = zip(["the data", *(f"--{name}" for name in shared)], row[3:], chief[3:], strict=True)
         differing = [name for name, mine, other in pairs if mine != other]
         if differing:
             raise UsageError(f"worker {index} differs from worker 0 in {', '.join(differing)}: all need the same")
@@ -148,6 +167,17 @@ def is_loss(error: BaseException) -> bool:
     """Has an operation failed because of another task? What ended that one may be of any kind."""
     gone = isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError)
     return gone or (isinstance(error, tf.errors.OpError) and "Collective ops is aborted" in str(error))
+
+
+@contextlib.contextmanager
+def losses_named(member: Member | None) -> Iterator[None]:
+    """Says which task has gone, where an operation of the block fails because of it."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if member and is_loss(error):
+            raise lost(error, member) from error
+        raise
 
 
 def lost(error: Exception, member: Member) -> PeerLostError:

@@ -11,6 +11,7 @@ from trainer.errors import NotFiniteError
 from trainer.graph import LoopGraph, TrainGraph
 from trainer.tf1 import tf
 
+MOST_MISSED = 1000  # steps of others, that a worker looks back
 LOOP_SECONDS = 0.25  # of the steps in one run: signals and stalls are only seen between runs
 
 
@@ -22,6 +23,7 @@ class LoopState:
     skipped: int = 0  # steps that were not finite and not applied
     overflows: int = 0  # steps of float16 that were not applied, and made the loss scale smaller
     loss: float | None = None  # of the last update; None where there was none
+    asked: int = 0  # step for which hooks were asked last; others make steps in between where each has its own updates
 
     def finish(self, step: int, loss: float) -> int:
         """Takes over where a run has come to; returns how many updates it has made."""
@@ -69,22 +71,29 @@ def run_steps(
             begin, made = time.monotonic(), free
             step_v, loss_v, not_finite_v = _run_loop(session, graph, graph.loop, state, made)
             pace = (time.monotonic() - begin) / made
-        elif due := [hook for hook in hooks if is_due(hook, state.step + 1)]:
+        elif due := [hook for hook in hooks if is_due_since(hook, state)]:
             (_, step_v, loss_v, not_finite_v), run_hooks = _run_with_hooks(session, targets, due)
         else:
             _, step_v, loss_v, not_finite_v = fast()
+        state.asked = state.step + made
         updates = state.finish(int(step_v), float(loss_v))
         if len(not_finite_v):
             _skip(graph, state, not_finite_v, max_skips, say)
         elif updates and run_hooks:
             run_hooks()
         # A loop that has ended early leaves open how many of its steps overflowed.
-        state.overflows += 0 if len(not_finite_v) else made - updates
+        state.overflows += 0 if len(not_finite_v) else max(0, made - updates)
         after_steps(updates + bool(len(not_finite_v)))
 
 
 def is_due(hook: tf.train.SessionRunHook, step: int) -> bool:
     return bool(hook.due(step)) if hasattr(hook, "due") else True
+
+
+def is_due_since(hook: tf.train.SessionRunHook, state: LoopState) -> bool:
+    """Is a hook due at the next step, or was it at one that other workers have made?"""
+    first = min(max(state.asked, state.step - MOST_MISSED), state.step) + 1
+    return any(is_due(hook, step) for step in range(first, state.step + 2))
 
 
 def steps_before_due(hooks: Sequence[tf.train.SessionRunHook], step: int, most: int) -> int:

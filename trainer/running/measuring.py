@@ -14,7 +14,7 @@ import numpy as np
 
 from trainer.config import Config
 from trainer.console import Console
-from trainer.running.job import Graphs, Job, build_graphs
+from trainer.running.job import Graphs, Job, build_graphs, make_settle
 from trainer.running.loop import LoopState, run_steps
 from trainer.running.periodic import make_periodic
 from trainer.running.report import Report
@@ -89,7 +89,9 @@ def open_bench(config: Config, console: Console, signals: Signals) -> Iterator[B
         graphs = build_graphs(job)
         ops = checkpoints.build_checkpoint_ops()
         report.start(graph)
-        opened = stack.enter_context(open_session(graphs.source, job.session_config(), None))
+        opened = stack.enter_context(
+            open_session(graphs.source, job.session_config(), None, settle=make_settle(graphs))
+        )
         evaluate = make_evaluate(job, graphs, signals, after_batch=lambda: None)
         periodic = make_periodic(job, graphs, signals, report, ops, evaluate)
         opened.session.run(graphs.train.stage_first)

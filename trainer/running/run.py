@@ -7,11 +7,13 @@ from pathlib import Path
 
 from trainer.errors import NotFiniteError, Stopped
 from trainer.running.evaluation import EvalResult, evaluate
+from trainer.running.gathering import take_leave
 from trainer.running.hooks.agreeing import AgreementHook
 from trainer.running.hooks.checkpointing import WHAT, CheckpointHook
 from trainer.running.job import Graphs, Job
-from trainer.running.joining import is_loss, lost, part
+from trainer.running.joining import PeerLostError, part
 from trainer.running.loop import LoopState, run_steps
+from trainer.running.peers import peers_watched
 from trainer.running.periodic import Periodic, make_periodic
 from trainer.running.report import Report
 from trainer.running.result import input_verdict
@@ -54,11 +56,9 @@ def run(job: Job, graphs: Graphs, opened: OpenSession, signals: Signals, report:
             pass  # In an evaluation.
         except Exception as error:
             watcher.beat()  # What was stuck is not.
-            if job.member and is_loss(error):
-                # All means come before the update: it was made whole, or not at all.
-                state.step = int(opened.session.run(graphs.train.finished))
-                _save_last(opened, periodic.checkpoint, state, report)
-                raise lost(error, job.member) from error
+            if isinstance(error, PeerLostError):
+                _save_after_loss(opened, graphs, periodic.checkpoint, state, report)
+                raise
             if not (signals.stop and _waited_for_input(error, opened.coord)):
                 _save_before_error(error, opened, periodic.checkpoint, state, report)
                 raise
@@ -103,7 +103,7 @@ def _train(
         report.throughput.steps(count)
         watcher.beat()
 
-    with periodic.progress:
+    with periodic.progress, peers_watched(job, graphs, opened):
         opened.session.run(graphs.train.stage_first)
         watcher.beat()
         run_steps(
@@ -119,6 +119,21 @@ def _train(
             say=job.console.say,
         )
     part(opened.session, graphs.farewell)
+    if job.member and graphs.meeting:
+        take_leave(opened.session, job.member, graphs.meeting)
+        state.step = int(opened.session.run(graphs.train.finished))  # Others may have had a last one.
+
+
+def _save_after_loss(
+    opened: OpenSession, graphs: Graphs, checkpoint: CheckpointHook, state: LoopState, report: Report
+) -> None:
+    """Saves the finished steps: all means come before the update, which was made whole, or not at all."""
+    try:
+        state.step = int(opened.session.run(graphs.train.finished))
+    except tf.errors.OpError:
+        report.say("the variables have gone with their server: the steps since the last checkpoint are lost")
+        return
+    _save_last(opened, checkpoint, state, report)
 
 
 def _waited_for_input(error: BaseException, coord: tf.train.Coordinator) -> bool:

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ class OpenSession(NamedTuple):
     session: tf.Session
     coord: tf.train.Coordinator  # its `request_stop` ends the input, and wakes a step that waits for it
     stages: list[Stage]
+    wake: Sequence[tf.Operation] = ()  # makes a step fail that waits for other workers
 
 
 @contextmanager
@@ -37,6 +38,7 @@ def open_session(
     *,
     target: str = "",
     settle: Callable[[tf.Session], None] | None = None,
+    wake: Sequence[tf.Operation] = (),
 ) -> Iterator[OpenSession]:
     """Opens a session on the default graph with its variables set and its input threads running; ends them all.
 
@@ -49,6 +51,7 @@ def open_session(
       grace_seconds: for the end of the input threads, at most STOP_GRACE_SECONDS.
       target: of this process's server, in a cluster.
       settle: is called once the variables are set.
+      wake: makes a step fail that waits for other workers.
     """
     graph = tf.get_default_graph()
     every = [] if restore else [tf.global_variables_initializer()]
@@ -71,7 +74,7 @@ def open_session(
                     threads += source.start(session, coord)
                 threads += tf.train.start_queue_runners(session, coord)
                 _yield_to_training(threads)
-                yield OpenSession(session, coord, stages)
+                yield OpenSession(session, coord, stages, wake)
         finally:
             _end_threads(coord, threads, min(grace_seconds, STOP_GRACE_SECONDS))
     finally:

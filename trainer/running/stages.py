@@ -61,12 +61,12 @@ def read_sizes(session: tf.Session, stages: Sequence[Stage]) -> list[int] | None
         return None
 
 
-def close_queues(session: tf.Session, stages: Sequence[Stage]) -> None:
-    """Wakes a step that waits for its input; it fails."""
+def close_queues(session: tf.Session, stages: Sequence[Stage], more: Sequence[tf.Operation] = ()) -> None:
+    """Wakes a step that waits for its input, or for what else `more` closes; it fails."""
     options = tf.RunOptions(timeout_in_ms=PROBE_MILLISECONDS)
-    for stage in reversed(stages):
-        with contextlib.suppress(tf.errors.OpError):  # It is closed already.
-            session.run(stage.close, options=options)
+    for close in [*(stage.close for stage in reversed(stages)), *more]:
+        with contextlib.suppress(tf.errors.OpError):  # It is closed already, or its server has gone.
+            session.run(close, options=options)
 
 
 def describe_stages(

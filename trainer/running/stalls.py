@@ -114,7 +114,7 @@ class StallWatcher:
     def _wake(self, error: StallError | None) -> None:
         """Ends the input: a step that waits for it fails, and the run ends with the error, if any."""
         self._opened.coord.request_stop((StallError, error, None) if error else None)
-        stages.close_queues(self._opened.session, self._opened.stages)
+        stages.close_queues(self._opened.session, self._opened.stages, self._opened.wake)
 
 
 def place(frame: FrameType | None) -> str:

@@ -12,6 +12,7 @@ from trainer.data.layout import find_layout
 from trainer.placing.cluster import Cluster
 from trainer.placing.devices import Devices, choose_devices
 from trainer.rundir import RunDir
+from trainer.running.gathering import gather
 from trainer.running.job import Job, session_config
 from trainer.running.joining import agree_on_start, join
 from trainer.running.preparation import compare_data, is_checked, prepare_data, prepare_rundir, skip_damaged
@@ -44,7 +45,11 @@ def prepare(
     if cluster:
         member = join(cluster, config, session_config(config, devices), console.say, check)
         lost = [(damage.shard.file, damage.num_lost) for damage in data.salvage.damages]
-        progress = agree_on_start(member, config, repr((data.manifest, lost)), progress)
+        what = repr((data.manifest, lost))
+        if cluster.parameter_servers:
+            progress, member = gather(member, config, what, (progress or Progress("", 0, 0)) if leads else None, check)
+        else:
+            progress = agree_on_start(member, config, what, progress)
     start = progress or Progress(path="", step=0, position=0)
     rundir.path.mkdir(parents=True, exist_ok=True)  # On a host that does not share the chief's.
     console.open_log(rundir.task_log(cluster.job, cluster.task_index) if cluster else rundir.log)

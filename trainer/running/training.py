@@ -15,8 +15,11 @@ from trainer.console import Console
 from trainer.data.records import explain_input_error
 from trainer.errors import OK, NotFiniteError, Stopped
 from trainer.placing.cluster import Cluster
-from trainer.running.job import Graphs, Job, build_graphs
-from trainer.running.joining import build_settle
+from trainer.placing.strategies import AllReduce
+from trainer.running.gathering import build_settle as build_settle_with_servers
+from trainer.running.gathering import servers_until_the_end
+from trainer.running.job import Graphs, Job, build_graphs, make_settle
+from trainer.running.joining import build_settle, losses_named
 from trainer.running.preparation import write_settings
 from trainer.running.report import Report
 from trainer.running.result import RunResult
@@ -76,11 +79,13 @@ def train(config: Config, console: Console, signals: Signals, cluster: Cluster |
 def _train_worker(job: Job, signals: Signals) -> int:
     assert job.member
     signals.shield()  # Before TensorFlow's first thread of the steps.
-    with tf.Graph().as_default():
+    with tf.Graph().as_default(), tf.device(job.member.device):
         tf.set_random_seed(job.config.seed)
         graphs = build_graphs(job)
+        # The chief gives the variables their values.
+        restore = (lambda session: None) if graphs.meeting else None
         try:
-            with _open(job, graphs, None) as opened:
+            with losses_named(job.member), _open(job, graphs, restore, signals) as opened:
                 step = work(job, job.member, graphs, opened, signals)
         except READER_ERRORS as error:
             raise explain_input_error(Path(job.config.data_dir), job.manifest, "train") or error from error
@@ -131,14 +136,19 @@ def _make_restore(job: Job, ops: checkpoints.CheckpointOps) -> Callable[[tf.Sess
 
 def _train(job: Job, signals: Signals, result: RunResult) -> None:
     signals.shield()  # Before TensorFlow's first thread.
-    with tf.Graph().as_default() as graph, Report(job, result) as report:
+    device = job.member.device if job.member else None
+    with tf.Graph().as_default() as graph, tf.device(device), Report(job, result) as report:
         tf.set_random_seed(job.config.seed)
         graphs = build_graphs(job)
         ops = checkpoints.build_checkpoint_ops()
         report.start(graph)
         restore = _make_restore(job, ops)
         try:
-            with _open(job, graphs, restore) as opened:
+            with (
+                losses_named(job.member),
+                _open(job, graphs, restore, signals) as opened,
+                servers_until_the_end(opened.session, graphs.meeting, signals),
+            ):
                 write_settings(job.config, job.rundir)
                 signals.check()
                 run(job, graphs, opened, signals, report, ops)
@@ -147,10 +157,27 @@ def _train(job: Job, signals: Signals, result: RunResult) -> None:
 
 
 def _open(
-    job: Job, graphs: Graphs, restore: Callable[[tf.Session], None] | None
+    job: Job, graphs: Graphs, restore: Callable[[tf.Session], None] | None, signals: Signals
 ) -> AbstractContextManager[OpenSession]:
-    target, settle = "", None
-    if job.member and graphs.all_reduce:
-        target, settle = job.member.target, build_settle(job.member, graphs.all_reduce)
-    grace = job.config.grace_seconds / 2
-    return open_session(graphs.source, job.session_config(), restore, grace, target=target, settle=settle)
+    target, settle = "", make_settle(graphs)
+    if job.member and isinstance(graphs.exchange, AllReduce):
+        target, settle = job.member.target, build_settle(job.member, graphs.exchange)
+    elif job.member and graphs.meeting:
+        target = job.member.target
+        settle = build_settle_with_servers(
+            job.member,
+            graphs.meeting,
+            graphs.exchange,
+            tf.trainable_variables(),
+            seconds=job.config.join_seconds,
+            check=signals.check,
+        )
+    return open_session(
+        graphs.source,
+        job.session_config(),
+        restore,
+        job.config.grace_seconds / 2,
+        target=target,
+        settle=settle,
+        wake=graphs.wake,
+    )

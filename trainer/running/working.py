@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from trainer.running.gathering import take_leave
 from trainer.running.hooks.agreeing import AgreementHook
 from trainer.running.job import Graphs, Job
-from trainer.running.joining import Member, is_loss, lost, part
+from trainer.running.joining import Member, part
 from trainer.running.loop import LoopState, run_steps
+from trainer.running.peers import peers_watched
 from trainer.running.session import OpenSession
 from trainer.running.stalls import StallWatcher
 from trainer.signals import Signals
-from trainer.tf1 import tf
 
 
 def work(job: Job, member: Member, graphs: Graphs, opened: OpenSession, signals: Signals) -> int:
@@ -32,7 +33,8 @@ def work(job: Job, member: Member, graphs: Graphs, opened: OpenSession, signals:
     signals.defer()
     with watcher:
         watcher.beat()
-        try:
+        with peers_watched(job, graphs, opened, signals.should_stop):
+            opened.session.run(graphs.train.stage_first)
             run_steps(
                 opened.session,
                 graphs.train,
@@ -45,9 +47,7 @@ def work(job: Job, member: Member, graphs: Graphs, opened: OpenSession, signals:
                 after_steps=lambda count: watcher.beat(),
                 say=job.console.say,
             )
-        except tf.errors.OpError as error:
-            if is_loss(error):
-                raise lost(error, member) from error
-            raise
         part(opened.session, graphs.farewell)
+        if graphs.meeting:
+            take_leave(opened.session, member, graphs.meeting)
     return state.step

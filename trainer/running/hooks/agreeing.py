@@ -23,6 +23,8 @@ class AgreementHook(tf.train.SessionRunHook):
         self._is_chief = is_chief
         self._signals = signals
         self._told = [0.0, 0.0]
+        self._saves = 0  # asked of this worker
+        self._agreed_saves = 0.0
         self._clock = clock
         self._asked = 0.0  # when a signal was seen first
         self.stopped = False
@@ -40,7 +42,10 @@ class AgreementHook(tf.train.SessionRunHook):
         return self.stopped or (self._asked > 0 and self._clock() - self._asked > WAIT_SECONDS)
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
-        own = [float(self._signals.stop != 0), float(self._signals.save)]
+        if self._signals.save and not self._is_chief:  # It writes the checkpoints.
+            self._signals.save = False
+            self._saves += 1
+        own = [float(self._signals.stop != 0), float(self._saves)]
         if own != self._told:
             run_context.session.run(self._wishes.tell, {self._wishes.own: own})
             self._told = own
@@ -51,7 +56,6 @@ class AgreementHook(tf.train.SessionRunHook):
         if agreed[STOP] > 0:
             self.stopped = True
             self._signals.stop = self._signals.stop or signal.SIGTERM
-        if self._is_chief:  # It writes the checkpoints.
-            self._signals.save = self._signals.save or (agreed[SAVE] > 0 and not self._told[SAVE])
-        elif self._told[SAVE]:
-            self._signals.save = False
+        if self._is_chief and agreed[SAVE] > self._agreed_saves:
+            self._signals.save = True
+        self._agreed_saves = float(agreed[SAVE])

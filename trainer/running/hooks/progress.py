@@ -34,6 +34,7 @@ class ProgressHook(tf.train.SessionRunHook):
         self._throughput = throughput
         self._batch_size = batch_size
         self._last_step = last_step
+        self._reports = False  # at the step that was asked for last
         self._bar = StepBar(console, last_step, first_step)
         self._bar_every = Every(every_seconds=BAR_SECONDS, clock=clock)
 
@@ -45,7 +46,8 @@ class ProgressHook(tf.train.SessionRunHook):
         self._bar.stop()
 
     def due(self, step: int) -> bool:
-        return self._every.due(step) or (self._console.is_terminal and self._bar_every.due(step))
+        self._reports = self._every.due(step)
+        return self._reports or (self._console.is_terminal and self._bar_every.due(step))
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
         return tf.train.SessionRunArgs([self._graph.step, self._graph.loss, self._graph.learning_rate])
@@ -57,7 +59,7 @@ class ProgressHook(tf.train.SessionRunHook):
             speed = self._throughput.average()
             self._bar.update(step, f"loss {loss:.4f}  {speed:,.0f} images/s")
             self._bar_every.restart()
-        if self._every.due(step):
+        if self._reports:
             self._report(step, loss, float(rate_v))
             self._every.restart()
 

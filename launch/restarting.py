@@ -1,0 +1,113 @@
+"""Which tasks of a job start again after one has failed, and when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from launch.supervising import NOT_FINITE, PEER_LOST, STOPPED, USAGE, Ended
+
+MAX_BACKOFF_SECONDS = 30.0
+FRUITLESS = 3  # starts that failed without progress between them, each by itself and not by a signal
+BACK_SECONDS = 10.0  # after which a lost worker is taken back
+PERMANENT = (USAGE, NOT_FINITE)
+FRUITFUL_SECONDS = 60.0  # of the life of a worker that started again alone
+
+
+class Restarts:
+    """Counts the starts after the first one, all of them together."""
+
+    def __init__(
+        self, largest: int, say: Callable[[str], None], *, may_be_alone: bool, step: Callable[[], int] = lambda: 0
+    ) -> None:
+        """Takes what all restarts share.
+
+        Args:
+          largest: starts, at most.
+          say: is told of each.
+          may_be_alone: can a worker that is not the chief come back while the others go on.
+          step: tells the last one that the chief has named.
+        """
+        self.used = 0
+        self._largest = largest
+        self._say = say
+        self._may_be_alone = may_be_alone
+        self._step = step
+        self._step_before = 0
+        self._fruitless: dict[str, int] = {}  # starts in a row that came to nothing, by what was started
+        self._failures: dict[str, int] = {}  # those among them that failed by themselves
+
+    def all(self, root: Ended, *, progress: bool) -> float | None:
+        """Decides on another start of all tasks: after so many seconds; None: there is none."""
+        if progress:
+            self._fruitless["all"] = self._failures["all"] = 0
+        return self._decide("all tasks start again", "all", root, ", from the last checkpoint")
+
+    def alone(self, ended: Ended) -> float | None:
+        """Decides on another start of one task, beside the others: after so many seconds; None: there is none."""
+        if not self._may_be_alone or ended.task.job != "worker" or ended.task.index == 0 or not ended.code:
+            return None
+        if ended.code in STOPPED or ended.code == PEER_LOST or ended.forced:
+            return None
+        name, step = ended.task.name, self._step()
+        if step > self._step_before:
+            self._fruitless[name] = 0
+        if ended.seconds > FRUITFUL_SECONDS:  # The others may go on without it.
+            self._failures[name] = 0
+        self._step_before = step
+        return self._decide("it starts again", name, ended, "")
+
+    def _decide(self, what: str, name: str, ended: Ended, whence: str) -> float | None:
+        self._fruitless[name] = self._fruitless.get(name, 0) + 1
+        self._failures[name] = self._failures.get(name, 0) + (0 < ended.code != PEER_LOST)
+        if self.used == self._largest or ended.code in PERMANENT or self._failures[name] == FRUITLESS:
+            return None
+        self.used += 1
+        wait = min(MAX_BACKOFF_SECONDS, 2.0 ** (self._fruitless[name] - 1))
+        self._say(
+            f"{ended.task.name} {ended.how}: {what} in {wait:g} s{whence} "
+            f"(restart {self.used} of --max_restarts={self._largest})"
+        )
+        return wait
+
+
+class Size:
+    """How many workers a job has at the moment: fewer after a loss, where it is elastic, and later all of them again.
+
+    With each number the tasks start again from what was saved when the worker was lost, and share the same batches.
+    """
+
+    def __init__(
+        self, largest: int, say: Callable[[str], None], *, elastic: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.now = largest
+        self._largest = largest
+        self._say = say
+        self._elastic = elastic
+        self._clock = clock
+        self._losses = 0
+        self._whole_at = 0.0
+
+    def lose(self, root: Ended) -> None:
+        """Goes on without a worker that was lost; the chief is always needed."""
+        if self._elastic and root.task.job == "worker" and root.task.index and self.now > 1:
+            self.now -= 1
+            self._whole_at = self._clock() + min(MAX_BACKOFF_SECONDS, BACK_SECONDS * 2.0**self._losses)
+            self._losses += 1
+            self._say(f"the job goes on with {self.now} of {self._largest} workers")
+
+    def may_grow(self) -> bool:
+        """Is it time to take back what was lost?"""
+        return self.now < self._largest and self._clock() >= self._whole_at
+
+    def change(self, root: Ended, *, progress: bool) -> bool:
+        """Changes the number of workers where that is why a start ended; returns whether it was."""
+        if self.now < self._largest and root.code == USAGE and not progress and self.now > 1:
+            self.now -= 1
+            self._say(f"{self.now + 1} workers cannot share a batch: the job goes on with {self.now}")
+            return True
+        if self.may_grow() and root.code in STOPPED:
+            self.now = self._largest
+            self._say(f"all {self.now} workers go on")
+            return True
+        return False
