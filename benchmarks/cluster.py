@@ -30,10 +30,7 @@ WAYS = {
     "ps_sync, two workers, one server": ([*LOCAL, "--ps=1", "--"], []),
     "ps_async, two workers, one server": ([*LOCAL, "--ps=1", "--"], ["--strategy=ps_async"]),
 }
-PEERS = {
-    "PyTorch DistributedDataParallel, gloo": "torch_workers.py",
-    "Keras MultiWorkerMirroredStrategy": "keras_workers.py",
-}
+PEERS = {"PyTorch DistributedDataParallel, gloo": "torch_workers.py"}
 STEPS = {"lenet": 300, "mnist_mlp": 1500}
 
 

@@ -125,6 +125,7 @@ def _add_kubernetes(commands: Any) -> None:
     add("--namespace", default="", help="of the job (default: that of kubectl)")
     add("--image", required=True, help="container image with the trainer, as launch/Dockerfile makes it")
     add("--workers", type=_whole(1), default=1, metavar="N", help="worker pods; worker 0 is the chief")
+    add("--ps", type=_whole(0), default=0, metavar="N", help="pods of parameter servers, which hold the variables")
     add("--evaluator", action="store_true", help="one more pod evaluates each checkpoint as it comes")
     add("--gpus_per_worker", type=_whole(0), default=0, metavar="N", help="GPUs of each worker")
     add("--cpus", default="", metavar="N", help="cores that each pod asks for")
@@ -138,6 +139,7 @@ def _add_kubernetes(commands: Any) -> None:
 def _add_hosts(commands: Any) -> None:
     add = _add_command(commands, "hosts", "as a command for each host", HOSTS, _run_hosts)
     add("--hosts", required=True, metavar="A,B", help="hosts, of which the first is the chief")
+    add("--ps_hosts", default="", metavar="C,D", help="hosts of parameter servers, which hold the variables")
     add("--port", type=_whole(1, 65535), default=2222, metavar="N", help="port of each task (default: 2222)")
     add("--dry_run", action="store_true", required=True, help="print the commands, which is all that can be done")
     add("--network_is_isolated", action="store_true", help="allow public addresses: nobody else reaches the ports")

@@ -26,15 +26,12 @@ def make_commands(options: argparse.Namespace, args: Sequence[str]) -> list[str]
     Raises:
       ValueError: a host is named twice, is no name, or has a public address.
     """
-    hosts = [host.strip() for host in options.hosts.split(",")]
-    if not all(hosts) or len(set(hosts)) < len(hosts):
-        raise ValueError(f"--hosts={options.hosts} is no list of different hosts, as --hosts=a,b")
-    if ":" in options.hosts:
-        raise ValueError(
-            f"--hosts={options.hosts}: wanted names or IPv4 addresses without ports; --port names the port"
-        )
+    workers = _parse("--hosts", options.hosts)
+    servers = _parse("--ps_hosts", options.ps_hosts) if options.ps_hosts else []
+    if set(workers) & set(servers):
+        raise ValueError(f"--ps_hosts={options.ps_hosts}: a host of --hosts is among them, and has one port")
     lines = ["# TensorFlow's servers listen on every interface of these hosts, without authentication:"]
-    for host in hosts:
+    for host in [*workers, *servers]:
         addresses = _addresses_of(host)
         lines.append(f"#   {host}:{options.port} ({', '.join(addresses) or 'its address is unknown here'})")
         public = [address for address in addresses if ipaddress.ip_address(address).is_global]
@@ -43,12 +40,24 @@ def make_commands(options: argparse.Namespace, args: Sequence[str]) -> list[str]
                 f"{host} has the public address {public[0]}, and whoever reaches its port {options.port} can run code "
                 "there: close that port to all but the job's hosts, then add --network_is_isolated"
             )
-    workers = ",".join(f"{host}:{options.port}" for host in hosts)
-    for index, host in enumerate(hosts):
-        cluster = [f"--worker_hosts={workers}", "--job_name=worker", f"--task_index={index}"]
+    shared = [f"--worker_hosts={','.join(f'{host}:{options.port}' for host in workers)}"]
+    shared += [f"--ps_hosts={','.join(f'{host}:{options.port}' for host in servers)}"] if servers else []
+    tasks = [("worker", index, host) for index, host in enumerate(workers)]
+    tasks += [("ps", index, host) for index, host in enumerate(servers)]
+    for job, index, host in tasks:
+        cluster = [*shared, f"--job_name={job}", f"--task_index={index}"]
         cluster += ["--network_is_isolated"] if options.network_is_isolated else []
         lines += [f"# on {host}:", shlex.join(["python", "-m", "trainer", *args, *cluster])]
     return lines
+
+
+def _parse(option: str, text: str) -> list[str]:
+    hosts = [host.strip() for host in text.split(",")]
+    if not all(hosts) or len(set(hosts)) < len(hosts):
+        raise ValueError(f"{option}={text} is no list of different hosts, as {option}=a,b")
+    if ":" in text:
+        raise ValueError(f"{option}={text}: wanted names or IPv4 addresses without ports; --port names the port")
+    return hosts
 
 
 def _addresses_of(host: str) -> list[str]:

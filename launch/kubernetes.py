@@ -51,8 +51,9 @@ def make_manifests(options: argparse.Namespace, args: Sequence[str]) -> list[Man
         raise ValueError("--resume=never would move the run aside at each start of a pod: use --resume=auto")
     if options.kind == "tfjob":
         return [_tfjob(options, args), _network_policy(options, "training.kubeflow.org/job-name")]
-    if options.evaluator:
-        raise ValueError("--evaluator needs --kind=tfjob: all nodes of a TrainJob are workers")
+    if options.evaluator or options.ps:
+        option = "--evaluator" if options.evaluator else "--ps"
+        raise ValueError(f"{option} needs --kind=tfjob: all nodes of a TrainJob are workers")
     policy = _network_policy(options, "jobset.sigs.k8s.io/jobset-name")
     return [_runtime(options, args), _trainjob(options), policy]
 
@@ -111,6 +112,8 @@ def _tfjob(options: argparse.Namespace, args: Sequence[str]) -> Manifest:
         return {"replicas": count, "restartPolicy": "ExitCode", "template": {"spec": pod}}
 
     specs = {"Worker": replicas(options.workers, options.gpus_per_worker)}
+    if options.ps:
+        specs["PS"] = replicas(options.ps, 0)
     if options.evaluator:
         specs["Evaluator"] = replicas(1, 0)
     return {

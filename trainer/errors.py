@@ -29,6 +29,12 @@ class NotFiniteError(TrainerError):
     exit_code = NOT_FINITE
 
 
+class PeerLostError(TrainerError):
+    """Another task of the cluster has gone in the middle of the training."""
+
+    exit_code = PEER_LOST
+
+
 class Stopped(BaseException):
     """Ends what a signal has asked to end; like KeyboardInterrupt it is no Exception, which others may catch."""
 

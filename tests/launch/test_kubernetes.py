@@ -61,7 +61,7 @@ def make(capsys):
     return run
 
 
-@pytest.mark.parametrize("options", [[], FULL, [*FULL, "--evaluator"]], ids=["least", "full", "evaluator"])
+@pytest.mark.parametrize("options", [[], FULL, [*FULL, "--evaluator", "--ps=2"]], ids=["least", "full", "all tasks"])
 def test_a_tfjob_fits_its_schema(make, validate, options):
     job, policy = make(*options)
     assert (job["kind"], policy["kind"]) == ("TFJob", "NetworkPolicy")
@@ -96,6 +96,15 @@ def test_pods_have_what_was_asked_for(make):
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/dev/shm", "/data"}
     assert pod["volumes"][0]["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Gi"}
     assert pod["terminationGracePeriodSeconds"] > 25  # --grace_seconds of the trainer
+
+
+def test_servers_are_pods_without_gpus_that_start_again_after_a_loss(make):
+    job, _ = make(*FULL, "--ps=2")
+    servers = job["spec"]["tfReplicaSpecs"]["PS"]
+    assert (servers["replicas"], servers["restartPolicy"]) == (2, "ExitCode")
+    limits = servers["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert "nvidia.com/gpu" not in limits
+    assert main(["kubernetes", "--image=i", "--kind=trainjob", "--ps=1"]) == 2
 
 
 def test_only_the_jobs_own_pods_are_let_in(make):
@@ -177,3 +186,16 @@ def test_public_addresses_are_refused_until_they_are_said_to_be_isolated(capsys)
 def test_lists_of_hosts_that_are_none(hosts, capsys):
     assert main(["hosts", f"--hosts={hosts}", "--dry_run"]) == 2
     assert "is no list of different hosts" in capsys.readouterr().err
+
+
+def test_hosts_of_servers_have_commands_too(capsys):
+    assert main(["hosts", "--hosts=127.0.0.1", "--ps_hosts=10.1.2.3", "--dry_run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    shared = "--worker_hosts=127.0.0.1:2222 --ps_hosts=10.1.2.3:2222"
+    assert lines[-4:] == [
+        "# on 127.0.0.1:",
+        f"python -m trainer {shared} --job_name=worker --task_index=0",
+        "# on 10.1.2.3:",
+        f"python -m trainer {shared} --job_name=ps --task_index=0",
+    ]
+    assert main(["hosts", "--hosts=a", "--ps_hosts=a", "--dry_run"]) == 2

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from trainer import flags
 from trainer.config import Config
-from trainer.errors import PEER_LOST, TrainerError, UsageError, reason
+from trainer.errors import PeerLostError, UsageError, reason
 from trainer.placing import server
 from trainer.placing.cluster import Cluster
 from trainer.placing.strategies import AllReduce, Workers, check_means
@@ -30,12 +30,6 @@ OWN_SETTINGS = (
 FAREWELL_SECONDS = 2.0  # for the others to come to the end too
 LINGER_SECONDS = 0.2  # for the last answer to leave this process
 PEER = re.compile(r"remote target /job:(\w+)/replica:\d+/task:(\d+)")
-
-
-class PeerLostError(TrainerError):
-    """Another task of the cluster has gone in the middle of the training."""
-
-    exit_code = PEER_LOST
 
 
 class Member(NamedTuple):
@@ -187,5 +181,5 @@ def lost(error: Exception, member: Member) -> PeerLostError:
     if found:
         addresses = member.cluster.workers if found[1] == "worker" else member.cluster.parameter_servers
         who = f"{found[1]} {found[2]} ({addresses.get(int(found[2]), 'unknown')})"
-    lines = [line for line in str(error).splitlines() if not line.startswith("From /job")]
+    lines = [line for line in str(error).splitlines() if not line.startswith(("From /job", "==="))]
     return PeerLostError(f"{who} of the cluster is lost: {reason(RuntimeError(chr(10).join(lines)))}")

@@ -25,9 +25,9 @@ class LoopState:
     loss: float | None = None  # of the last update; None where there was none
     asked: int = 0  # step for which hooks were asked last; others make steps in between where each has its own updates
 
-    def finish(self, step: int, loss: float) -> int:
-        """Takes over where a run has come to; returns how many updates it has made."""
-        updates = step - self.step
+    def finish(self, step: int, loss: float, asked: int) -> int:
+        """Takes over where a run of so many steps has come to; returns how many updates were made meanwhile."""
+        updates, self.asked = step - self.step, self.step + asked
         if updates:
             self.step, self.loss = step, loss
         return updates
@@ -75,8 +75,7 @@ def run_steps(
             (_, step_v, loss_v, not_finite_v), run_hooks = _run_with_hooks(session, targets, due)
         else:
             _, step_v, loss_v, not_finite_v = fast()
-        state.asked = state.step + made
-        updates = state.finish(int(step_v), float(loss_v))
+        updates = state.finish(int(step_v), float(loss_v), made)
         if len(not_finite_v):
             _skip(graph, state, not_finite_v, max_skips, say)
         elif updates and run_hooks:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
-from trainer.errors import PEER_LOST
+from trainer.errors import PEER_LOST, PeerLostError
 from trainer.placing.meeting import Meeting
 from trainer.placing.server import answers
 from trainer.running.gathering import GONE_SECONDS
 from trainer.running.job import Graphs, Job
-from trainer.running.joining import Member, PeerLostError, losses_named
+from trainer.running.joining import Member, losses_named
 from trainer.running.session import OpenSession
 from trainer.running.stages import close_queues
 from trainer.tf1 import tf
@@ -101,7 +101,7 @@ class PeerWatcher:
     def _end(self, error: PeerLostError) -> None:
         """Makes the step fail; a process whose step does not is ended."""
         self.error = error
-        self._wake()
+        threading.Thread(target=self._wake, daemon=True, name="wake").start()  # It may itself wait for who has gone.
         if not self._leave.wait(FATAL_SECONDS):
             os.write(2, f"error: {error}\n".encode())
             os._exit(PEER_LOST)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.errors import NotFiniteError, Stopped
+from trainer.errors import NotFiniteError, PeerLostError, Stopped
 from trainer.running.evaluation import EvalResult, evaluate
 from trainer.running.gathering import take_leave
 from trainer.running.hooks.agreeing import AgreementHook
 from trainer.running.hooks.checkpointing import WHAT, CheckpointHook
 from trainer.running.job import Graphs, Job
-from trainer.running.joining import PeerLostError, part
+from trainer.running.joining import part
 from trainer.running.loop import LoopState, run_steps
 from trainer.running.peers import peers_watched
 from trainer.running.periodic import Periodic, make_periodic

@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 from trainer.config import Config
 from trainer.console import Console
-from trainer.errors import OK, PEER_LOST, TrainerError
+from trainer.errors import OK, PEER_LOST, PeerLostError, TrainerError
 from trainer.placing import server
 from trainer.placing.cluster import Cluster
 from trainer.placing.meeting import AGAIN, make_done_reader
 from trainer.rundir import RunDir
-from trainer.running.joining import PeerLostError
 from trainer.signals import Signals
 from trainer.tf1 import tf
 

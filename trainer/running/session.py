@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from trainer.errors import PeerLostError
 from trainer.inputs.batch import Input
 from trainer.running.stages import Stage, build_stages
 from trainer.tf1 import tf
@@ -18,7 +19,7 @@ from trainer.tf1 import tf
 STOP_GRACE_SECONDS = 5.0
 INPUT_NICENESS = 10
 
-# Sessions whose input threads do not end: closing one would wait for them without end.
+# Sessions whose input threads do not end, or a task of whose cluster has gone: closing one may wait without end.
 _abandoned: list[tf.Session] = []
 
 
@@ -77,11 +78,18 @@ def open_session(
                 yield OpenSession(session, coord, stages, wake)
         finally:
             _end_threads(coord, threads, min(grace_seconds, STOP_GRACE_SECONDS))
+    except (PeerLostError, tf.errors.UnavailableError):
+        _abandoned.append(session)
+        raise
     finally:
-        if any(thread.is_alive() for thread in threads):
-            _abandoned.append(session)
-        else:
-            session.close()
+        _close(session, threads)
+
+
+def _close(session: tf.Session, threads: Iterable[threading.Thread]) -> None:
+    if any(thread.is_alive() for thread in threads):
+        _abandoned.append(session)
+    if session not in _abandoned:
+        session.close()
 
 
 def _end_threads(coord: tf.train.Coordinator, threads: list[threading.Thread], seconds: float) -> None:

@@ -14,8 +14,8 @@ from trainer.placing.devices import Devices, choose_devices
 from trainer.rundir import RunDir
 from trainer.running.gathering import gather
 from trainer.running.job import Job, session_config
-from trainer.running.joining import agree_on_start, join
-from trainer.running.preparation import compare_data, is_checked, prepare_data, prepare_rundir, skip_damaged
+from trainer.running.joining import Member, agree_on_start, join
+from trainer.running.preparation import Data, compare_data, is_checked, prepare_data, prepare_rundir, skip_damaged
 from trainer.saving.checkpoints import Progress
 from trainer.tf1 import NUM_PHYSICAL_GPUS
 
@@ -43,13 +43,8 @@ def prepare(
     lock, progress = prepare_rundir(config, rundir, console, stack) if leads else (None, None)
     member = None
     if cluster:
-        member = join(cluster, config, session_config(config, devices), console.say, check)
-        lost = [(damage.shard.file, damage.num_lost) for damage in data.salvage.damages]
-        what = repr((data.manifest, lost))
-        if cluster.parameter_servers:
-            progress, member = gather(member, config, what, (progress or Progress("", 0, 0)) if leads else None, check)
-        else:
-            progress = agree_on_start(member, config, what, progress)
+        joined = join(cluster, config, session_config(config, devices), console.say, check)
+        progress, member = _agree(joined, config, data, progress, check)
     start = progress or Progress(path="", step=0, position=0)
     rundir.path.mkdir(parents=True, exist_ok=True)  # On a host that does not share the chief's.
     console.open_log(rundir.task_log(cluster.job, cluster.task_index) if cluster else rundir.log)
@@ -73,6 +68,18 @@ def prepare(
     )
     _announce(job)
     return job
+
+
+def _agree(
+    member: Member, config: Config, data: Data, progress: Progress | None, check: Callable[[], None]
+) -> tuple[Progress, Member]:
+    """Gives all workers the chief's start."""
+    lost = [(damage.shard.file, damage.num_lost) for damage in data.salvage.damages]
+    what = repr((data.manifest, lost))
+    if not member.cluster.parameter_servers:
+        return agree_on_start(member, config, what, progress), member
+    begin = (progress or Progress("", 0, 0)) if member.cluster.is_chief else None
+    return gather(member, config, what, begin, check)
 
 
 def _choose_devices(config: Config) -> Devices:
