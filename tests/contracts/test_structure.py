@@ -10,7 +10,8 @@ from tests.conftest import REPO
 ORDER = [
     ["errors", "__init__"], ["grammars"], ["config"],
     ["flags", "rundir", "timing", "signals", "console", "plotting", "tf1"],
-    ["data"], ["inputs"], ["models"], ["learning"], ["placing"], ["update"], ["step"], ["graph"], ["saving"], ["running"],
+    ["data"], ["inputs"], ["models"], ["learning"], ["placing"], ["update"], ["step"], ["graph"],
+    ["saving"], ["running"],
 ]  # fmt: skip
 PROGRAMS = ["__main__", "train", "convert", "benchmark", "evaluate", "export", "predict", "checkpoint"]
 SOURCES = sorted((REPO / "trainer").rglob("*.py")) + sorted((REPO / "launch").rglob("*.py"))

@@ -54,7 +54,6 @@ def open_session(
       settle: is called once the variables are set.
       wake: makes a step fail that waits for other workers.
     """
-    graph = tf.get_default_graph()
     every = [] if restore else [tf.global_variables_initializer()]
     initializers = [tf.local_variables_initializer(), *every]
     stages = build_stages(source.queues)
@@ -68,7 +67,7 @@ def open_session(
             restore(session)
         if settle is not None:
             settle(session)
-        graph.finalize()
+        tf.get_default_graph().finalize()
         try:
             with coord.stop_on_exception():
                 if source.start:
