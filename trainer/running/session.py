@@ -54,8 +54,7 @@ def open_session(
       settle: is called once the variables are set.
       wake: makes a step fail that waits for other workers.
     """
-    every = [] if restore else [tf.global_variables_initializer()]
-    initializers = [tf.local_variables_initializer(), *every]
+    initializers = [tf.local_variables_initializer(), *([] if restore else [tf.global_variables_initializer()])]
     stages = build_stages(source.queues)
     session = tf.Session(target, config=settings)
     # No kind of error counts as a clean end: inputs go on for ever.
