@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from launch import network, plan
 from launch.output import Output
 from launch.restarting import Restarts, Size
-from launch.supervising import Ended, Stop, find_root_cause, run_once
+from launch.supervising import CHIEF, Ended, Stop, find_root_cause, run_once
 
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -83,12 +84,16 @@ def _run(options: argparse.Namespace, args: Sequence[str], output: Output, stop:
         first = False
         ended = run_once(tasks, output, stop, options.grace_seconds, alone=restarts.alone, is_over=size.may_grow)
         root = find_root_cause(ended)
+        for each in ended:
+            if each.forced and each.code == -signal.SIGKILL:
+                output.say(f"{each.task.name} did not end in time and was killed")
         if stop.number:
             return 128 + stop.number
-        if root is None:
+        if root is None and any(each.task.name == CHIEF and not each.code for each in ended):
             return 0
         if size.change(root, progress=output.step > 0):
             continue
+        assert root  # Only what was to grow can have been killed without one.
         wait = restarts.all(root, progress=output.step > 0)
         if wait is None:
             _report(root, output, restarts.used)

@@ -100,13 +100,18 @@ class Size:
         """Is it time to take back what was lost?"""
         return self.now < self._largest and self._clock() >= self._whole_at
 
-    def change(self, root: Ended, *, progress: bool) -> bool:
-        """Changes the number of workers where that is why a start ended; returns whether it was."""
-        if self.now < self._largest and root.code == USAGE and not progress and self.now > 1:
+    def change(self, root: Ended | None, *, progress: bool) -> bool:
+        """Changes the number of workers where that is why a start ended; returns whether it was.
+
+        Args:
+          root: the task that ended the others; None: they had to be killed.
+          progress: was a step made.
+        """
+        if root and self.now < self._largest and root.code == USAGE and not progress and self.now > 1:
             self.now -= 1
             self._say(f"{self.now + 1} workers cannot share a batch: the job goes on with {self.now}")
             return True
-        if self.may_grow() and root.code in STOPPED:
+        if root is None or (self.may_grow() and root.code in (*STOPPED, PEER_LOST)):
             self.now = self._largest
             self._say(f"all {self.now} workers go on")
             return True

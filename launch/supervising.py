@@ -31,8 +31,8 @@ class Ended(NamedTuple):
 
     task: Task
     code: int  # as `subprocess` gives it: negative for a signal
-    last_lines: list[str]
-    forced: bool  # the launcher killed it, because it did not end when it was asked to
+    last_lines: Sequence[str]  # grows while the rest of the output is read
+    forced: bool  # its end says nothing: the launcher killed it, or all that it worked for was done
     seconds: float = 0.0  # from its start to its end
 
     @property
@@ -82,7 +82,7 @@ class Process:
         code = self._popen.poll()
         if code is None:
             return None
-        return Ended(self.task, code, list(self.lines), self._forced, time.monotonic() - self._begin)
+        return Ended(self.task, code, self.lines, self._forced, time.monotonic() - self._begin)
 
     def send(self, number: int) -> None:
         """Sends a signal to the task and all that it has started."""
@@ -145,7 +145,9 @@ def run_once(
         if deadline is not None and (time.monotonic() > deadline or stop.count > 1):
             job.send(signal.SIGKILL)
         job.start_again()
-    job.print_lines(output)
+        job.end_stragglers(grace_seconds)
+    for _ in range(2):  # What is left, and a last line without an end.
+        job.print_lines(output)
     return job.ended
 
 
@@ -173,13 +175,20 @@ class _Running:
         now = time.monotonic()
         if self._chief_done is not None:
             self.waiting.clear()
-            if now - self._chief_done > LATE_SECONDS:
-                for process in self._late:
-                    process.send(signal.SIGKILL)
         for when, task in list(self.waiting):
             if now >= when:
                 self.waiting.remove((when, task))
                 self._late.append(self._start(task))
+
+    def end_stragglers(self, grace_seconds: float) -> None:
+        """Kills what goes on long after the chief has done its work; an evaluator has work of its own."""
+        if self._chief_done is None:
+            return
+        waited = time.monotonic() - self._chief_done
+        for process in self.processes:
+            limit = LATE_SECONDS if process in self._late else grace_seconds
+            if process.task.job != "evaluator" and waited > limit:
+                process.send(signal.SIGKILL)
 
     def collect(self, alone: Callable[[Ended], float | None]) -> None:
         """Takes note of what has ended."""
@@ -192,6 +201,8 @@ class _Running:
             if wait is not None:
                 self.waiting.append((time.monotonic() + wait, found.task))
                 continue
+            if self._chief_done is not None and found.code == PEER_LOST:
+                found = found._replace(forced=True)  # It lost who had done all the work.
             self.ended.append(found)
             if found.task.name == CHIEF and not found.code:
                 self._chief_done = time.monotonic()

@@ -208,9 +208,10 @@ def test_a_restart_does_not_begin_anew(launch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_workers_train_in_lower_precision(precision, run_job):
-    logdir = run_job("--train_steps=20", f"--precision={precision}")
+@pytest.mark.parametrize("ps", [0, 1])
+@pytest.mark.parametrize("flag", ["--precision=bfloat16", "--precision=float16", "--staging=yes"])
+def test_workers_train_in_lower_precision_and_with_staged_batches(flag, ps, run_job):
+    logdir = run_job("--train_steps=20", flag, ps=ps)
     assert json.loads((logdir / "result.json").read_text())["status"] == "done"
 
 
@@ -235,3 +236,18 @@ def test_workers_whose_damaged_records_differ_are_refused(program, digits_dir, t
     for process in processes:
         _, err = process.communicate(timeout=60)
         assert process.returncode == 2 and "worker 1 differs from worker 0 in the data" in err, err
+
+
+@pytest.mark.slow
+def test_an_elastic_job_goes_on_without_a_lost_worker_and_takes_it_back(launch, tmp_path):
+    flags = ("--train_steps=4000", "--checkpoint_every=0", "--log_every=50", "--strategy=collective")
+    process = launch(*flags, flags=["--elastic"], max_restarts=1)
+    lines = wait_for_line(process, r"step \d{3,}/")
+    children(process)["worker 1"].kill()
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, "".join(lines) + out
+    assert "the job goes on with 1 of 2 workers" in out and "all 2 workers go on" in out
+    last = re.findall(r"step (\d+)/", out.partition("[launch]")[0])[-1:] or ["100"]
+    resumed = [int(step) for step in re.findall(r"resuming from step (\d+) \(/", out)]
+    assert len(resumed) == 2 and int(last[0]) <= resumed[0] < resumed[1] < 4000, out
+    assert json.loads((tmp_path / "job" / "result.json").read_text())["step"] == 4000

@@ -80,6 +80,25 @@ def test_workers_with_their_own_updates_reach_the_accuracy_and_tell_their_stalen
     assert len(staleness) > 20 and min(staleness) >= 0 and 0 < np.mean(staleness) < 10, staleness
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["preloaded", "feed"])
+def test_own_updates_read_their_own_part_of_every_input(source, run_job):
+    logdir = run_job("--strategy=ps_async", f"--input={source}", "--epochs=30", ps=1)
+    assert json.loads((logdir / "result.json").read_text())["test_accuracy"] > 0.95
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_strategy(run_job, run_program, digits_dir, tmp_path):
+    flags = ("--log_every=1", "--decay=constant", "--dropout=0", "--batch_size=48")
+    run_job(*flags, "--train_steps=20", ps=2)
+    run_job(*flags, "--train_steps=30")
+    where = (f"--logdir={tmp_path / 'job'}", f"--data_dir={digits_dir}", "--eval_every=0")
+    assert run_program("trainer", *flags, *where, "--train_steps=50", "--strategy=replicated", "--num_gpus=2").code == 0
+    whole = (f"--logdir={tmp_path / 'one'}", f"--data_dir={digits_dir}", "--eval_every=0")
+    assert run_program("trainer", *flags, *whole, "--train_steps=50").code == 0
+    same_losses(tmp_path / "job", tmp_path / "one")
+
+
 @pytest.mark.parametrize("strategy", ["ps_sync", "ps_async"])
 def test_a_signal_to_one_worker_stops_all_and_the_servers_end(strategy, launch, tmp_path):
     process = launch("--train_steps=100000", "--checkpoint_every=0", f"--strategy={strategy}", ps=2)
@@ -142,6 +161,21 @@ def test_ten_kills_of_each_kind_of_task_at_random_moments(strategy, victim, laun
 
 
 @pytest.mark.slow
+def test_a_worker_that_hangs_while_the_others_end_is_ended_too(launch):
+    """It goes on after the servers have gone, finds that, and its loss is not the job's."""
+    process = launch("--train_steps=400", "--strategy=ps_async", "--log_every=20", ps=1)
+    lines = wait_for_line(process, r"step \d{3,}/")
+    frozen = children(process)["worker 1"]
+    frozen.send_signal(signal.SIGSTOP)
+    lines += wait_for_line(process, r"test accuracy")
+    time.sleep(2)
+    frozen.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, "".join(lines) + out + err
+    assert "[worker 1] error: ps 0" in out and not frozen.is_running()
+
+
+@pytest.mark.slow
 def test_a_worker_comes_back_while_the_others_wait_and_no_step_is_lost(launch, run_job, tmp_path):
     flags = ("--train_steps=400", "--log_every=20", "--deterministic", "--checkpoint_every=0")
     whole = run_job(*flags, name="whole", ps=1)
@@ -194,8 +228,13 @@ def test_missing_servers_are_named(run_program, digits_dir, tmp_path):
     ("args", "message"),
     [
         (["--strategy=ps_sync"], "--strategy=ps_sync needs a cluster"),
-        (["--worker_hosts=a:1,b:1", "--strategy=ps_async"], "names no parameter server: name some, or use collective"),
+        (
+            ["--worker_hosts=a:1,b:1", "--strategy=ps_async"],
+            "names no parameter server: name some (launch local: --ps), or use collective",
+        ),
         (["--worker_hosts=a:1", "--ps_hosts=b:1", "--strategy=collective"], "names 1 parameter servers: leave them"),
+        (["--worker_hosts=a:1", "--ps_hosts=b:1", "--strategy=ps_async", "--precision=float16"], "one loss scale"),
+        (["--reduce=tree"], "--reduce=tree is of --strategy=replicated"),
         (["--worker_hosts=a:1,b:1", "--ps_hosts=c:1", "--batch_size=63"], "over 2 towers (2 workers with 1 each)"),
     ],
 )

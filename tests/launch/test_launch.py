@@ -37,10 +37,10 @@ def task(code, job="worker", index=0):
     return Task(job, index, (sys.executable, "-c", code), {})
 
 
-def run(*codes, stop=None, grace_seconds=5.0):
+def run(*codes, stop=None, grace_seconds=5.0, **options):
     output = Lines()
     tasks = [task(code, index=index) for index, code in enumerate(codes)]
-    return run_once(tasks, output, stop or Stop(), grace_seconds), output.lines
+    return run_once(tasks, output, stop or Stop(), grace_seconds, **options), output.lines
 
 
 def test_lines_come_with_their_task():
@@ -55,7 +55,7 @@ def test_the_first_failure_ends_the_others():
     ended, _ = run("import time; time.sleep(60)", "import sys; print('why'); sys.exit(7)")
     root = find_root_cause(ended)
     assert time.monotonic() - begin < 10
-    assert (root.task.name, root.code, root.last_lines) == ("worker 1", 7, ["why"])
+    assert (root.task.name, root.code, list(root.last_lines)) == ("worker 1", 7, ["why"])
     assert [each.code for each in ended] == [7, -signal.SIGTERM]
 
 
@@ -310,3 +310,27 @@ def test_servers_are_tasks_without_gpus():
     assert [each.environment["CUDA_VISIBLE_DEVICES"] for each in tasks] == ["0", "1", "", ""]
     config = json.loads(tasks[2].environment["TF_CONFIG"])
     assert config == {"cluster": {"worker": ["a:1", "b:2"], "ps": ["c:3"]}, "task": {"type": "ps", "index": 0}}
+
+
+def test_a_worker_that_stays_after_the_work_is_done_is_ended_and_does_not_count():
+    begin = time.monotonic()
+    ended, _ = run("print('done')", "import time; time.sleep(60)", grace_seconds=1)
+    assert time.monotonic() - begin < 20
+    assert [each.code for each in ended] == [0, -signal.SIGKILL] and find_root_cause(ended) is None
+    ended, _ = run("print('done')", f"import sys, time; time.sleep(1); sys.exit({PEER_LOST})")
+    assert [each.code for each in ended] == [0, PEER_LOST] and find_root_cause(ended) is None
+
+
+def test_workers_that_have_to_be_killed_for_a_growth_are_no_end_of_the_job():
+    now = [0.0]
+    size = Size(2, lambda line: None, elastic=True, clock=lambda: now[0])
+    size.lose(ended_with(-9, index=1))
+    now[0] = 20.0
+    ended, _ = run(
+        "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)",
+        stop=None,
+        grace_seconds=1,
+        is_over=size.may_grow,
+    )
+    assert find_root_cause(ended) is None and ended[0].forced
+    assert size.change(None, progress=True) and size.now == 2

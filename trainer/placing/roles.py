@@ -24,6 +24,8 @@ def choose_strategy(config: Config, cluster: Cluster | None) -> Config:
       UsageError: the strategy needs another cluster, or the settings do not fit it.
     """
     if cluster is None:
+        if config.reduce != "copy" and config.strategy != "replicated":
+            raise UsageError(f"--reduce={config.reduce} is of --strategy=replicated: add that, or leave --reduce out")
         if config.strategy in ALONE or config.strategy == "auto":
             return dataclasses.replace(config, strategy=ALONE[0] if config.strategy == "auto" else config.strategy)
         servers = ", --ps_hosts" if config.strategy in WITH_SERVERS else ""
@@ -40,11 +42,20 @@ def choose_strategy(config: Config, cluster: Cluster | None) -> Config:
         )
     if has_servers != (strategy in WITH_SERVERS):
         found = f"{len(cluster.parameter_servers)} parameter servers" if has_servers else "no parameter server"
-        wanted = "leave them out, or use ps_sync or ps_async" if has_servers else "name some, or use collective"
+        wanted = (
+            "leave them out, or use ps_sync or ps_async"
+            if has_servers
+            else "name some (launch local: --ps), or use collective"
+        )
         raise UsageError(f"--strategy={strategy}, but {cluster.source} names {found}: {wanted}")
     _check_cluster(cluster)
     if config.steps_per_loop > 1:
         raise UsageError("--steps_per_loop is of one process: with a cluster leave it at 1")
+    if strategy == "ps_async" and config.precision == "float16":
+        raise UsageError(
+            "--precision=float16 has one loss scale, which workers with their own updates cannot share: use bfloat16, "
+            "or --strategy=ps_sync"
+        )
     _check_batch(config, cluster, strategy)
     bucket_mb = BUCKET_MB if config.bucket_mb < 0 and strategy == "collective" else config.bucket_mb
     return dataclasses.replace(config, strategy=strategy, bucket_mb=bucket_mb)

@@ -34,7 +34,7 @@ class PeerWatcher:
         *,
         join_seconds: float,
         say: Callable[[str], None],
-        wake: Callable[[], None],
+        wake: Callable[[PeerLostError], None],
         hurry: Callable[[], bool],
     ) -> None:
         """Takes what it watches.
@@ -101,7 +101,8 @@ class PeerWatcher:
     def _end(self, error: PeerLostError) -> None:
         """Makes the step fail; a process whose step does not is ended."""
         self.error = error
-        threading.Thread(target=self._wake, daemon=True, name="wake").start()  # It may itself wait for who has gone.
+        # It may itself wait for who has gone.
+        threading.Thread(target=self._wake, args=(error,), daemon=True, name="wake").start()
         if not self._leave.wait(FATAL_SECONDS):
             os.write(2, f"error: {error}\n".encode())
             os._exit(PEER_LOST)
@@ -133,8 +134,9 @@ def peers_watched(
             yield
         return
 
-    def wake() -> None:
-        opened.coord.request_stop()
+    def wake(error: PeerLostError) -> None:
+        # With the error: the coordinator drops what comes after the first request.
+        opened.coord.request_stop((PeerLostError, error, None))
         close_queues(opened.session, opened.stages, opened.wake)
 
     watcher = PeerWatcher(

@@ -101,7 +101,7 @@ class StallWatcher:
             sizes = stages.read_sizes(self._opened.session, self._opened.stages)
             told = stages.describe_stages(self._opened.stages, sizes, threading.enumerate(), frames)
             if self._in_cluster:
-                told[0] = told[0].replace("itself hangs", "hangs, or waits for another worker: see their logs")
+                told[0] = told[0].replace("itself hangs", "hangs, or waits for another task: see their logs")
             lines = [f"the step has not ended for --stall_seconds={self._seconds:g}: {told[0]}", *told[1:]]
         lines += [*stages.other_python_stacks(frames), f"  the main thread: {stages.stack(main)}"]
         text = "\n".join(lines)

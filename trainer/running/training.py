@@ -81,7 +81,7 @@ def _train_worker(job: Job, signals: Signals) -> int:
     signals.shield()  # Before TensorFlow's first thread of the steps.
     with tf.Graph().as_default(), tf.device(job.member.device):
         tf.set_random_seed(job.config.seed)
-        graphs = build_graphs(job)
+        graphs, step = build_graphs(job), job.start.step
         # The chief gives the variables their values.
         restore = (lambda session: None) if graphs.meeting else None
         try:
