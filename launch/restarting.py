@@ -25,7 +25,7 @@ class Restarts:
         Args:
           largest: starts, at most.
           say: is told of each.
-          may_be_alone: can a worker that is not the chief come back while the others go on.
+          may_be_alone: can a worker that is not the chief come back while the others go on; an evaluator always can.
           step: tells the last one that the chief has named.
         """
         self.used = 0
@@ -45,7 +45,10 @@ class Restarts:
 
     def alone(self, ended: Ended) -> float | None:
         """Decides on another start of one task, beside the others: after so many seconds; None: there is none."""
-        if not self._may_be_alone or ended.task.job != "worker" or ended.task.index == 0 or not ended.code:
+        of_no_other = ended.task.job == "evaluator" or (
+            self._may_be_alone and ended.task.job == "worker" and ended.task.index > 0
+        )
+        if not of_no_other or not ended.code:
             return None
         if ended.code in STOPPED or ended.code == PEER_LOST or ended.forced:
             return None

@@ -174,7 +174,7 @@ class _Running:
         """Starts what is due; nothing that would find the work done."""
         now = time.monotonic()
         if self._chief_done is not None:
-            self.waiting.clear()
+            self.waiting = [(when, task) for when, task in self.waiting if task.job == "evaluator"]
         for when, task in list(self.waiting):
             if now >= when:
                 self.waiting.remove((when, task))

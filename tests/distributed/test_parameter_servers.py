@@ -130,17 +130,26 @@ def test_a_save_that_a_worker_is_asked_for_is_made_once(strategy, launch, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "victim"), [("ps_sync", "ps 0"), ("ps_sync", "worker 1"), ("ps_async", "ps 0")])
-def test_a_lost_task_is_the_root_cause_and_nothing_is_left(strategy, victim, launch, tmp_path):
-    process = launch("--train_steps=100000", f"--strategy={strategy}", "--checkpoint_every=50", ps=1)
-    wait_for_line(process, r"step \d{3,}/")
-    tasks = children(process)
-    tasks[victim].kill()
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 137, out
-    assert re.search(victim + r" on \S+ was killed by SIGKILL; its last lines", out), out
-    assert not [task for task in tasks.values() if task.is_running()]
-    assert list((tmp_path / "job").glob("model.ckpt-*.index"))
+@pytest.mark.parametrize("strategy", ["ps_sync", "ps_async", "collective"])
+@pytest.mark.timeout(600)
+def test_a_task_that_is_killed_at_a_random_moment_is_the_root_cause_and_nothing_is_left(strategy, launch, tmp_path):
+    """Ten jobs without restarts, each kind of task in turn."""
+    rng = np.random.default_rng(sum(strategy.encode()))
+    victims = ["worker 0", "worker 1", *([] if strategy == "collective" else ["ps 0"])]
+    for number in range(10):
+        victim = victims[number % len(victims)]
+        flags = ("--train_steps=100000", f"--strategy={strategy}", "--checkpoint_every=50")
+        process = launch(*flags, ps=int("ps 0" in victims), name=f"job{number}")
+        begun = "serves until" if victim == "ps 0" else "steps of 64"
+        lines = wait_for_line(process, rf"\[{victim}\] .*{begun}")
+        time.sleep(float(rng.uniform(0, 4)))
+        tasks = children(process)
+        tasks[victim].kill()
+        out, _ = process.communicate(timeout=60)
+        out = "".join(lines) + out
+        assert process.returncode == 137, out
+        assert re.search(victim + r" on \S+ was killed by SIGKILL; its last lines", out), out
+        assert not [task for task in tasks.values() if task.is_running()], out
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ import pytest
 
 from tests.conftest import read_metrics
 from tests.integration.test_resume import weights
-from trainer.errors import UsageError
+from trainer.errors import TrainerError, UsageError
+from trainer.placing import replicas
 
 pytestmark = pytest.mark.timeout(120)
 SETTINGS = {
@@ -55,3 +56,9 @@ def test_float16_trains_with_copies(train, tmp_path):
 def test_nccl_without_gpus_is_refused(train, tmp_path):
     with pytest.raises(UsageError, match="--reduce=nccl is for GPUs"):
         train(logdir=str(tmp_path / "run"), num_gpus=2, strategy="replicated", reduce="nccl", train_steps=1)
+
+
+def test_a_reduction_that_is_wrong_is_refused_before_the_first_step(train, tmp_path, monkeypatch):
+    monkeypatch.setitem(replicas.REDUCTIONS, "tree", lambda tensors, devices, _: [tensors[0]] * len(devices))
+    with pytest.raises(TrainerError, match="the gradients' means are wrong"):
+        train(logdir=str(tmp_path / "run"), num_gpus=2, strategy="replicated", reduce="tree", train_steps=1)

@@ -266,11 +266,16 @@ sys.exit(9)
         (Ended(task("", index=1), 2, [], False), {}),  # wrong flags
         (Ended(task("", index=1), 143, [], False), {}),
         (Ended(task("", index=1), -9, [], False), {"may_be_alone": False}),
+        (Ended(task("", job="evaluator"), 2, [], False), {}),
         (Ended(task("", index=1), -9, [], False), {"largest": 0}),
     ],
 )
 def test_what_does_not_start_again_alone(ended, options):
     assert restarts(**options)[0].alone(ended) is None
+
+
+def test_an_evaluator_starts_again_alone_in_every_job():
+    assert restarts(may_be_alone=False)[0].alone(Ended(task("", job="evaluator"), -9, [], False)) == 1.0
 
 
 def test_a_worker_that_fails_at_once_every_time_ends_the_job():

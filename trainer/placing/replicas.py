@@ -9,6 +9,7 @@ from typing import Any
 from trainer.errors import UsageError
 from trainer.placing.devices import Placement
 from trainer.placing.reductions import split_into_buckets
+from trainer.placing.strategies import difference_from_plain, uniform_values
 from trainer.tf1 import tf
 
 PREFIX = "replica_"
@@ -88,6 +89,23 @@ def all_reduce_towers(
                 parts = tf.split(mean, [int(shapes[index].num_elements()) for index in bucket])
                 means[tower] += [tf.reshape(part, shapes[index]) for part, index in zip(parts, bucket, strict=True)]
     return means
+
+
+def build_check(
+    shapes: Sequence[tf.TensorShape],
+    devices: Sequence[str],
+    *,
+    how: str,
+    parameter_device: Placement,
+    bucket_bytes: int,
+) -> tf.Tensor:
+    """Builds the largest difference between such means of these shapes, on any tower, and plain ones: float32 []."""
+    values = []
+    for tower, device in enumerate(devices):
+        with tf.device(device):
+            values.append(uniform_values(shapes, tower))
+    means = all_reduce_towers(values, devices, how=how, parameter_device=parameter_device, bucket_bytes=bucket_bytes)
+    return tf.reduce_max([difference_from_plain(mean, values) for mean in means])
 
 
 def _sum_by_copies(

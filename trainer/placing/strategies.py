@@ -131,6 +131,6 @@ def check_means(difference_v: float) -> None:
     """
     if not difference_v <= CHECK_TOLERANCE:
         raise TrainerError(
-            f"the gradients' means over the workers are wrong: they differ from plain ones by {difference_v:.3g}, and "
+            f"the gradients' means are wrong: they differ from plain ones by {difference_v:.3g}, and "
             f"rounding is at most {CHECK_TOLERANCE:g}; nothing was trained"
         )

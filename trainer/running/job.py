@@ -14,11 +14,12 @@ from trainer.data.layout import Layout
 from trainer.data.manifest import Manifest
 from trainer.inputs.batch import Input
 from trainer.inputs.build import InputSettings, build_input
-from trainer.placing.devices import Devices, gpu_memory_mib, make_session_config
+from trainer.placing.devices import Devices, Placement, gpu_memory_mib, make_session_config
 from trainer.placing.meeting import Meeting
 from trainer.placing.parameter_servers import GradientQueues, OwnUpdates
+from trainer.placing.replicas import Replicas, build_check
 from trainer.placing.server import build_farewell
-from trainer.placing.strategies import AllReduce, Wishes
+from trainer.placing.strategies import AllReduce, Wishes, check_means
 from trainer.rundir import RunDir
 from trainer.running.gathering import make_meeting, placement_of
 from trainer.running.joining import Member
@@ -89,6 +90,13 @@ def session_config(config: Config, devices: Devices) -> tf.ConfigProto:
     )
 
 
+class Copies(NamedTuple):
+    """What has to be done once before the steps, where each tower has a copy of the variables."""
+
+    sync: tf.Operation  # makes them equal, once those of the first tower have their values
+    difference: tf.Tensor  # float32 [], of the gradients' means from plain ones
+
+
 class Graphs(NamedTuple):
     source: Input
     train: graph.TrainGraph
@@ -97,7 +105,7 @@ class Graphs(NamedTuple):
     farewell: tf.Tensor | None  # ends when all workers have come to it
     meeting: Meeting | None  # on parameter servers
     wake: list[tf.Operation]  # makes a step fail that waits for other workers
-    sync: tf.Operation | None  # makes the towers' copies of the variables equal, once these have their values
+    copies: Copies | None  # of the variables, one for each tower
 
     def wishes(self) -> Wishes:
         """Finds what the workers of a cluster tell each other."""
@@ -135,6 +143,18 @@ def _build_source(job: Job, counters: Counters, exchange: Exchange | None) -> In
     return build_input(config.input, settings)
 
 
+def _build_copies(job: Job, replicas: Replicas, parameters: Placement) -> Copies:
+    with tf.name_scope("copies"):
+        difference = build_check(
+            [variable.shape for variable in tf.trainable_variables()],
+            job.devices.towers,
+            how=job.config.reduce,
+            parameter_device=parameters,
+            bucket_bytes=int(max(0.0, job.config.bucket_mb) * 1e6),
+        )
+        return Copies(replicas.build_sync(), difference)
+
+
 def build_graphs(job: Job) -> Graphs:
     """Builds input, towers, update and evaluation in the default graph."""
     config, member = job.config, job.member
@@ -167,11 +187,21 @@ def build_graphs(job: Job) -> Graphs:
     )
     farewell = build_farewell(exchange.workers) if isinstance(exchange, AllReduce) else None
     wake = exchange.build_close() if isinstance(exchange, GradientQueues) else []
-    sync = builder.replicas.build_sync() if builder.replicas else None
-    return Graphs(source, train_graph, eval_graph, exchange, farewell, meeting, wake, sync)
+    copies = _build_copies(job, builder.replicas, parameters) if builder.replicas else None
+    return Graphs(source, train_graph, eval_graph, exchange, farewell, meeting, wake, copies)
 
 
 def make_settle(graphs: Graphs) -> Callable[[tf.Session], None] | None:
-    """Makes what has to be done in one process once its variables have their values."""
-    sync = graphs.sync
-    return None if sync is None else lambda session: session.run(sync)
+    """Makes what has to be done in one process once its variables have their values.
+
+    What it makes raises a TrainerError where the means of gradients over towers are wrong.
+    """
+    copies = graphs.copies
+    if copies is None:
+        return None
+
+    def settle(session: tf.Session) -> None:
+        _, difference_v = session.run([copies.sync, copies.difference])
+        check_means(float(difference_v))
+
+    return settle

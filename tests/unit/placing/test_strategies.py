@@ -7,8 +7,9 @@ db = x*a = 6 and 12, mean 9. After the step a = 3 - 1.5 = 1.5 and b = 5 - 0.9 = 
 import numpy as np
 import pytest
 
-from trainer.errors import UsageError
+from trainer.errors import TrainerError, UsageError
 from trainer.placing.replicas import Replicas, all_reduce_towers, check_reduce
+from trainer.placing.strategies import check_means, difference_from_plain, uniform_values
 from trainer.placing.towers import for_each_tower
 from trainer.tf1 import tf
 
@@ -70,3 +71,20 @@ def test_nccl_needs_gpus():
     with pytest.raises(UsageError, match=r"--reduce=nccl is for GPUs, and the towers are on /cpu:0: use copy, tree"):
         check_reduce("nccl", ["/cpu:0"])
     check_reduce("nccl", ["/gpu:0"])
+
+
+def test_wrong_means_are_refused():
+    check_means(1e-7)
+    for difference in (1e-3, float("nan"), float("inf")):
+        with pytest.raises(TrainerError, match="the gradients' means are wrong: they differ from plain ones by"):
+            check_means(difference)
+
+
+def test_a_mean_that_misses_a_worker_differs_from_the_plain_one():
+    shapes = [tf.TensorShape([3]), tf.TensorShape([2, 2])]
+    with tf.Graph().as_default(), tf.Session() as session:
+        values = [uniform_values(shapes, worker) for worker in range(3)]
+        right = [tf.add_n(list(parts)) / 3 for parts in zip(*values, strict=True)]
+        wrong = [right[0], tf.add_n([values[0][1], values[1][1]]) / 3]
+        found = session.run([difference_from_plain(right, values), difference_from_plain(wrong, values)])
+    assert found[0] < 1e-6 and found[1] > 0.01
