@@ -179,7 +179,7 @@ def test_evaluation_is_exact_whatever_the_batch_size(train, digits_dir, batch_si
     from trainer.learning.averages import make_averages
     from trainer.models.inference import inference
     from trainer.running.evaluation import evaluate
-    from trainer.step import build_counters
+    from trainer.update import build_counters
 
     logdir = train(train_steps=30, model="mlp", hidden_sizes=(20,))
     saved = weights(logdir)

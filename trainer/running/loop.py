@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.errors import NotFiniteError
@@ -23,7 +23,10 @@ class LoopState:
     skipped: int = 0  # steps that were not finite and not applied
     overflows: int = 0  # steps of float16 that were not applied, and made the loss scale smaller
     loss: float | None = None  # of the last update; None where there was none
-    asked: int = 0  # step for which hooks were asked last; others make steps in between where each has its own updates
+    asked: int = field(init=False)  # step for which hooks were asked last; other workers may make steps in between
+
+    def __post_init__(self) -> None:
+        self.asked = self.step
 
     def finish(self, step: int, loss: float, asked: int) -> int:
         """Takes over where a run of so many steps has come to; returns how many updates were made meanwhile."""
