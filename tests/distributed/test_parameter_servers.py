@@ -12,17 +12,13 @@ import pytest
 
 from tests.distributed.jobs import (
     LOSSES,
-    by_hand,
     children,
     kill_at_random,
-    launch,
-    run_job,
     same_losses,
     variables,
     wait_for_line,
 )
 
-__all__ = ["by_hand", "launch", "run_job"]  # fixtures
 pytestmark = pytest.mark.timeout(300)
 
 
