@@ -12,7 +12,6 @@ from trainer.tf1 import tf
 
 VIRTUAL_GPU_SHARE = 0.9  # of a split GPU's memory; the rest is for CUDA's own needs
 
-
 Placement = str | Callable[[tf.Operation], str]  # as `tf.device` takes it
 
 
@@ -26,7 +25,7 @@ class Devices(NamedTuple):
     """Where towers and variables live."""
 
     towers: list[str]  # a device for each tower
-    parameters: Placement  # the device of the variables
+    parameters: str  # the device of the variables, where these are not on servers
     parts: tuple[int, ...] = ()  # how many virtual GPUs each GPU is split into; empty: none is split
     note: str = ""  # what the user should know about the choice
 
