@@ -18,8 +18,8 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @contextmanager
-def stalled(source, steps=0):
-    """Runs steps until one does not end; yields what is said of it."""
+def stalled(source, steps=0, settled=lambda sizes: True):
+    """Runs steps until one does not end and the queues are `settled`; yields what is said of it."""
     with session_lib.open_session(source, tf.ConfigProto(inter_op_parallelism_threads=-1), None) as opened:
         done = [0]
 
@@ -32,13 +32,14 @@ def stalled(source, steps=0):
                 pass  # Woken at the end of the test.
 
         threading.Thread(target=take, daemon=True).start()
-        last, since = -1, time.monotonic()
-        while time.monotonic() - since < 1:
-            if done[0] != last:
-                last, since = done[0], time.monotonic()
+        # A busy machine does not run every thread within a second: what has to come is waited for.
+        names = [stage.name for stage in opened.stages]
+        last, since, sizes = None, time.monotonic(), []
+        while done[0] != steps or time.monotonic() - since < 1 or not settled(dict(zip(names, sizes, strict=True))):
+            sizes = read_sizes(opened.session, opened.stages) or [0] * len(names)
+            if (done[0], sizes) != last:
+                last, since = (done[0], sizes), time.monotonic()
             time.sleep(0.05)
-        assert done[0] == steps
-        sizes = read_sizes(opened.session, opened.stages)
         yield describe_stages(opened.stages, sizes, threading.enumerate(), sys._current_frames())
 
 
@@ -77,7 +78,7 @@ def test_the_first_empty_stage_is_to_blame_not_those_behind_it(digits_dir, tmp_p
     with tf.Graph().as_default(), tf.variable_scope("input"):
         shape = {"image_shape": (8, 8, 1), "num_classes": 10, "batch_size": 64, "position": 0}
         source = queues.build(plan, **shape, num_readers=3, capacity=8)
-        with stalled(source) as told:
+        with stalled(source, settled=lambda sizes: sizes["input/lane_0"]) as told:
             assert told[0] == "queue input/lane_1 is empty and the thread that fills it is blocked"
             stages = {line.split()[1].rstrip(":"): line for line in told if line.startswith("  queue ")}
             assert list(stages) == [f"input/lane_{i}{end}" for i in range(3) for end in ("_files", "")] + [
@@ -141,7 +142,7 @@ def test_a_queue_that_never_gets_its_minimum():
         queue = tf.RandomShuffleQueue(20, 8, [tf.int64], [[]], name="mix")
         put = queue.enqueue(tf.py_func(five_and_no_more, [], tf.int64))
         tf.train.add_queue_runner(tf.train.QueueRunner(queue, [put]))
-        with stalled(make_input(lambda: batch_of(queue.dequeue()))) as told:
+        with stalled(make_input(lambda: batch_of(queue.dequeue())), settled=lambda sizes: sizes["mix"] == 5) as told:
             assert told[0] == "queue mix is below its minimum and the thread that fills it is blocked"
             assert told[1].startswith("  queue mix: 5 of 20 elements (below its minimum)")
             wake.set()
