@@ -67,6 +67,8 @@ def _make_tasks(options: argparse.Namespace, args: Sequence[str], workers: int) 
             args=[*args, *towers],
             gpus_per_worker=options.gpus_per_worker,
             visible_gpus=plan.find_gpus(os.environ, listed),
+            cpus_per_worker=options.cpus_per_worker,
+            usable_cpus=plan.find_cpus(),
         )
     except ValueError as error:
         raise LaunchError(str(error)) from error

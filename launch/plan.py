@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class Task:
     index: int
     command: tuple[str, ...]
     environment: dict[str, str]  # what is added to that of the launcher
+    cpus: tuple[int, ...] = ()  # cores to which it is bound; none: to those of the launcher
 
     @property
     def name(self) -> str:
@@ -31,6 +36,8 @@ def make_tasks(
     args: Sequence[str],
     gpus_per_worker: int = 0,
     visible_gpus: Sequence[str] = (),
+    cpus_per_worker: int | None = None,
+    usable_cpus: Sequence[int] = (),
 ) -> list[Task]:
     """Makes the tasks of a job, the chief first.
 
@@ -41,16 +48,18 @@ def make_tasks(
       args: of `python -m trainer`.
       gpus_per_worker: GPUs that each worker sees; 0: all. No other task sees any.
       visible_gpus: which GPUs there are to share out.
+      cpus_per_worker: cores to which each worker is bound; None: as many as each can have for itself; 0: none are. No
+        other task is bound.
+      usable_cpus: which cores there are to share out.
 
     Raises:
-      ValueError: there are fewer GPUs than the workers need.
+      ValueError: there are fewer GPUs or cores than the workers need.
     """
-    needed = gpus_per_worker * len(workers)
-    if needed > len(visible_gpus):
-        raise ValueError(
-            f"{len(workers)} workers with --gpus_per_worker={gpus_per_worker} need {needed} GPUs, and "
-            f"{len(visible_gpus)} are visible: use fewer, or leave --gpus_per_worker out"
-        )
+    count = len(workers)
+    if cpus_per_worker is None:
+        cpus_per_worker = len(usable_cpus) // count if count > 1 else 0
+    gpus = _share(visible_gpus, count, gpus_per_worker, "--gpus_per_worker", "GPUs")
+    cpus = _share(usable_cpus, count, cpus_per_worker, "--cpus_per_worker", "cores")
     command = (sys.executable, "-m", "trainer", *args)
     cluster = {"worker": list(workers)} | ({"ps": list(servers)} if servers else {})
     jobs = [(job, index) for job, addresses in cluster.items() for index in range(len(addresses))]
@@ -59,11 +68,18 @@ def make_tasks(
     for job, index in jobs:
         environment = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})}
         if gpus_per_worker or job != "worker":
-            first = index * gpus_per_worker
-            mine = visible_gpus[first : first + gpus_per_worker] if job == "worker" else []
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
-        tasks.append(Task(job, index, command, environment))
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index] if job == "worker" else [])
+        tasks.append(Task(job, index, command, environment, tuple(cpus[index] if job == "worker" else [])))
     return tasks
+
+
+def _share(there: Sequence[T], workers: int, each: int, flag: str, what: str) -> list[Sequence[T]]:
+    if each * workers > len(there):
+        raise ValueError(
+            f"{workers} workers with {flag}={each} need {each * workers} {what}, and {len(there)} are usable: "
+            f"use fewer, or {flag}=0, which leaves all to every worker"
+        )
+    return [there[index * each : (index + 1) * each] for index in range(workers)]
 
 
 def find_gpus(environment: Mapping[str, str], listed: Sequence[str]) -> list[str]:
@@ -77,6 +93,11 @@ def find_gpus(environment: Mapping[str, str], listed: Sequence[str]) -> list[str
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip()]
     return [str(number) for number in range(len(listed))]
+
+
+def find_cpus() -> list[int]:
+    """Finds the cores that this process may use, and share out; none where the system cannot bind processes."""
+    return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
 
 
 def free_ports(count: int) -> list[int]:

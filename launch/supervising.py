@@ -60,7 +60,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # A Ctrl-C of the terminal comes once, through the launcher.
-            preexec_fn=_die_with_launcher(os.getpid()),
+            preexec_fn=_make_before_exec(os.getpid(), task.cpus),
         )
         assert self._popen.stdout
         self.stdout: IO[bytes] = self._popen.stdout
@@ -91,9 +91,13 @@ class Process:
             os.killpg(self._popen.pid, number)
 
 
-def _die_with_launcher(launcher: int) -> Callable[[], None]:
+def _make_before_exec(launcher: int, cpus: Sequence[int]) -> Callable[[], None]:
+    """Makes what binds a process to its cores, and its life to the launcher's."""
+
     def before_exec() -> None:
         if sys.platform == "linux":
+            if cpus:
+                os.sched_setaffinity(0, cpus)
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != launcher:  # It died before the line above.
                 os.kill(os.getpid(), signal.SIGKILL)

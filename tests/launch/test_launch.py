@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launch.plan import Task, find_gpus, free_ports, make_tasks
+from launch.plan import Task, find_cpus, find_gpus, free_ports, make_tasks
 from launch.restarting import Restarts, Size
 from launch.supervising import PEER_LOST, Ended, Stop, find_root_cause, run_once
 from tests.conftest import environment
@@ -125,8 +126,46 @@ def test_tf_config_is_what_the_trainer_reads():
 
 
 def test_too_few_gpus_are_refused():
-    with pytest.raises(ValueError, match="2 workers with --gpus_per_worker=2 need 4 GPUs, and 1 are visible"):
+    with pytest.raises(ValueError, match="2 workers with --gpus_per_worker=2 need 4 GPUs, and 1 are usable"):
         make_tasks(workers=["a", "b"], evaluator=False, args=[], gpus_per_worker=2, visible_gpus=["0"])
+
+
+@pytest.mark.parametrize(
+    ("workers", "wanted", "cpus"),
+    [
+        (2, None, [(0, 2), (4, 6)]),
+        (3, None, [(0,), (2,), (4,)]),
+        (1, None, [()]),
+        (5, None, [()] * 5),
+        (2, 1, [(0,), (2,)]),
+        (2, 0, [(), ()]),
+    ],
+)
+def test_cores_are_shared_out_among_the_workers(workers, wanted, cpus):
+    tasks = make_tasks(
+        workers=["a:1"] * workers,
+        servers=["b:1"],
+        evaluator=True,
+        args=[],
+        cpus_per_worker=wanted,
+        usable_cpus=[0, 2, 4, 6],
+    )
+    assert [each.cpus for each in tasks] == [*cpus, (), ()]
+
+
+def test_too_few_cores_are_refused():
+    with pytest.raises(ValueError, match="2 workers with --cpus_per_worker=2 need 4 cores, and 3 are usable"):
+        make_tasks(workers=["a", "b"], evaluator=False, args=[], cpus_per_worker=2, usable_cpus=[0, 1, 5])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are bound to cores on Linux")
+def test_a_task_is_bound_to_its_cores():
+    core = find_cpus()[-1]
+    printed = "import os; print(sorted(os.sched_getaffinity(0)))"
+    tasks = [dataclasses.replace(task(printed), cpus=(core,)), task(printed, index=1)]
+    output = Lines()
+    run_once(tasks, output, Stop(), 5.0)
+    assert sorted(output.lines) == [("worker 0", f"[{core}]"), ("worker 1", str(find_cpus()))]
 
 
 def test_gpus_are_those_that_are_visible():
@@ -185,6 +224,7 @@ def own_addresses():
         (["local", "--workers=0"], 2, "0 is out of range"),
         (["local", "--nodes=2"], 2, "unrecognized arguments: --nodes=2"),
         (["local", "--gpus_per_worker=1000"], 2, "need 1000 GPUs"),
+        (["local", "--cpus_per_worker=10000"], 2, "need 10000 cores"),
         (["local", "--", "--flagfile=none.flags"], 2, "--flagfile=none.flags: no such file"),
     ],
 )

@@ -16,6 +16,7 @@ from trainer.tf1 import tf
 GROUP_KEY = 1  # of all workers; TensorFlow tells groups and operations of a cluster apart by numbers
 MEETING_KEY, FAREWELL_KEY, FIRST_KEY = 1, 2, 100  # of operations; from the last on they are counted
 STOP, SAVE = 0, 1  # indices of wishes
+TWO_RINGS_BYTES = 4 << 20  # measured: 1.6 MB are faster in one ring, 6.6 MB in two
 CHECK_TOLERANCE = 1e-5  # of numbers of 0..1
 
 
@@ -107,7 +108,8 @@ def reduce_sum(tensor: tf.Tensor, workers: Workers, key: int) -> tf.Tensor:
         instance_key=key,
         merge_op="Add",
         final_op="Id",
-        subdiv_offsets=[0, 0],
+        # Two rings, each with half of it, overlap their transfers; little is sent sooner by one.
+        subdiv_offsets=[0] * (2 if int(tensor.shape.num_elements()) * tensor.dtype.size >= TWO_RINGS_BYTES else 1),
     )
     return tf.ensure_shape(summed, tensor.shape)
 
