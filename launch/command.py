@@ -92,7 +92,7 @@ def _add_local(commands: Any) -> None:
     add("--evaluator", action="store_true", help="one more task evaluates each checkpoint as it comes")
     add("--towers", type=_whole(0), default=0, metavar="N", help="towers of each worker, as --num_gpus of the trainer")
     add("--gpus_per_worker", type=_whole(0), default=0, metavar="K", help="GPUs that each worker sees (default: all)")
-    cores = "cores to which each worker is bound, none with 0 (default: an equal share of this machine's)"
+    cores = "cores to which each worker is bound, none with 0 (default: an equal share, where there is one)"
     add("--cpus_per_worker", type=_whole(0), metavar="N", help=cores)
     add("--max_restarts", type=_whole(0), default=0, metavar="N", help="starts of the tasks after the first one")
     add("--elastic", action="store_true", help="a lost worker restarts the others without it, and then with it again")

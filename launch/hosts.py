@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import re
 import shlex
 import socket
 from collections.abc import Sequence
+
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 def run(options: argparse.Namespace, args: Sequence[str]) -> int:
@@ -57,6 +60,9 @@ def _parse(option: str, text: str) -> list[str]:
         raise ValueError(f"{option}={text} is no list of different hosts, as {option}=a,b")
     if ":" in text:
         raise ValueError(f"{option}={text}: wanted names or IPv4 addresses without ports; --port names the port")
+    for host in hosts:
+        if not HOST.fullmatch(host):
+            raise ValueError(f"{option}={text}: {host} is no name of a host")
     return hosts
 
 

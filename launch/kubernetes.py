@@ -13,6 +13,7 @@ PORT = 2222  # that of Kubeflow's TF_CONFIG
 SAVE_SECONDS = 60  # from a pod's SIGTERM to its SIGKILL
 PERMANENT = [1, 2, 3]  # exit codes of the trainer that another start would not change
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,45}[a-z0-9])?")  # with what Kubernetes adds, at most 63
+CLAIM = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 
 
@@ -47,7 +48,7 @@ def make_manifests(options: argparse.Namespace, args: Sequence[str]) -> list[Man
       ValueError: an option is no legal value of Kubernetes.
     """
     _check(options)
-    if "--resume=never" in args:
+    if re.search(r"(^|\s)--?resume[= ]never(\s|$)", " ".join(args)):
         raise ValueError("--resume=never would move the run aside at each start of a pod: use --resume=auto")
     if options.kind == "tfjob":
         return [_tfjob(options, args), _network_policy(options, "training.kubeflow.org/job-name")]
@@ -69,7 +70,7 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name}={value} is no quantity: wanted a number as 4, 500m or 16Gi")
     if options.namespace and not NAME.fullmatch(options.namespace):
         raise ValueError(f"--namespace={options.namespace} is no name of a namespace")
-    if options.volume and not NAME.fullmatch(options.volume):
+    if options.volume and not CLAIM.fullmatch(options.volume):
         raise ValueError(f"--volume={options.volume} is no name of a PersistentVolumeClaim")
     if not options.mount.startswith("/"):
         raise ValueError(f"--mount={options.mount} is no absolute path")

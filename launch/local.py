@@ -33,6 +33,8 @@ def run(options: argparse.Namespace, args: Sequence[str]) -> int:
     stop.install()
     if options.elastic and options.ps:
         raise LaunchError("--elastic is for jobs without --ps: with it, workers come back by themselves")
+    if options.elastic and not options.max_restarts:
+        raise LaunchError("--elastic needs --max_restarts, as --max_restarts=10: going on after a loss is a restart")
     names = [task.name for task in _make_tasks(options, args, options.workers)]
     with Output(names) as output:
         output.say(closed)
@@ -43,14 +45,11 @@ def _enter_network(wanted: str) -> str:
     """Closes the network of this process and its tasks, or says plainly what is open."""
     reason = "--network=open"
     if wanted != "open":
-        try:
-            reason = network.enter_private_network()
-        except OSError as error:
-            raise LaunchError(f"{error.strerror}; --network=open runs the job without one") from error
+        reason = network.enter_private_network()
         if not reason:
             return "the tasks talk in a network of their own, which nothing outside can reach"
         if wanted == "private":
-            raise LaunchError(f"--network=private: {reason}")
+            raise LaunchError(f"--network=private: {reason}; --network=open runs the job without one")
     names = ", ".join(network.open_interfaces()) or "none but the loopback"
     return f"{reason}: the tasks' ports are open to whoever reaches this machine ({names}), without authentication"
 
@@ -77,13 +76,12 @@ def _make_tasks(options: argparse.Namespace, args: Sequence[str], workers: int) 
 def _run(options: argparse.Namespace, args: Sequence[str], output: Output, stop: Stop) -> int:
     restarts = Restarts(options.max_restarts, output.say, may_be_alone=options.ps > 0, step=lambda: output.step)
     size = Size(options.workers, output.say, elastic=options.elastic)
-    first = True
     while True:
         output.step = 0
-        # What `--resume=never` moves aside at a job's start, it would move aside again.
-        again = ["--resume=auto", *(["--strategy=auto"] if options.elastic and size.now == 1 else [])]
-        tasks = _make_tasks(options, args if first else [*args, *again], size.now)
-        first = False
+        # What `--resume=never` has moved aside at the job's start, it would move aside again.
+        again = ["--resume=auto"] if output.begun else []
+        again += ["--strategy=auto"] if options.elastic and size.now == 1 < options.workers else []
+        tasks = _make_tasks(options, [*args, *again], size.now)
         ended = run_once(tasks, output, stop, options.grace_seconds, alone=restarts.alone, is_over=size.may_grow)
         root = find_root_cause(ended)
         for each in ended:

@@ -24,19 +24,39 @@ def enter_private_network() -> str:
     """
     if sys.platform != "linux":
         return "only Linux has network namespaces"
-    user, group = os.getuid(), os.getgid()
+    # Tried by a child first: a system may allow the namespace and then forbid all use of it, and there is no way back.
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            _enter()
+            os.write(writer, b"entered")
+        except OSError as error:
+            os.write(writer, str(error.strerror).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read().decode()
+    os.waitpid(child, 0)
+    if said != "entered":
+        return f"this system allows no network namespace: {said}"
+    _enter()
+    return ""
+
+
+def _enter() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET):
-        return f"this system allows no network namespace: {os.strerror(ctypes.get_errno())}"
-    try:
+    user, group = os.geteuid(), os.getegid()
+    # Without a user namespace root keeps its rights to the files of others.
+    if user or libc.unshare(CLONE_NEWNET):
+        if libc.unshare(CLONE_NEWUSER | CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         # The same user inside as outside, so that files have the right owner.
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{user} {user} 1")
         _write("/proc/self/gid_map", f"{group} {group} 1")
-        _raise_loopback()
-    except OSError as error:
-        raise OSError(error.errno, f"a network namespace was made and cannot be used: {error.strerror}") from error
-    return ""
+    _raise_loopback()
 
 
 def _write(path: str, text: str) -> None:

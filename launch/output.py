@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
+BEGUN = re.compile(r"moved the earlier run to |to watch: tensorboard")
 PROGRESS = re.compile(r"step (\d+)/(\d+)\b")
 
 
@@ -25,6 +26,7 @@ class Output:
         )
         self._bar: TaskID | None = None
         self.step = 0  # the last that the chief has named
+        self.begun = False  # has the chief its run directory
 
     def __enter__(self) -> Output:
         self._progress.start()
@@ -37,6 +39,8 @@ class Output:
         """Prints a line of a task."""
         text = Text.assemble((f"[{name}]", self._styles[name]), " ", Text.from_ansi(line))
         self._console.print(text, soft_wrap=True)
+        if name == "worker 0" and BEGUN.search(line):
+            self.begun = True
         if name == "worker 0" and (found := PROGRESS.search(line)):
             self._move(int(found[1]), int(found[2]))
 

@@ -8,9 +8,11 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+CPUS = Path("/sys/devices/system/cpu")
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,17 @@ def make_tasks(
       args: of `python -m trainer`.
       gpus_per_worker: GPUs that each worker sees; 0: all. No other task sees any.
       visible_gpus: which GPUs there are to share out.
-      cpus_per_worker: cores to which each worker is bound; None: as many as each can have for itself; 0: none are. No
-        other task is bound.
-      usable_cpus: which cores there are to share out.
+      cpus_per_worker: cores to which each worker is bound; None: an equal share of all, where there is one; 0: none
+        are. No other task is bound.
+      usable_cpus: which cores there are to share out, neighbours together.
 
     Raises:
       ValueError: there are fewer GPUs or cores than the workers need.
     """
     count = len(workers)
     if cpus_per_worker is None:
-        cpus_per_worker = len(usable_cpus) // count if count > 1 else 0
+        each, rest = divmod(len(usable_cpus), count)
+        cpus_per_worker = each if count > 1 and not rest else 0
     gpus = _share(visible_gpus, count, gpus_per_worker, "--gpus_per_worker", "GPUs")
     cpus = _share(usable_cpus, count, cpus_per_worker, "--cpus_per_worker", "cores")
     command = (sys.executable, "-m", "trainer", *args)
@@ -97,7 +100,16 @@ def find_gpus(environment: Mapping[str, str], listed: Sequence[str]) -> list[str
 
 def find_cpus() -> list[int]:
     """Finds the cores that this process may use, and share out; none where the system cannot bind processes."""
-    return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+    return sorted(os.sched_getaffinity(0), key=_place) if sys.platform == "linux" else []
+
+
+def _place(cpu: int) -> tuple[int, int, int]:
+    """Says where a core is, so that neighbours share most: the threads of a core, then the cores of a socket."""
+    folder = CPUS / f"cpu{cpu}" / "topology"
+    try:
+        return int((folder / "physical_package_id").read_text()), int((folder / "core_id").read_text()), cpu
+    except (OSError, ValueError):  # As in some containers.
+        return 0, 0, cpu
 
 
 def free_ports(count: int) -> list[int]:

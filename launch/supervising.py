@@ -51,6 +51,7 @@ class Process:
         self.task = task
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._rest = b""
+        self.at_end = False  # of its output
         self._forced = False
         self._begin = time.monotonic()
         self._popen = subprocess.Popen(
@@ -72,6 +73,7 @@ class Process:
         if data is None:
             return []
         *lines, self._rest = (self._rest + data).split(b"\n")
+        self.at_end = not data
         if not data and self._rest:
             lines, self._rest = [self._rest], b""
         texts = [line.decode(errors="replace").rstrip("\r") for line in lines]
@@ -140,7 +142,7 @@ def run_once(
         job.print_lines(output)
         job.collect(alone if deadline is None and not stop.number else lambda ended: None)
         failed = any(each.code and not each.forced for each in job.ended)
-        ends = failed or stop.number or is_over()
+        ends = failed or stop.number or (job.chief_done is None and is_over())
         if ends:
             job.waiting.clear()
         if job.processes and deadline is None and ends:
@@ -163,7 +165,7 @@ class _Running:
         self.waiting: list[tuple[float, Task]] = []  # when, and what
         self.processes: list[Process] = []
         self._late: list[Process] = []  # those that started again
-        self._chief_done: float | None = None
+        self.chief_done: float | None = None
         self._selector = selectors.DefaultSelector()
         for task in tasks:
             self._start(task)
@@ -177,7 +179,7 @@ class _Running:
     def start_again(self) -> None:
         """Starts what is due; nothing that would find the work done."""
         now = time.monotonic()
-        if self._chief_done is not None:
+        if self.chief_done is not None:
             self.waiting = [(when, task) for when, task in self.waiting if task.job == "evaluator"]
         for when, task in list(self.waiting):
             if now >= when:
@@ -186,9 +188,9 @@ class _Running:
 
     def end_stragglers(self, grace_seconds: float) -> None:
         """Kills what goes on long after the chief has done its work; an evaluator has work of its own."""
-        if self._chief_done is None:
+        if self.chief_done is None:
             return
-        waited = time.monotonic() - self._chief_done
+        waited = time.monotonic() - self.chief_done
         for process in self.processes:
             limit = LATE_SECONDS if process in self._late else grace_seconds
             if process.task.job != "evaluator" and waited > limit:
@@ -205,11 +207,11 @@ class _Running:
             if wait is not None:
                 self.waiting.append((time.monotonic() + wait, found.task))
                 continue
-            if self._chief_done is not None and found.code == PEER_LOST:
+            if self.chief_done is not None and found.code == PEER_LOST:
                 found = found._replace(forced=True)  # It lost who had done all the work.
             self.ended.append(found)
             if found.task.name == CHIEF and not found.code:
-                self._chief_done = time.monotonic()
+                self.chief_done = time.monotonic()
 
     def send(self, number: int) -> None:
         """Sends a signal to all."""
@@ -222,10 +224,9 @@ class _Running:
             time.sleep(POLL_SECONDS)
         for key, _ in self._selector.select(POLL_SECONDS):
             process: Process = key.data
-            lines = process.read()
-            for line in lines:
+            for line in process.read():
                 output.line(process.task.name, line)
-            if not lines and process.ended():
+            if process.at_end:
                 self._selector.unregister(process.stdout)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable, Sequence
 
 from trainer import flags
@@ -11,9 +12,11 @@ from trainer.console import Console, run_program
 from trainer.placing.cluster import find_cluster
 from trainer.placing.roles import choose_strategy
 from trainer.rundir import RunDir
+from trainer.running.lock import wait_for_next
 from trainer.signals import Signals
 
 LOOK_SECONDS = 2.0  # between an evaluator's looks for new checkpoints
+START_SECONDS = 30.0  # from an evaluator's start to the chief's, where an earlier training has ended
 
 
 Run = Callable[[Sequence[str], Console, Signals], int]  # of a program
@@ -38,6 +41,7 @@ def _train(argv: Sequence[str], console: Console, signals: Signals, follow: Run)
         rundir = RunDir(config.logdir)
         rundir.path.mkdir(parents=True, exist_ok=True)
         console.open_log(rundir.task_log(cluster.job, cluster.task_index))
+        wait_for_next(rundir, seconds=START_SECONDS, now=time.time, sleep=time.sleep, interval=LOOK_SECONDS)
         return follow([argv[0], f"--logdir={rundir.path}", "--follow", f"--interval={LOOK_SECONDS}"], console, signals)
     config = choose_strategy(config, cluster)
     if cluster:  # What a server logs when another task goes, the trainer says too, in one line.

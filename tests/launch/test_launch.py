@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from launch import plan
 from launch.plan import Task, find_cpus, find_gpus, free_ports, make_tasks
 from launch.restarting import Restarts, Size
 from launch.supervising import PEER_LOST, Ended, Stop, find_root_cause, run_once
@@ -60,10 +61,19 @@ def test_the_first_failure_ends_the_others():
     assert [each.code for each in ended] == [7, -signal.SIGTERM]
 
 
-def test_a_task_that_does_not_end_is_killed_after_the_grace():
-    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+STUBBORN = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path({ready!r}).touch()
+time.sleep(60)
+"""
+
+
+def test_a_task_that_does_not_end_is_killed_after_the_grace(tmp_path):
+    ready = str(tmp_path / "ready")
+    fails = f"import os, sys, time\nwhile not os.path.exists({ready!r}): time.sleep(0.01)\nsys.exit(3)"
     begin = time.monotonic()
-    ended, _ = run(stubborn, "import sys, time; time.sleep(1); sys.exit(3)", grace_seconds=1)
+    ended, _ = run(STUBBORN.format(ready=ready), fails, grace_seconds=1)
     assert time.monotonic() - begin < 15
     assert find_root_cause(ended).code == 3
     assert ended[1].code == -signal.SIGKILL and ended[1].forced
@@ -134,7 +144,9 @@ def test_too_few_gpus_are_refused():
     ("workers", "wanted", "cpus"),
     [
         (2, None, [(0, 2), (4, 6)]),
-        (3, None, [(0,), (2,), (4,)]),
+        (3, None, [()] * 3),
+        (4, None, [(0,), (2,), (4,), (6,)]),
+        (3, 1, [(0,), (2,), (4,)]),
         (1, None, [()]),
         (5, None, [()] * 5),
         (2, 1, [(0,), (2,)]),
@@ -151,6 +163,19 @@ def test_cores_are_shared_out_among_the_workers(workers, wanted, cpus):
         usable_cpus=[0, 2, 4, 6],
     )
     assert [each.cpus for each in tasks] == [*cpus, (), ()]
+
+
+def test_threads_of_one_core_are_neighbours(monkeypatch, tmp_path):
+    """Two sockets with two cores of two threads each, numbered as usual: threads last."""
+    for cpu in range(8):
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "physical_package_id").write_text(f"{cpu % 2}\n")
+        (folder / "core_id").write_text(f"{cpu // 2 % 2}\n")
+    monkeypatch.setattr(plan, "CPUS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4, 5, 6, 7}, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert find_cpus() == [0, 4, 2, 6, 1, 5, 3, 7]
 
 
 def test_too_few_cores_are_refused():
@@ -225,6 +250,9 @@ def own_addresses():
         (["local", "--nodes=2"], 2, "unrecognized arguments: --nodes=2"),
         (["local", "--gpus_per_worker=1000"], 2, "need 1000 GPUs"),
         (["local", "--cpus_per_worker=10000"], 2, "need 10000 cores"),
+        (["local", "--elastic"], 2, "--elastic needs --max_restarts"),
+        (["hosts", "--hosts=a;b", "--dry_run"], 2, "--hosts=a;b: a;b is no name of a host"),
+        (["kubernetes", "--image=i", "--", "--resume", "never"], 2, "--resume=never would move the run aside"),
         (["local", "--", "--flagfile=none.flags"], 2, "--flagfile=none.flags: no such file"),
     ],
 )
@@ -235,9 +263,12 @@ def test_mistakes_have_one_line_and_exit_code_2(run_program, args, code, message
 
 
 def test_help_answers_at_once(run_program):
-    begin = time.monotonic()
-    assert "launch local" in run_program("launch", "local", "--help").out
-    assert time.monotonic() - begin < 1  # 0.05 s on a quiet machine
+    seconds = []
+    for _ in range(3):
+        begin = time.monotonic()
+        assert "launch local" in run_program("launch", "local", "--help").out
+        seconds.append(time.monotonic() - begin)
+    assert min(seconds) < 1  # 0.05 s on a quiet machine
 
 
 def test_nothing_is_left_when_the_launcher_is_killed(program, tmp_path):
@@ -362,20 +393,37 @@ def test_a_worker_that_stays_after_the_work_is_done_is_ended_and_does_not_count(
     ended, _ = run("print('done')", "import time; time.sleep(60)", grace_seconds=1)
     assert time.monotonic() - begin < 20
     assert [each.code for each in ended] == [0, -signal.SIGKILL] and find_root_cause(ended) is None
-    ended, _ = run("print('done')", f"import sys, time; time.sleep(1); sys.exit({PEER_LOST})")
+    ended, _ = run("print('done')", f"import sys, time; time.sleep(3); sys.exit({PEER_LOST})")
     assert [each.code for each in ended] == [0, PEER_LOST] and find_root_cause(ended) is None
 
 
-def test_workers_that_have_to_be_killed_for_a_growth_are_no_end_of_the_job():
+def test_a_job_whose_work_is_done_does_not_grow():
+    """The chief has ended: what still ends is not ended for a worker that could be taken back."""
+    others = len(psutil.Process().children())
+    over = lambda: len(psutil.Process().children()) < others + 2  # noqa: E731
+    ended, _ = run("pass", "import time; time.sleep(3)", is_over=over)
+    assert [each.code for each in ended] == [0, 0]
+
+
+def test_the_last_line_counts_also_without_an_end():
+    code = "import os; os.write(1, b'first\\n'); import time; time.sleep(0.3); os.write(1, b'why'); os._exit(1)"
+    ended, lines = run(code)
+    assert [line for _, line in lines] == ["first", "why"] and list(ended[0].last_lines) == ["first", "why"]
+
+
+def test_a_task_that_closes_its_output_goes_on():
+    ended, _ = run("import os, time; os.close(1); os.close(2); time.sleep(1); os._exit(4)")
+    assert [each.code for each in ended] == [4]
+
+
+def test_workers_that_have_to_be_killed_for_a_growth_are_no_end_of_the_job(tmp_path):
+    ready = tmp_path / "ready"
     now = [0.0]
     size = Size(2, lambda line: None, elastic=True, clock=lambda: now[0])
     size.lose(ended_with(-9, index=1))
     now[0] = 20.0
     ended, _ = run(
-        "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)",
-        stop=None,
-        grace_seconds=1,
-        is_over=size.may_grow,
+        STUBBORN.format(ready=str(ready)), grace_seconds=1, is_over=lambda: ready.exists() and size.may_grow()
     )
     assert find_root_cause(ended) is None and ended[0].forced
     assert size.change(None, progress=True) and size.now == 2

@@ -12,7 +12,7 @@ from trainer.errors import UsageError, unknown_name
 CHIEFS = ("chief", "master")  # of TF_CONFIG; here they are worker 0
 TASK_TYPES = (*CHIEFS, "worker", "ps", "evaluator")
 MAX_TASKS = 10_000
-RANGES = r"\[[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*\]"
+RANGES = r"\[[0-9]{1,18}(?:-[0-9]{1,18})?(?:,[0-9]{1,18}(?:-[0-9]{1,18})?)*\]"
 NODES = rf"(?:[\w.-]|{RANGES})+"  # as n[1-2,10]
 SLURM_FIRST_PORT, SLURM_PORTS = 20_000, 10_000  # below the ports that Linux gives to clients
 JOB_PORTS = 100  # from one job's first port to that of the next

@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -26,6 +27,28 @@ def is_locked(rundir: RunDir) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def wait_for_next(
+    rundir: RunDir, *, seconds: float, now: Callable[[], float], sleep: Callable[[float], None], interval: float
+) -> None:
+    """Waits until a training is at work where an earlier one has ended, so that its end is not taken for the next's.
+
+    Args:
+      rundir: of both; where no training has ended, nothing is waited for.
+      seconds: to wait for, at most: an evaluator that starts again may have missed all of the training.
+      now: gives seconds since 1970.
+      sleep: waits for seconds.
+      interval: seconds between two looks.
+    """
+    begin = now()
+    while not is_locked(rundir) and now() - begin < seconds:
+        try:
+            if rundir.result.stat().st_mtime > begin:
+                return
+        except FileNotFoundError:
+            return
+        sleep(interval)
 
 
 def _lock(file: TextIO) -> None:

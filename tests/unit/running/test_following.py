@@ -9,7 +9,7 @@ import pytest
 from trainer.errors import TrainerError
 from trainer.rundir import RunDir
 from trainer.running.following import Follower
-from trainer.running.lock import RunLock, is_locked
+from trainer.running.lock import RunLock, is_locked, wait_for_next
 
 
 class Training:
@@ -144,3 +144,36 @@ def test_looking_at_the_lock_does_not_keep_a_run_from_it(tmp_path):
     with RunLock(rundir):
         assert is_locked(rundir)
     assert not is_locked(rundir)
+
+
+def waited(training, begin=1e9):
+    """Waits for the next training; returns for how long."""
+    training.now = begin
+    wait_for_next(training.rundir, seconds=30, now=lambda: training.now, sleep=training.sleep, interval=1)
+    return training.now - begin
+
+
+def test_an_end_before_the_start_is_not_that_of_the_next_training(tmp_path):
+    training = Training(tmp_path, [lambda _: None, Training.start])
+    training.end("done")
+    os.utime(training.rundir.result, (5e8, 5e8))
+    assert waited(training) == 2
+    training.end("done")
+
+
+def test_a_training_that_ends_while_it_is_waited_for_is_not_missed(tmp_path):
+    training = Training(tmp_path, [lambda _: None, lambda each: each.end("done")])
+    training.end("done")
+    os.utime(training.rundir.result, (5e8, 5e8))
+    assert waited(training) == 2  # It was at work between two looks; its result is of this year, not of 2001.
+
+
+def test_who_has_missed_the_training_waits_in_vain_for_some_time_only(tmp_path):
+    training = Training(tmp_path, [])
+    training.end("done")
+    os.utime(training.rundir.result, (5e8, 5e8))
+    assert waited(training) == 30
+
+
+def test_nothing_is_waited_for_where_no_training_has_ended(tmp_path):
+    assert waited(Training(tmp_path, [])) == 0
