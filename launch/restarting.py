@@ -11,7 +11,7 @@ MAX_BACKOFF_SECONDS = 30.0
 FRUITLESS = 3  # starts that failed without progress between them, each by itself and not by a signal
 BACK_SECONDS = 10.0  # after which a lost worker is taken back
 PERMANENT = (USAGE, NOT_FINITE)
-FRUITFUL_SECONDS = 60.0  # of the life of a worker that started again alone
+FRUITFUL_SECONDS = 60.0  # of the life of a task: it has come to something
 
 
 class Restarts:
@@ -39,7 +39,7 @@ class Restarts:
 
     def all(self, root: Ended, *, progress: bool) -> float | None:
         """Decides on another start of all tasks: after so many seconds; None: there is none."""
-        if progress:
+        if progress or root.seconds > FRUITFUL_SECONDS:
             self._fruitless["all"] = self._failures["all"] = 0
         return self._decide("all tasks start again", "all", root, ", from the last checkpoint")
 
@@ -53,7 +53,7 @@ class Restarts:
         if ended.code in STOPPED or ended.code == PEER_LOST or ended.forced:
             return None
         name, step = ended.task.name, self._step()
-        if step > self._step_before:
+        if step != self._step_before:  # It begins anew with all tasks.
             self._fruitless[name] = 0
         if ended.seconds > FRUITFUL_SECONDS:  # The others may go on without it.
             self._failures[name] = 0

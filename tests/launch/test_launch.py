@@ -355,6 +355,13 @@ def test_a_worker_that_fails_at_once_every_time_ends_the_job():
     assert [deciding.alone(failed) for _ in range(3)] == [1.0, 2.0, None]
 
 
+def test_failures_of_tasks_that_lived_long_do_not_add_up():
+    deciding, _ = restarts()
+    long = [deciding.all(ended_with(1)._replace(seconds=3600.0), progress=False) for _ in range(5)]
+    assert long == [1.0] * 5
+    assert [deciding.all(ended_with(1), progress=False) for _ in range(2)] == [2.0, None]
+
+
 def test_kills_start_again_as_often_as_is_allowed():
     deciding, _ = restarts(4)
     killed = Ended(task("", index=1), -9, [], False, seconds=0.5)

@@ -16,6 +16,7 @@ RANGES = r"\[[0-9]{1,18}(?:-[0-9]{1,18})?(?:,[0-9]{1,18}(?:-[0-9]{1,18})?)*\]"
 NODES = rf"(?:[\w.-]|{RANGES})+"  # as n[1-2,10]
 SLURM_FIRST_PORT, SLURM_PORTS = 20_000, 10_000  # below the ports that Linux gives to clients
 JOB_PORTS = 100  # from one job's first port to that of the next
+NEXT_STEP = 37  # a step of a job has the ports of so many jobs later
 
 
 class Cluster(NamedTuple):
@@ -205,8 +206,9 @@ def parse_slurm(environment: Mapping[str, str]) -> Cluster:
     if sum(counts) != _number("SLURM_STEP_NUM_TASKS", get("SLURM_STEP_NUM_TASKS")):
         raise UsageError(f"SLURM_STEP_TASKS_PER_NODE is of {sum(counts)} tasks, SLURM_STEP_NUM_TASKS is another number")
     job = _number("SLURM_JOB_ID", get("SLURM_JOB_ID"))
-    # Jobs may share a node, and nodes a host.
-    base = SLURM_FIRST_PORT + job * JOB_PORTS % SLURM_PORTS
+    step = _number("SLURM_STEP_ID", environment.get("SLURM_STEP_ID") or "0")
+    # Jobs may share a node, nodes a host, and steps of one job both.
+    base = SLURM_FIRST_PORT + (job + step * NEXT_STEP) * JOB_PORTS % SLURM_PORTS
     places = [node for node, count in zip(nodes, counts, strict=True) for _ in range(count)]
     workers = {number: f"{node}:{base + number}" for number, node in enumerate(places)}
     index = _number("SLURM_PROCID", get("SLURM_PROCID"))

@@ -174,11 +174,21 @@ def test_slurm_keeps_the_order_of_the_nodes():
     assert find(SLURM) == Cluster("worker", 3, dict(enumerate(workers)), {}, "Slurm")
 
 
+def test_steps_of_one_slurm_job_have_ports_of_their_own():
+    ports = [
+        {address.partition(":")[2] for address in find({**SLURM, "SLURM_STEP_ID": step}).workers.values()}
+        for step in "012"
+    ]
+    assert len(set.union(*ports)) == 3 * 5
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("SLURM_STEP_NODELIST", "", "SLURM_STEP_NODELIST is not set"),
         ("SLURM_STEP_TASKS_PER_NODE", "2(x4)", "is of 4 nodes, SLURM_STEP_NODELIST of"),
+        ("SLURM_STEP_NODELIST", f"n[{'9' * 5000}]", "is no list of nodes"),
+        ("SLURM_STEP_ID", "one", "SLURM_STEP_ID='one' is no whole number"),
         ("SLURM_STEP_TASKS_PER_NODE", "two", "is no list of counts"),
         ("SLURM_STEP_NODELIST", "n[1,,2]", "SLURM_STEP_NODELIST='n[1,,2]' is no list of nodes"),
         ("SLURM_STEP_NODELIST", "n[--]", "is no list of nodes"),
