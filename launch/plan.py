@@ -61,8 +61,8 @@ def make_tasks(
     if cpus_per_worker is None:
         each, rest = divmod(len(usable_cpus), count)
         cpus_per_worker = each if count > 1 and not rest else 0
-    gpus = _share(visible_gpus, count, gpus_per_worker, "--gpus_per_worker", "GPUs")
-    cpus = _share(usable_cpus, count, cpus_per_worker, "--cpus_per_worker", "cores")
+    gpus = _share(visible_gpus, count, gpus_per_worker, "--gpus_per_worker", "GPUs", "visible")
+    cpus = _share(usable_cpus, count, cpus_per_worker, "--cpus_per_worker", "cores", "usable")
     command = (sys.executable, "-m", "trainer", *args)
     cluster = {"worker": list(workers)} | ({"ps": list(servers)} if servers else {})
     jobs = [(job, index) for job, addresses in cluster.items() for index in range(len(addresses))]
@@ -76,10 +76,10 @@ def make_tasks(
     return tasks
 
 
-def _share(there: Sequence[T], workers: int, each: int, flag: str, what: str) -> list[Sequence[T]]:
+def _share(there: Sequence[T], workers: int, each: int, flag: str, what: str, how: str) -> list[Sequence[T]]:
     if each * workers > len(there):
         raise ValueError(
-            f"{workers} workers with {flag}={each} need {each * workers} {what}, and {len(there)} are usable: "
+            f"{workers} workers with {flag}={each} need {each * workers} {what}, and {len(there)} are {how}: "
             f"use fewer, or {flag}=0, which leaves all to every worker"
         )
     return [there[index * each : (index + 1) * each] for index in range(workers)]

@@ -181,14 +181,11 @@ def test_ten_thousand_images_take_less_than_ten_seconds(mnist_files, mnist_dir, 
         Image.fromarray(image).save(tmp_path / f"{number:05d}.png")
     outs = []
     for source in (str(tmp_path / "*.png"), str(idx)):
-        for attempt in range(3):  # What else this machine does counts too.
-            begin = time.monotonic()
-            done = run_program("trainer.predict", f"--model={model}", source, "--json")
-            seconds = time.monotonic() - begin
-            assert done.code == 0, done
-            if seconds < 10:
-                break
-            assert attempt < 2, seconds
+        begin = time.monotonic()
+        done = run_program("trainer.predict", f"--model={model}", source, "--json")
+        seconds = time.monotonic() - begin
+        assert done.code == 0, done
+        assert seconds < 10
         outs.append([json.loads(line)["probabilities"] for line in done.out.splitlines()])
     assert len(outs[0]) == 10000
     np.testing.assert_allclose(outs[0], outs[1], atol=2e-6)

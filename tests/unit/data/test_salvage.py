@@ -112,6 +112,7 @@ def check_tally(kind, tally, count):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", MUTATIONS)
 def test_many_mutants(kind, small, tmp_path):
+    assert len(MUTATIONS) * MANY >= 500
     tally = run_mutants(small, kind, MANY, tmp_path / kind)
     check_tally(kind, tally, MANY)
     print(kind, json.dumps(tally))
