@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--data_dir", default="data/mnist", help="the converted set, for the loop's images")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    images, labels = load_split(Path(args.data_dir), load_manifest(Path(args.data_dir)), "train")
+    images, labels = load_split(load_manifest(Path(args.data_dir)), "train")
     pairs = [(convert(Path(args.source_dir)), write_bare(images, labels)) for _ in range(args.rounds)]
     converted, bare = zip(*pairs, strict=True)
     print(f"conversion {show(list(converted), ',.0f')}, bare loop {show(list(bare), ',.0f')} examples/s")

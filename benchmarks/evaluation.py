@@ -35,11 +35,11 @@ def serve_trainer(data_dir: str, precision: str) -> None:
     import contextlib
     import dataclasses
 
-    from trainer.config import Config, validate
     from trainer.console import Console
-    from trainer.running import evaluation
-    from trainer.running.measuring import open_bench
+    from trainer.evaluating import evaluation
+    from trainer.settings.config import Config, validate
     from trainer.signals import Signals
+    from trainer.training.measuring import open_bench
 
     console = Console()
     console.rich.quiet = True
@@ -50,17 +50,16 @@ def serve_trainer(data_dir: str, precision: str) -> None:
     ):
 
         def evaluate() -> int:
-            found = evaluation.evaluate(
+            evaluation.evaluate(
                 bench.session,
                 graph=bench.graphs.eval,
-                folder=Path(data_dir),
-                manifest=bench.job.manifest,
+                metrics=bench.job.task.metrics,
+                spec=bench.job.spec,
                 split="test",
                 reading=contextlib.nullcontext,
-                after_batch=lambda: None,
                 batch_size=BATCH,
             )
-            return found.num_examples
+            return bench.job.spec.num_examples("test")
 
         serve(evaluate)
 
@@ -141,7 +140,7 @@ def main() -> None:
 
     folder = Path(args.data_dir).absolute()
     with tempfile.TemporaryDirectory() as temporary:
-        images, labels = load_split(folder, load_manifest(folder), "test")
+        images, labels = load_split(load_manifest(folder), "test")
         np.savez(f"{temporary}/test.npz", images=images, labels=labels)
         data = {"trainer": str(folder), "keras": f"{temporary}/test.npz"}
         processes = [start(kind, path, args.precision) for kind, path in data.items()]

@@ -10,6 +10,7 @@ import argparse
 import collections
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -19,19 +20,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from peers import HERE, REPO, Peer, Running, at_least_one
+from peers import ENVIRONMENT, HERE, REPO, Peer, Running, at_least_one
 
-from trainer.config import Config, validate
 from trainer.console import Console
 from trainer.data import conversion
 from trainer.data.manifest import load_manifest
 from trainer.data.records import load_split
 from trainer.data.sources import Source
+from trainer.settings.config import Config, validate
 from trainer.signals import Signals
 
 SHAPES = {"lenet": ((28, 28, 1), 10, 10_000), "mlp": ((28, 28, 1), 10, 10_000), "vgg11": ((224, 224, 3), 1000, 512)}
 BATCHES = {"lenet": (128, 1024), "mlp": (128, 1024), "vgg11": (64, 128, 256)}
 PRECISIONS = ("float32", "bfloat16", "float16")
+ARRIVAL = re.compile(r"/_\d+$")  # of what TensorFlow adds where a graph is cut over devices
 
 
 def write_shards(work: str, data_dir: Path) -> None:
@@ -56,8 +58,8 @@ def check_placement(args: argparse.Namespace) -> None:
     Raises:
       SystemExit: an operation of a tower was not on the tower's device, or a variable not on the one asked for.
     """
-    from trainer.running.measuring import open_bench
     from trainer.tf1 import tf
+    from trainer.training.measuring import open_bench
 
     flags = {"num_gpus": 2, "virtual_gpus": True, "device": args.device, "parameter_device": args.parameter_device}
     console = Console()
@@ -74,6 +76,8 @@ def check_placement(args: argparse.Namespace) -> None:
             device = node.device.rpartition("device:")[2]
             if node.op in ("_Send", "_HostSend") and "/ctrl/" in node.input[0]:
                 continue  # Orders two operations, carries nothing.
+            if node.op == "Identity" and ARRIVAL.search(node.name):
+                continue  # Where such an order arrives, on the device of what waits for it.
             if node.op in ("_Send", "_HostSend"):
                 ends = [node.attr[end].s.decode().rpartition("device:")[2] for end in ("send_device", "recv_device")]
                 copies[" -> ".join(ends)] += 1
@@ -135,7 +139,7 @@ CHANNELS_LAST = "--data_format=channels_last"
 
 def measure(work: str, batch: int, folder: Path, args: argparse.Namespace, torch: bool) -> dict[str, list[float]]:
     """Measures each system in turn, round after round; each has the GPU's memory to itself: it starts, trains, ends."""
-    os.environ["PEERS_BATCH"] = str(batch)
+    ENVIRONMENT["PEERS_BATCH"] = str(batch)
     speeds: dict[str, list[float]] = collections.defaultdict(list)
     for _ in range(args.rounds):
         for peer in peers_of(args, torch):
@@ -200,7 +204,7 @@ def main() -> None:
         for work in args.works.split(","):
             folder = Path(temporary) / work
             write_shards(work, folder)
-            images, labels = load_split(folder, load_manifest(folder), "train")
+            images, labels = load_split(load_manifest(folder), "train")
             np.savez(folder / "train.npz", images=images, labels=labels)
             if not figures:
                 figures["facts"] = machine_facts(folder, args, out)

@@ -19,11 +19,11 @@ import numpy as np
 from input_cost import show
 from peers import at_least_one
 
-from trainer.config import Config, validate
 from trainer.console import Console
-from trainer.running.measuring import open_bench, seconds_of
+from trainer.settings.config import Config, validate
 from trainer.signals import Signals
 from trainer.tf1 import tf
+from trainer.training.measuring import open_bench, seconds_of
 
 ITERATIONS = 1000
 

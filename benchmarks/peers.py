@@ -117,7 +117,7 @@ def write_arrays(data_dir: Path, path: Path, split: str = "train") -> None:
     from trainer.data.manifest import load_manifest
     from trainer.data.records import load_split
 
-    images, labels = load_split(data_dir, load_manifest(data_dir), split)
+    images, labels = load_split(load_manifest(data_dir), split)
     np.savez(path, images=images, labels=labels)
 
 

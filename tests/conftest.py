@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["tests.soak"]
 REPO = Path(__file__).parents[1]
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 MNIST_FILES = Path(os.environ.get("MNIST_DIR", REPO.parent / "shared" / "data" / "mnist"))
@@ -63,16 +64,12 @@ def mnist_dir(mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture
 def train(digits_dir: Path, tmp_path: Path) -> Callable[..., Path]:
     """Trains on the digits in this process; returns the run directory."""
-    from trainer.config import Config, validate
-    from trainer.console import Console
-    from trainer.running import training
-    from trainer.signals import Signals
+    from trainer import api
 
     def run(**settings: Any) -> Path:
-        settings = {"data_dir": str(digits_dir), "logdir": str(tmp_path / "run"), "eval_every": "0", **settings}
-        config = validate(Config(**settings))
-        assert training.train(config, Console(), Signals()) == 0
-        return Path(config.logdir)
+        settings = {"data_dir": digits_dir, "logdir": tmp_path / "run", "eval_every": "0", **settings}
+        assert api.train(**settings).status == "done"
+        return Path(settings["logdir"])
 
     return run
 
@@ -172,7 +169,7 @@ def run_here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
         module = "trainer.train" if module == "trainer" else module
         loaded = importlib.import_module(module)
-        main = getattr(loaded, "run", None) or getattr(loaded, f"_{module.rpartition('.')[2]}")
+        main = getattr(loaded, "run", None) or getattr(loaded, f"_{module.rpartition('.')[2]}", None) or loaded._program
         if module == "trainer.train":
             main = functools.partial(main, follow=importlib.import_module("trainer.evaluate").run)
         if cwd:

@@ -11,9 +11,10 @@ import numpy as np
 
 from trainer.data.framing import FRAME_BYTES, HEADER_BYTES, frame, masked_crc32c
 from trainer.data.layout import Layout, find_layout
-from trainer.data.manifest import DataError, Manifest, load_manifest, save_manifest, sha256_of
+from trainer.data.manifest import load_manifest, save_manifest, sha256_of
 from trainer.data.records import explain_input_error, parse_record, read_records, serialize_example, write_shards
 from trainer.data.salvage import find_damage, write_clean_shards
+from trainer.data.spec import DataError, DatasetSpec, classification
 from trainer.inputs import queues
 from trainer.running.session import open_session
 from trainer.tf1 import tf
@@ -44,7 +45,7 @@ def write_small_set(folder: Path) -> Path:
         for name, first, count, shards in (("train", 0, EXAMPLES, SHARDS), ("validation", 40, 4, 1), ("test", 50, 6, 1))
     }
     names = tuple(str(number) for number in range(CLASSES))
-    save_manifest(Manifest("digits", SHAPE, names, "made up", splits), folder)
+    save_manifest(classification("digits", SHAPE, names, splits, folder, "made up"))
     return folder
 
 
@@ -167,7 +168,7 @@ def mutate(folder: Path, kind: str, rng) -> Mutant:
     return Mutant(path, before, bytes(content))
 
 
-def agreeing(folder: Path, mutant: Mutant) -> Manifest:
+def agreeing(folder: Path, mutant: Mutant) -> DatasetSpec:
     """Makes sizes and checksums of the manifest agree with the mutant: only the readers can see the damage."""
     manifest = load_manifest(folder)
     shards = [
@@ -191,21 +192,20 @@ def originals(folder: Path, mutant: Mutant) -> list[tuple[bytes, int]]:
     return found
 
 
-def read_epochs(
-    folder: Path, manifest: Manifest, epochs: int = 2, layout: Layout | None = None
-) -> list[tuple[bytes, int]]:
+def read_epochs(manifest: DatasetSpec, epochs: int = 2, layout: Layout | None = None) -> list[tuple[bytes, int]]:
     """Reads the set through the queue input, in batches."""
     count = manifest.num_examples("train")
     options = tf.RunOptions(timeout_in_ms=20_000)
     found = []
     with tf.Graph().as_default():
-        plan = queues.make_plan(folder, manifest, seed=1)
-        settings = {"image_shape": SHAPE, "num_classes": CLASSES, "batch_size": BATCH, "position": 0}
-        source = queues.build(plan, **settings, num_readers=2, capacity=4, layout=layout)
+        plan = queues.make_plan(manifest, seed=1)
+        settings = {"batch_size": BATCH, "position": 0, "num_readers": 2, "capacity": 4}
+        source = queues.build(plan, manifest, **settings, layout=layout)
         with open_session(source, tf.ConfigProto(), None) as opened:
             while len(found) < epochs * count:
-                images, labels = opened.session.run(list(source.batch), options=options)
-                found += [(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)]
+                batch = opened.session.run(source.batch, options=options)
+                pairs = zip(batch["image"], batch["label"], strict=True)
+                found += [(image.tobytes(), int(label)) for image, label in pairs]
     return found[: epochs * count]
 
 
@@ -213,12 +213,12 @@ def check_strict(folder: Path, mutant: Mutant) -> str:
     """Reads the mutant as a run does: every batch is right, or the error names the shard. Never a hang."""
     manifest = agreeing(folder, mutant)
     wanted = originals(folder, mutant)
-    told = explain_input_error(folder, manifest, "train")
+    told = explain_input_error(manifest, "train")
     assert told is None or str(mutant.path) in str(told)
     if told and "the file ends within it" in str(told):
         return "strict error"  # Found before the training; TensorFlow's reader would take any length for true.
     try:
-        found = read_epochs(folder, manifest)
+        found = read_epochs(manifest)
     except tf.errors.DeadlineExceededError as error:
         raise AssertionError("the input hangs") from error
     except (tf.errors.OpError, UnicodeDecodeError):  # The latter of a message that quotes the record.
@@ -234,7 +234,7 @@ def check_skipping(folder: Path, mutant: Mutant, clean: Path) -> str:
     manifest, wanted = load_manifest(folder), originals(folder, mutant)
     clean.mkdir(parents=True)
     try:
-        found = find_damage(folder, manifest, limit=1000)
+        found = find_damage(manifest, limit=1000)
     except DataError as error:
         assert str(mutant.path) in str(error)
         return "skip error"
@@ -242,8 +242,8 @@ def check_skipping(folder: Path, mutant: Mutant, clean: Path) -> str:
         assert mutant.after == mutant.before
         return "unchanged"
     assert all(str(mutant.path) in fault for damage in found.damages for fault in damage.faults)
-    left = write_clean_shards(found, folder, manifest, clean)
+    left = write_clean_shards(found, manifest, clean)
     assert left.num_examples("train") == EXAMPLES - found.num_lost
-    read = read_epochs(folder, left, epochs=1, layout=find_layout(folder, left))
+    read = read_epochs(left, epochs=1, layout=find_layout(left))
     assert len(set(read)) == len(read) == EXAMPLES - found.num_lost and set(read) <= set(wanted)
     return "skipped"

@@ -10,8 +10,8 @@ import time
 from trainer import evaluate, train
 from trainer.console import exit_program
 from trainer.errors import TrainerError
-from trainer.running import run, training
 from trainer.saving import checkpoints
+from trainer.training import run
 
 SECONDS = 1.5
 
@@ -38,12 +38,12 @@ def slow_save():
 
 def slow_evaluation():
     """Each batch of it."""
-    from trainer.running import evaluation
+    from trainer.evaluating import evaluation
 
     batches = evaluation.record_batches
 
-    def slow_batches(folder, manifest, split, _):
-        for batch in batches(folder, manifest, split, 10):
+    def slow_batches(spec, split, _):
+        for batch in batches(spec, split, 10):
             print("PHASE", flush=True)
             time.sleep(0.2)
             yield batch
@@ -119,6 +119,6 @@ FAULTS = {
 
 
 if __name__ == "__main__":
-    assert run and training  # Loaded before the fault is planted.
+    assert run  # Loaded before the fault is planted.
     FAULTS[sys.argv[1]]()
     exit_program(train.main(["trainer", *sys.argv[2:]], follow=evaluate.run))

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from rich.table import Table
 
-from trainer import flags
-from trainer.config import Config, option, validate
+from trainer.cluster.roles import choose_strategy
 from trainer.console import Console, exit_program, run_program
 from trainer.errors import OK, UsageError
-from trainer.placing.roles import choose_strategy
 from trainer.rundir import replace_text
+from trainer.settings import flags
+from trainer.settings.config import Config, validate
+from trainer.settings.fields import option
 from trainer.signals import Signals
 
 if TYPE_CHECKING:
-    from trainer.running.measuring import Bench
+    from trainer.training.measuring import Bench
 
 USAGE = "python -m trainer.benchmark [--flagfile=configs/NAME.flags] [--flag=value ...]"
 TOWERS = (1, 2, 4, 8)
@@ -40,8 +41,8 @@ class BenchmarkSettings(Config):
     window_seconds: float = option(2.0, "length of a window")
     warmup_seconds: float = option(2.0, "time before the first window")
     scaling: bool = option(False, "measure 1 to 8 towers and batches of 16 to 1024 instead")
-    json: str = option("", "write the figures to this file")
-    plot: str = option("", "draw the figures into this PNG file")
+    json: str = option("", "write the figures to this file", path=True)
+    plot: str = option("", "draw the figures into this PNG file", path=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +94,7 @@ def _measure(config: Config, settings: BenchmarkSettings, signals: Signals) -> d
     """Measures each part in turn, window after window, so that a machine that slows down slows all of them down."""
     begin = time.time()
 
-    from trainer.running import measuring
+    from trainer.training import measuring
 
     import_seconds = time.time() - begin
     quiet = Console()
@@ -201,7 +202,7 @@ def _measure_scaling(config: Config, settings: BenchmarkSettings, console: Conso
 
 
 def _speed(config: Config, settings: BenchmarkSettings, signals: Signals) -> dict[str, float]:
-    from trainer.running import measuring
+    from trainer.training import measuring
 
     quiet = Console()
     quiet.rich.quiet = True

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from trainer import flags, grammars
-from trainer.config import option
+from trainer import grammars
 from trainer.console import Console, exit_program, run_program
 from trainer.errors import ERROR, OK, UsageError, unknown_name
 from trainer.rundir import CHECKPOINT_PREFIX, RunDir
+from trainer.settings import flags
+from trainer.settings.fields import option
 from trainer.signals import Signals
 
 PROGRAM = "python -m trainer.checkpoint"
@@ -38,7 +39,7 @@ class DiffSettings:
 
 @dataclass(frozen=True)
 class OutputSettings:
-    output: str = option("", "path of the new checkpoint, as DIR/model.ckpt-N")
+    output: str = option("", "path of the new checkpoint, as DIR/model.ckpt-N", path=True)
     overwrite: bool = option(False, "replace the checkpoint of that path")
 
 
@@ -47,7 +48,7 @@ class RenameSettings(OutputSettings):
     rule: tuple[str, ...] = option(
         (), "old=>new: a regular expression and its replacement; may be repeated", repeated=True
     )
-    map: str = option("", "file of lines old=>new, each a whole name")
+    map: str = option("", "file of lines old=>new, each a whole name", path=True)
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def _checkpoint(argv: Sequence[str], console: Console, signals: Signals) -> int:
     verb = VERBS[argv[1]]
     usage = f"{PROGRAM} {argv[1]} {verb.arguments}"
     settings, paths = flags.parse_command(verb.settings, [argv[0], *argv[2:]], usage)
+    paths = [grammars.local_path("checkpoint", path) for path in paths]
     wanted = verb.arguments.split()
     fits = len(paths) >= 1 if wanted[-1].endswith("...") else len(paths) == len(wanted)
     if not fits:
@@ -98,8 +100,8 @@ def _checkpoint(argv: Sequence[str], console: Console, signals: Signals) -> int:
 
 
 def _list(_: ListSettings, paths: list[str], console: Console) -> int:
-    from trainer.running.lock import is_locked
     from trainer.saving import surgery
+    from trainer.saving.lock import is_locked
 
     folder = Path(paths[0])
     rows = surgery.list_checkpoints(folder)

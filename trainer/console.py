@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import io
 import os
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,25 +21,12 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from trainer.errors import ERROR, Stopped, TrainerError, reason
+from trainer.errors import ERROR, Stopped, TrainerError, TrainerWarning, reason
 from trainer.signals import Signals
 
-# The errors of a file system that a user can mend.
-FILE_ERRORS = {
-    errno.ENOSPC,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.EDQUOT,
-    errno.EBUSY,
-}
-
-
 MAX_WIDTH = 1000  # of a table in a file
+NAMES = "surrogateescape"  # of files may be no UTF-8, and are written as they are
+OWNER_ONLY, WITH_GROUP = 0o077, 0o027  # umasks
 
 
 class PatientConsole(RichConsole):
@@ -54,7 +43,8 @@ class Console:
     """Prints lines for a user, and keeps them in a log file once there is one."""
 
     def __init__(self) -> None:
-        self.rich = PatientConsole(highlight=False, markup=False)
+        self.rich = PatientConsole(highlight=False, markup=False, emoji=False)
+        self.umask: int | None = None  # the user's, where the program has one of its own
         self._log: TextIO | None = None
         self._log_failed = False
 
@@ -62,9 +52,21 @@ class Console:
     def is_terminal(self) -> bool:
         return self.rich.is_terminal
 
+    @contextmanager
+    def user_umask(self) -> Iterator[None]:
+        """Lets the user's umask decide who may read what the block writes, as data that others share."""
+        if self.umask is None:
+            yield
+            return
+        own = os.umask(self.umask)
+        try:
+            yield
+        finally:
+            os.umask(own)
+
     def open_log(self, path: Path) -> None:
         """Appends all further lines to `path` too."""
-        self._log = path.open("a", encoding="utf-8", buffering=1)
+        self._log = path.open("a", encoding="utf-8", errors=NAMES, buffering=1)
 
     def close(self) -> None:
         if self._log:
@@ -94,7 +96,7 @@ class Console:
         try:
             path = Path(self._log.name)
             if not path.exists():  # Its directory has gone, and may be there again.
-                self._log = path.open("a", encoding="utf-8", buffering=1)
+                self._log = path.open("a", encoding="utf-8", errors=NAMES, buffering=1)
             self._log.write(line + "\n")
         except OSError as error:
             if not self._log_failed:
@@ -137,19 +139,27 @@ def progress(console: Console, title: str, total: int) -> Iterator[Callable[[int
 
 
 def run_program(
-    main: Callable[[Sequence[str], Console, Signals], int], argv: Sequence[str] | None, *, at_stop: str = ""
+    main: Callable[[Sequence[str], Console, Signals], int],
+    argv: Sequence[str] | None,
+    *,
+    at_stop: str = "",
+    umask: int | None = None,
 ) -> int:
     """Runs a program's `main` and turns what ends it into one line and an exit code.
-
-    Files are written for their owner alone.
 
     Args:
       main: of the program.
       argv: its command line; None: that of the process.
       at_stop: what a signal that ends it has cost.
+      umask: of the files that are written; None: the user's.
     """
-    os.umask(0o077)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=NAMES)
     console, signals = Console(), Signals()
+    if umask is not None:
+        console.umask = os.umask(umask)
+    warnings.showwarning = functools.partial(_show_warning, console, warnings.showwarning)
     threading.excepthook = functools.partial(_report_thread, console)
     signals.install()
     try:
@@ -159,9 +169,10 @@ def run_program(
     except TrainerError as error:
         return _fail(console, str(error), error.exit_code)
     except OSError as error:
-        if error.errno not in FILE_ERRORS:
+        if not error.strerror:
             raise
-        return _fail(console, f"{error.filename or 'file system'}: {error.strerror}", ERROR)
+        console.log_only(traceback.format_exc())
+        return _fail(console, describe_os_error(error), ERROR)
     except Exception as error:
         if behind := _stop_behind(error):
             return _fail(console, f"{behind}{at_stop}", behind.exit_code)
@@ -172,6 +183,26 @@ def run_program(
     finally:
         signals.defer()  # All is done and said.
         console.close()
+
+
+def _show_warning(
+    console: Console, show: Callable[..., None], message: Warning | str, category: type[Warning], *where: object
+) -> None:
+    if issubclass(category, TrainerWarning):
+        console.say(f"warning: {message}")
+    else:
+        show(message, category, *where)
+
+
+def describe_os_error(error: OSError) -> str:
+    """Says what the system has refused, and what to do about it where that is known."""
+    advice = {
+        errno.EROFS: "; give a directory that can be written (--logdir, --data_dir, --output)",
+        errno.EACCES: "; give a directory that can be written (--logdir, --data_dir, --output), or other permissions",
+        errno.ENOSPC: "; make room, or give a directory elsewhere",
+        errno.EDQUOT: "; make room, or give a directory elsewhere",
+    }.get(error.errno or 0, "")
+    return f"{error.filename or 'file system'}: {error.strerror}{advice}"
 
 
 def _stop_behind(error: BaseException) -> Stopped | None:

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer import flags
-from trainer.config import DATASETS, option
 from trainer.console import Console, exit_program, run_program
 from trainer.errors import OK, UsageError, unknown_name
+from trainer.settings import flags
+from trainer.settings.data import DATASETS
+from trainer.settings.fields import option
 from trainer.signals import Signals
 
 if TYPE_CHECKING:
-    from trainer.data import manifest, sources
+    from trainer.data import sources
+    from trainer.data.spec import DatasetSpec
 
 USAGE = "python -m trainer.convert --dataset=NAME [--source_dir=DIR] [--data_dir=DIR]"
 
@@ -23,9 +25,9 @@ USAGE = "python -m trainer.convert --dataset=NAME [--source_dir=DIR] [--data_dir
 @dataclass(frozen=True)
 class ConvertSettings:
     dataset: str = option("mnist", "data set", DATASETS)
-    source_dir: str = option("", "folder of the original files (default: download them)")
-    data_dir: str = option("", "where the shards go (default: data/DATASET)")
-    download_dir: str = option("", "where downloads are kept (default: data/downloads/DATASET)")
+    source_dir: str = option("", "folder of the original files (default: download them)", path=True)
+    data_dir: str = option("", "where the shards go (default: data/DATASET)", path=True)
+    download_dir: str = option("", "where downloads are kept (default: data/downloads/DATASET)", path=True)
     shards: int = option(10, "files of the training split")
 
 
@@ -46,9 +48,10 @@ def _convert(argv: Sequence[str], console: Console, _: Signals) -> int:
 
     if conversion.is_converted(settings.dataset, data_dir):
         found = manifest.load_manifest(data_dir)
-        manifest.check_shards(found, data_dir)
-        records.check_checksums(data_dir, found)
-        console.say(f"{data_dir} already holds {describe(found)}; nothing to do")
+        manifest.check_shards(found)
+        records.check_checksums(found)
+        unread = f"; --source_dir={settings.source_dir} was not looked at" if settings.source_dir else ""
+        console.say(f"{data_dir} already holds {describe(found)}; nothing to do{unread}")
         return OK
     source = sources.SOURCES[settings.dataset]
     source_dir = _source_dir(settings, source, console)
@@ -81,9 +84,9 @@ def _source_dir(settings: ConvertSettings, source: sources.Source, console: Cons
     return folder
 
 
-def describe(found: manifest.Manifest) -> str:
+def describe(found: DatasetSpec) -> str:
     counts = ", ".join(f"{found.num_examples(split):,} {split}" for split in found.splits)
-    return f"{found.dataset}: {counts} images of {'x'.join(str(size) for size in found.image_shape)}"
+    return f"{found.name}: {counts} images of {'x'.join(str(size) for size in found.image_shape)}"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -9,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from trainer import flags
-from trainer.config import option
-from trainer.console import Console, exit_program, progress, run_program
+from trainer.console import OWNER_ONLY, WITH_GROUP, Console, exit_program, progress, run_program
 from trainer.errors import ERROR, OK, NotFiniteError, TrainerError, UsageError, unknown_name
 from trainer.rundir import RunDir
+from trainer.settings import flags
+from trainer.settings.fields import option
 from trainer.signals import Signals
 
 if TYPE_CHECKING:
-    from trainer.data.manifest import Manifest
-    from trainer.running.evaluating import Evaluation, Evaluator
-    from trainer.running.scoreboard import Scoreboard
+    from trainer.data.spec import DatasetSpec
+    from trainer.evaluating.evaluator import Evaluation, Evaluator
+    from trainer.evaluating.scoreboard import Scoreboard
     from trainer.saving.models import Model
 
 USAGE = "python -m trainer.evaluate --logdir=DIR [--follow] [--flag=value ...]"
@@ -28,14 +29,14 @@ CHOICES = {"split": ("train", "validation", "test"), "weights": ("ema", "raw", "
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    logdir: str = option("", "run directory that holds the checkpoints")
+    logdir: str = option("", "run directory that holds the checkpoints", path=True)
     follow: bool = option(False, "evaluate each checkpoint of a running training, until that is finished")
     interval: float = option(10.0, "--follow: seconds between two looks for new checkpoints")
     timeout: float = option(600.0, "--follow: seconds without a training at work after which it ends, with exit code 1")
     split: str = option("", "train | validation | test (default: test; with --follow, validation)")
-    checkpoint: str = option("", "step, `best`, or path as DIR/model.ckpt-N (default: the newest)")
+    checkpoint: str = option("", "step, `best`, or path as DIR/model.ckpt-N (default: the newest)", path=True)
     weights: str = option("", "ema | raw | both (default: ema where the run has averages)")
-    data_dir: str = option("", "directory of the shards (default: that of the run)")
+    data_dir: str = option("", "directory of the shards (default: that of the run)", path=True)
     device: str = option("cpu", "cpu leaves GPUs and their memory to the training", ("cpu", "gpu"))
     batch_size: int = option(500, "images at a time; the result does not depend on it")
     top_k: int = option(5, "an image also counts where its label is among so many of the largest logits")
@@ -46,8 +47,7 @@ class Work(NamedTuple):
     """What all evaluations of a process share."""
 
     evaluator: Evaluator
-    folder: Path  # of the shards
-    manifest: Manifest
+    spec: DatasetSpec
     split: str
     kinds: Sequence[str]  # of weights
     settings: EvaluateSettings
@@ -56,7 +56,7 @@ class Work(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_program(run, argv)
+    return run_program(run, argv, umask=OWNER_ONLY)
 
 
 def run(argv: Sequence[str], console: Console, signals: Signals) -> int:
@@ -66,26 +66,28 @@ def run(argv: Sequence[str], console: Console, signals: Signals) -> int:
     rundir = RunDir(settings.logdir)
     signals.shield()  # Before TensorFlow's first thread.
 
-    from trainer.running import scoreboard  # TensorFlow is imported after parsing.
-    from trainer.running.evaluating import open_evaluator
-    from trainer.running.following import index_time
-    from trainer.running.lock import RunLock
+    from trainer.evaluating import scoreboard  # TensorFlow is imported after parsing.
+    from trainer.evaluating.evaluator import open_evaluator
+    from trainer.evaluating.following import index_time
     from trainer.saving import models
+    from trainer.saving.lock import RunLock
 
     if settings.follow:
         _wait_for(rundir, settings, console, signals)
     model = models.load_model(rundir)
+    if model.config.group_readable:
+        os.umask(WITH_GROUP)
     split = settings.split or ("validation" if settings.follow else "test")
     kinds = models.WEIGHTS if settings.weights == "both" else (settings.weights or model.default_weights,)
     signals.defer()
-    folder, manifest = _find_data(model, settings)
+    spec = _find_data(model, settings)
     with (
         open_evaluator(model, settings.device) as evaluator,
-        scoreboard.Scoreboard(rundir, model.facts.class_names, settings.top_k, console) as board,
+        scoreboard.Scoreboard(rundir, model.spec.class_names, settings.top_k, console) as board,
     ):
-        work = Work(evaluator, folder, manifest, split, kinds, settings, console, signals)
+        work = Work(evaluator, spec, split, kinds, settings, console, signals)
         if settings.follow:
-            with RunLock(rundir, rundir.evaluation_lock(split)):  # Each checkpoint once.
+            with RunLock(rundir, rundir.evaluation_lock(split), say=console.say):  # Each checkpoint once.
                 left_out = _follow(work, rundir, board)
         else:
             left_out = 0
@@ -111,32 +113,35 @@ def _check(settings: EvaluateSettings) -> None:
         raise UsageError("--follow and --checkpoint conflict: give one of them")
 
 
-def _find_data(model: Model, settings: EvaluateSettings) -> tuple[Path, Manifest]:
+def _find_data(model: Model, settings: EvaluateSettings) -> DatasetSpec:
     """Finds the shards, and refuses those of another data set."""
     from trainer.data.manifest import load_manifest
 
-    there = [folder for folder in (model.facts.data_dir, model.config.data_dir) if Path(folder).is_dir()]
-    folder = Path(settings.data_dir or (there or [model.config.data_dir])[0])
-    manifest = load_manifest(folder)
-    wanted, got = (model.facts.image_shape, model.facts.class_names), (manifest.image_shape, manifest.class_names)
+    there = [folder for folder in (model.spec.data_dir, Path(model.config.data_dir)) if folder.is_dir()]
+    folder = Path(settings.data_dir) if settings.data_dir else (there or [Path(model.config.data_dir)])[0]
+    spec = load_manifest(folder)
+    wanted, got = (model.spec.image_shape, model.spec.class_names), (spec.image_shape, spec.class_names)
     if wanted != got:
         raise UsageError(
-            f"{folder} holds images of {got[0]} in {len(got[1])} classes, the model wants {wanted[0]} in "
+            f"{folder} holds images of {_size(got[0])} in {len(got[1])} classes, the model wants {_size(wanted[0])} in "
             f"{len(wanted[1])}; give the --data_dir of the run's data set, or one with the same classes"
         )
-    return folder, manifest
+    return spec
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    return "x".join(str(size) for size in shape)
 
 
 def _score(work: Work, path: str, kinds: Sequence[str]) -> list[Evaluation]:
     """Evaluates a checkpoint with each kind of weights."""
-    total = len(kinds) * work.manifest.num_examples(work.split)
+    total = len(kinds) * work.spec.num_examples(work.split)
     with progress(work.console, f"evaluating {Path(path).name}", total) as advance:
         return [
             work.evaluator.evaluate(
                 path,
                 weights=weights,
-                folder=work.folder,
-                manifest=work.manifest,
+                spec=work.spec,
                 split=work.split,
                 top_k=work.settings.top_k,
                 batch_size=work.settings.batch_size,
@@ -165,8 +170,8 @@ def _wait_for(rundir: RunDir, settings: EvaluateSettings, console: Console, sign
 
 def _follow(work: Work, rundir: RunDir, board: Scoreboard) -> int:
     """Evaluates checkpoints as they come; returns how many stayed and could not be read."""
-    from trainer.data.manifest import DataError
-    from trainer.running.following import Candidate, Follower
+    from trainer.data.spec import DataError
+    from trainer.evaluating.following import Candidate, Follower
     from trainer.saving.best import link_checkpoint
 
     def new_kinds(found: Candidate) -> list[str]:

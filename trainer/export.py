@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer import flags
-from trainer.config import option
 from trainer.console import Console, exit_program, run_program
 from trainer.errors import OK, UsageError, unknown_name
 from trainer.rundir import RunDir
+from trainer.settings import flags
+from trainer.settings.fields import option
 from trainer.signals import Signals
 
 USAGE = "python -m trainer.export --logdir=DIR --format=NAME [--output=PATH] [--flag=value ...]"
@@ -28,11 +28,11 @@ NAMES = {"frozen": "frozen.pb", "tflite": "model.tflite"}  # of the default outp
 
 @dataclass(frozen=True)
 class ExportSettings:
-    logdir: str = option("", "run directory that holds the checkpoints")
+    logdir: str = option("", "run directory that holds the checkpoints", path=True)
     format: str = option("saved_model", "; ".join(f"{name}: {what}" for name, what in FORMATS.items()))
-    output: str = option("", "file or directory that is written (default: LOGDIR/export/FORMAT)")
+    output: str = option("", "file or directory that is written (default: LOGDIR/export/FORMAT)", path=True)
     version: int = option(1, "saved_model: the directory under --output")
-    checkpoint: str = option("", "step, `best`, or path as DIR/model.ckpt-N (default: the newest)")
+    checkpoint: str = option("", "step, `best`, or path as DIR/model.ckpt-N (default: the newest)", path=True)
     weights: str = option("", "ema | raw (default: ema where the run has averages)")
     overwrite: bool = option(False, "replace what is there")
 

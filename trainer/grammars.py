@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ DECAYS = ("constant", "exponential", "piecewise", "cosine")
 CLIPS = ("none", "norm", "global_norm", "value")
 # Beyond these are mistakes, and numbers that float32 and the graph cannot hold.
 MAX_COUNT, MAX_STEPS, MAX_RATE = 1_000_000, 10**12, 1e30
+# Of a file in a run directory, whose names have up to so many bytes more, as .part or .data-00000-of-00001.
+MAX_NAME_BYTES, MAX_PATH_BYTES = 200, 3_900
 PERIOD_UNITS = {"": "steps", "steps": "steps", "epochs": "epochs", "epoch": "epochs", "s": "seconds"}
 
 
@@ -76,6 +79,27 @@ def parse_rename(name: str, text: str) -> tuple[str, str]:
     old, arrow, new = text.partition("=>")
     check_pattern(name, old if arrow else "")
     return old, new
+
+
+def local_path(name: str, text: str) -> str:
+    """Reads a path of this machine: `~` becomes the home directory, which a shell does not do behind `--name=`.
+
+    Raises:
+      UsageError: it is an address, as gs://bucket/run, or longer than the file system allows.
+    """
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
+    if scheme:
+        raise UsageError(
+            f"{name}={text}: {scheme[1]}:// is no path of this machine, and only such are read and written; mount it "
+            "(by gcsfuse, mountpoint-s3, rclone mount or an NFS gateway, say) and give the path of the mount"
+        )
+    path = os.path.expanduser(text)  # noqa: PTH111  (Path would drop a trailing slash and `./`)
+    too_long = [part for part in path.split("/") if len(os.fsencode(part)) > MAX_NAME_BYTES]
+    if too_long or len(os.fsencode(path)) > MAX_PATH_BYTES:
+        what = f"the name {too_long[0][:40]}..." if too_long else "it"
+        limit = MAX_NAME_BYTES if too_long else MAX_PATH_BYTES
+        raise UsageError(f"{name}={text[:60]}...: {what} is too long for a file system: at most {limit:,} bytes")
+    return path
 
 
 def check_path(name: str, text: str) -> None:

@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainer import flags
-from trainer.config import option
 from trainer.console import Console, exit_program, run_program
 from trainer.errors import ERROR, OK, NotFiniteError, UsageError, unknown_name
+from trainer.grammars import local_path
+from trainer.settings import flags
+from trainer.settings.fields import option
 from trainer.signals import Signals
 
 if TYPE_CHECKING:
     from trainer.data.pictures import Picture
-    from trainer.running.predicting import Predictor
+    from trainer.evaluating.predicting import Predictor
 
 USAGE = "python -m trainer.predict --model=PATH [--flag=value ...] IMAGE..."
 RESIZES = ("stretch", "pad", "no")
@@ -26,8 +27,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PredictSettings:
-    model: str = option("", "run directory, SavedModel (or the directory of its versions), or frozen .pb")
-    checkpoint: str = option("", "of a run directory: step, `best`, or path (default: the newest)")
+    model: str = option("", "run directory, SavedModel (or the directory of its versions), or frozen .pb", path=True)
+    checkpoint: str = option("", "of a run directory: step, `best`, or path (default: the newest)", path=True)
     weights: str = option("", "of a run directory: ema | raw (default: ema where the run has averages)")
     resize: str = option(
         "stretch", "images of another size: stretch them, pad them to keep their proportions, or no: an error", RESIZES
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
     settings, names = flags.parse_command(PredictSettings, argv, USAGE)
+    names = [local_path("IMAGE", name) for name in names]
     if not settings.model or not names:
         raise UsageError(f"{'--model' if not settings.model else 'IMAGE'} is missing; usage: {USAGE}")
     if settings.resize not in RESIZES:
@@ -54,7 +56,7 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
     signals.shield()  # Before TensorFlow's first thread.
 
     from trainer.data.pictures import read_pictures  # TensorFlow is imported after parsing.
-    from trainer.running.predicting import open_predictor
+    from trainer.evaluating.predicting import open_predictor
 
     signals.defer()
     failed = count = 0

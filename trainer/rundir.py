@@ -63,7 +63,7 @@ def replace_text(path: Path, text: str) -> None:
     """Writes a file aside and renames it, so that nobody finds half of it, whatever happens."""
     aside = path.with_name(f"{path.name}.part")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="surrogateescape")  # Names of files may be no UTF-8.
         aside.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What the user asks for by signals: SIGINT and SIGTERM to save and stop, SIGUSR1 to save and go on."""
+"""What the user asks for by signals: SIGINT, SIGTERM and SIGHUP to save and stop, SIGUSR1 to save and go on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from trainer.errors import SIGINT, Stopped
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ALL_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)
 GRACE_SECONDS = 25.0
 
@@ -78,7 +78,9 @@ class Signals:
         receiver, sender = socket.socketpair()
         sender.setblocking(False)
         for number in ALL_SIGNALS:
-            signal.signal(number, self._handle)
+            # Under nohup the closed terminal is nothing to stop for.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._handle)
         signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)
         self._installed = True
         threading.Thread(target=self._watch, args=(receiver,), daemon=True, name="signals").start()

@@ -1,6 +1,7 @@
-"""The only import of TensorFlow: graph mode, resource variables, quiet logs.
+"""The only import of TensorFlow: control flow of graphs, resource variables, quiet logs.
 
-Everything else says `from trainer.tf1 import tf`.
+Everything else says `from trainer.tf1 import tf`, and builds what it builds inside `tf.Graph().as_default()`: eager
+mode stays as it is, for who calls the trainer from Python.
 """
 
 import os
@@ -8,15 +9,33 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
-# TensorFlow's C++ notices (CPU features, missing CUDA) are not the user's; errors still show.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow's C++ notices (CPU features, missing CUDA, kernels that oneDNN lacks) are not the user's; what it logs as
+# an error it also raises.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _name_temporary_directory() -> None:
+    """Gives TensorFlow's import the name that it asks for, also where there is no temporary directory to write to."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = os.curdir
+
+
+def _open_scratch() -> IO[bytes]:
+    """Opens a file without a name, also where no temporary directory can be written."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("notices"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 @contextmanager
 def _without_import_notices() -> Iterator[None]:
     """Drops what TensorFlow's libraries log while they load and look for GPUs, which no setting silences."""
-    with tempfile.TemporaryFile() as captured:
+    with _open_scratch() as captured:
         sys.stderr.flush()
         stderr = os.dup(2)
         os.dup2(captured.fileno(), 2)
@@ -31,6 +50,12 @@ def _without_import_notices() -> Iterator[None]:
                     print(line, file=sys.stderr)
 
 
+# gRPC would ask a proxy of the web for the other tasks of a cluster, those of this machine too.
+os.environ["TF_GRPC_DEFAULT_OPTIONS"] = ",".join(
+    filter(None, [os.environ.get("TF_GRPC_DEFAULT_OPTIONS", ""), "grpc.enable_http_proxy=0"])
+)
+
+_name_temporary_directory()
 with _without_import_notices():
     import tensorflow.compat.v1 as tf
     from tensorflow import config as tf2_config
@@ -43,9 +68,25 @@ with _without_import_notices():
 
 # What TensorFlow logs as an error it also raises.
 tf.logging.set_verbosity(tf.logging.FATAL)
-tf.disable_v2_behavior()
+tf.disable_control_flow_v2()  # Of graphs; functions have the other kind all the same.
 tf.enable_resource_variables()
 
 enable_op_determinism = tf2_config.experimental.enable_op_determinism  # compat.v1 lacks it
 
-__all__ = ["NUM_PHYSICAL_GPUS", "Timeline", "enable_op_determinism", "tf"]
+_folders: dict[str, int] = {}  # open directories whose names TensorFlow cannot take
+
+
+def tf_path(path: str | os.PathLike[str]) -> str:
+    """Names a path for TensorFlow, whose functions take UTF-8 alone; others get a name by an open directory (Linux)."""
+    text = os.fspath(path)
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        folder, name = (text, "") if Path(text).is_dir() else os.path.split(text)
+        if folder not in _folders:
+            _folders[folder] = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+        return f"/proc/self/fd/{_folders[folder]}/{name}".rstrip("/")
+
+
+__all__ = ["NUM_PHYSICAL_GPUS", "Timeline", "enable_op_determinism", "tf", "tf_path"]

@@ -6,13 +6,16 @@ import functools
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from trainer import flags
-from trainer.console import Console, run_program
-from trainer.placing.cluster import find_cluster
-from trainer.placing.roles import choose_strategy
+from trainer.cluster.roles import choose_strategy
+from trainer.cluster.spec import find_cluster
+from trainer.console import OWNER_ONLY, WITH_GROUP, Console, run_program
+from trainer.data.looking import check_data
+from trainer.errors import OK
 from trainer.rundir import RunDir
-from trainer.running.lock import wait_for_next
+from trainer.saving.lock import wait_for_next
+from trainer.settings import flags
 from trainer.signals import Signals
 
 LOOK_SECONDS = 2.0  # between an evaluator's looks for new checkpoints
@@ -25,11 +28,18 @@ Run = Callable[[Sequence[str], Console, Signals], int]  # of a program
 def main(argv: Sequence[str] | None = None, *, follow: Run) -> int:
     """Trains; as the evaluator of a cluster, follows the training by `follow`, the program of evaluations."""
     at_stop = "; nothing had been trained since the last checkpoint, if any"
-    return run_program(functools.partial(_train, follow=follow), argv, at_stop=at_stop)
+    return run_program(functools.partial(_program, follow=follow), argv, at_stop=at_stop, umask=OWNER_ONLY)
 
 
-def _train(argv: Sequence[str], console: Console, signals: Signals, follow: Run) -> int:
+def _program(argv: Sequence[str], console: Console, signals: Signals, follow: Run) -> int:
     config = flags.config_from_flags(argv)
+    if config.dry_run:
+        if config.dry_run == "data":
+            check_data(config.dataset, Path(config.data_dir))
+        console.say("the flags are right" + (", and the data is there" if config.dry_run == "data" else ""))
+        return OK
+    if config.group_readable:
+        os.umask(WITH_GROUP)
     cluster = find_cluster(
         job_name=config.job_name,
         task_index=config.task_index,
@@ -44,16 +54,14 @@ def _train(argv: Sequence[str], console: Console, signals: Signals, follow: Run)
         wait_for_next(rundir, seconds=START_SECONDS, now=time.time, sleep=time.sleep, interval=LOOK_SECONDS)
         return follow([argv[0], f"--logdir={rundir.path}", "--follow", f"--interval={LOOK_SECONDS}"], console, signals)
     config = choose_strategy(config, cluster)
-    if cluster:  # What a server logs when another task goes, the trainer says too, in one line.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if config.log_device_placement:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"  # The placement is an INFO line of TensorFlow's own.
 
     if cluster and cluster.job == "ps":
-        from trainer.running.serving import serve
+        from trainer.cluster.parameter_server import serve
 
         return serve(config, console, signals, cluster)
 
-    from trainer.running.training import train  # TensorFlow is imported after parsing.
+    from trainer.training.run import train  # TensorFlow is imported after parsing.
 
     return train(config, console, signals, cluster)

@@ -7,9 +7,9 @@ import tempfile
 from common import BATCH, serve
 
 from trainer.console import Console
-from trainer.flags import config_from_flags
-from trainer.running.measuring import open_bench
+from trainer.settings.flags import config_from_flags
 from trainer.signals import Signals
+from trainer.training.measuring import open_bench
 
 FLAGS = {
     "lenet": ["--model=lenet", "--optimizer=adam", "--learning_rate=0.001"],

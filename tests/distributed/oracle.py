@@ -12,10 +12,11 @@ from launch.network import enter_private_network
 NOBODY = enter_private_network()  # Before TensorFlow starts threads; where it cannot be, the servers are open.
 
 from launch.plan import free_ports  # noqa: E402
-from trainer.placing.cluster import Cluster  # noqa: E402
-from trainer.placing.parameter_servers import GradientQueues, VariableSpread, ps_device  # noqa: E402
-from trainer.placing.server import make_worker_config, start_server  # noqa: E402
-from trainer.placing.strategies import AllReduce, Workers  # noqa: E402
+from trainer.cluster.server import make_worker_config, start_server  # noqa: E402
+from trainer.cluster.spec import Cluster  # noqa: E402
+from trainer.placing.all_reduce import AllReduce  # noqa: E402
+from trainer.placing.ps_exchange import GradientQueues, VariableSpread, ps_device  # noqa: E402
+from trainer.placing.strategy import Workers  # noqa: E402
 from trainer.tf1 import tf  # noqa: E402
 
 RATE, STEPS = 0.1, 2
@@ -52,18 +53,18 @@ class Task:
         return tf.train.GradientDescentOptimizer(RATE).apply_gradients(pairs)
 
     def collective(self, _):
-        mean, *gradients = AllReduce(Workers(self.index, 2), bucket_bytes=0).mean(self.tensors)
+        mean, *gradients = AllReduce(Workers(self.index, 2), bucket_bytes=0).average(self.tensors, [])
         return mean, self.update(gradients)
 
     def ps_sync(self, position):
         queues = GradientQueues(Workers(self.index, 2), generation=1, position=0)
         devices = [ps_device(0), *(variable.device for variable in self.variables)]
         if self.index:
-            return queues.follow(self.tensors, devices, batch_size=2)
-        mean, *gradients = queues.mean_with_wishes(self.tensors, devices)
+            return queues.hand_over(self.tensors, devices, batch_size=2)
+        mean, *gradients = queues.average(self.tensors, devices)
         with tf.control_dependencies([self.update(gradients)]), tf.control_dependencies([position.assign_add(2).op]):
             nothing = tf.zeros([0, 2], tf.int64)
-        return mean, queues.answer(mean, nothing, position)
+        return mean, queues.publish(mean, nothing, position)
 
     def ps_async(self, _):
         loss, *gradients = self.tensors

@@ -18,6 +18,7 @@ from tests.distributed.jobs import (
     variables,
     wait_for_line,
 )
+from tests.soak import amounts, pairs
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,23 +29,28 @@ def test_two_workers_with_two_towers_give_the_losses_of_one_process(run_job, run
     same_losses(run_job(*LOSSES, "--bucket_mb=0", towers=2), tmp_path / "one")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("source", ["queue", "preloaded", "feed", "synthetic"])
+SHAPES = [(2, 1, 0), (2, 2, 0.1), (3, 1, 32), (3, 2, 0)]  # workers, towers, megabytes of a bucket
+SOURCES = ["queue", "preloaded", "feed", "synthetic"]
+
+
+@pairs(
+    "source, shape",
+    [*zip(SOURCES, SHAPES, strict=True), ("queue", SHAPES[3])],
+    [(source, shape) for source in SOURCES for shape in SHAPES],
+)
 @pytest.mark.timeout(600)
 def test_any_number_of_workers_and_towers_gives_the_losses_of_one_process(
-    source, run_job, run_program, digits_dir, tmp_path
+    source, shape, run_job, run_program, digits_dir, tmp_path
 ):
     flags = (*LOSSES, f"--input={source}", "--optimizer=momentum", "--clip=global_norm:1", "--weight_decay=1e-3")
     where = (f"--logdir={tmp_path / 'one'}", f"--data_dir={digits_dir}")
     assert run_program("trainer", *flags, "--eval_every=0", *where).code == 0
-    for workers, towers, bucket_mb in [(2, 1, 0), (2, 2, 0.1), (3, 1, 32), (3, 2, 0)]:
-        name = f"{workers}x{towers}"
-        logdir = run_job(*flags, f"--bucket_mb={bucket_mb}", workers=workers, towers=towers, name=name)
-        same_losses(logdir, tmp_path / "one")
+    workers, towers, bucket_mb = shape
+    logdir = run_job(*flags, f"--bucket_mb={bucket_mb}", workers=workers, towers=towers)
+    same_losses(logdir, tmp_path / "one")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("source", ["queue", "preloaded", "feed"])
+@pairs("source", [("queue",)], [("queue",), ("preloaded",), ("feed",)])
 def test_a_stopped_job_goes_on_bit_for_bit(source, launch, run_job, tmp_path):
     flags = ("--train_steps=500", "--checkpoint_every=0", "--log_every=20", "--deterministic", f"--input={source}")
     whole = run_job(*flags, name="whole")
@@ -161,13 +167,13 @@ def test_an_evaluator_scores_every_checkpoint_and_ends_with_the_job(launch, tmp_
     assert (tmp_path / "job" / "best").is_dir()
 
 
-@pytest.mark.slow
+@amounts("kills", 2, 10)
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.timeout(1200)
-def test_ten_kills_of_a_worker_at_random_moments(victim, launch, tmp_path):
+def test_kills_of_a_worker_at_random_moments(kills, victim, launch, tmp_path):
     """The job starts again each time, and ends with its accuracy and nothing left running."""
-    process = launch("--epochs=120", "--checkpoint_every=50", "--log_every=20", max_restarts=10)
-    kill_at_random(process, f"worker {victim}", 10)
+    process = launch("--epochs=120", "--checkpoint_every=50", "--log_every=20", max_restarts=kills)
+    kill_at_random(process, f"worker {victim}", kills)
     result = json.loads((tmp_path / "job" / "result.json").read_text())
     assert result["step"] == 2359 and result["test_accuracy"] > 0.965, result
 
@@ -203,9 +209,10 @@ def test_a_restart_does_not_begin_anew(launch, tmp_path):
     assert not (tmp_path / "job.1").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ps", [0, 1])
-@pytest.mark.parametrize("flag", ["--precision=bfloat16", "--precision=float16", "--staging=yes"])
+FLAGS = ["--precision=bfloat16", "--precision=float16", "--staging=yes"]
+
+
+@pairs("flag, ps", [*zip(FLAGS, [0, 1, 0], strict=True)], [(flag, ps) for flag in FLAGS for ps in (0, 1)])
 def test_workers_train_in_lower_precision_and_with_staged_batches(flag, ps, run_job):
     logdir = run_job("--train_steps=20", flag, ps=ps)
     assert json.loads((logdir / "result.json").read_text())["status"] == "done"

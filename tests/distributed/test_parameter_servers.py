@@ -18,6 +18,7 @@ from tests.distributed.jobs import (
     variables,
     wait_for_line,
 )
+from tests.soak import amounts, pairs
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -30,22 +31,27 @@ def test_two_workers_give_the_losses_of_one_process(run_job, run_program, digits
         assert (tmp_path / "job" / f"train-{job}.log").is_file()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("source", ["queue", "preloaded", "feed", "synthetic"])
+SHAPES = [(1, 1, 2), (2, 2, 1), (1, 3, 1), (2, 3, 2)]  # servers, workers, towers
+SOURCES = ["preloaded", "queue", "feed", "synthetic"]
+
+
+@pairs(
+    "source, shape",
+    [*zip(SOURCES, SHAPES, strict=True), ("queue", SHAPES[3])],
+    [(source, shape) for source in SOURCES for shape in SHAPES],
+)
 @pytest.mark.timeout(900)
 def test_any_number_of_servers_workers_and_towers_gives_the_losses_of_one_process(
-    source, run_job, run_program, digits_dir, tmp_path
+    source, shape, run_job, run_program, digits_dir, tmp_path
 ):
     flags = (*LOSSES, f"--input={source}", "--optimizer=momentum", "--clip=global_norm:1", "--weight_decay=1e-3")
     where = (f"--logdir={tmp_path / 'one'}", f"--data_dir={digits_dir}")
     assert run_program("trainer", *flags, "--eval_every=0", *where).code == 0
-    for servers, workers, towers in [(1, 1, 2), (2, 2, 1), (1, 3, 1), (2, 3, 2)]:
-        name = f"{servers}x{workers}x{towers}"
-        same_losses(run_job(*flags, ps=servers, workers=workers, towers=towers, name=name), tmp_path / "one")
+    servers, workers, towers = shape
+    same_losses(run_job(*flags, ps=servers, workers=workers, towers=towers), tmp_path / "one")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("source", ["queue", "preloaded", "feed"])
+@pairs("source", [("queue",)], [("queue",), ("preloaded",), ("feed",)])
 def test_a_stopped_job_goes_on_bit_for_bit(source, launch, run_job, tmp_path):
     flags = ("--train_steps=300", "--checkpoint_every=0", "--log_every=20", "--deterministic", f"--input={source}")
     whole = run_job(*flags, name="whole", ps=2, workers=3, batch_size=48)
@@ -125,14 +131,16 @@ def test_a_save_that_a_worker_is_asked_for_is_made_once(strategy, launch, tmp_pa
     assert len(list((tmp_path / "job").glob("model.ckpt-*.index"))) == 2
 
 
-@pytest.mark.slow
+@amounts("jobs", 3, 10)
 @pytest.mark.parametrize("strategy", ["ps_sync", "ps_async", "collective"])
 @pytest.mark.timeout(600)
-def test_a_task_that_is_killed_at_a_random_moment_is_the_root_cause_and_nothing_is_left(strategy, launch, tmp_path):
-    """Ten jobs without restarts, each kind of task in turn."""
+def test_a_task_that_is_killed_at_a_random_moment_is_the_root_cause_and_nothing_is_left(
+    jobs, strategy, launch, tmp_path
+):
+    """Jobs without restarts, each kind of task in turn."""
     rng = np.random.default_rng(sum(strategy.encode()))
     victims = ["worker 0", "worker 1", *([] if strategy == "collective" else ["ps 0"])]
-    for number in range(10):
+    for number in range(jobs):
         victim = victims[number % len(victims)]
         flags = ("--train_steps=100000", f"--strategy={strategy}", "--checkpoint_every=50")
         process = launch(*flags, ps=int("ps 0" in victims), name=f"job{number}")
@@ -148,21 +156,21 @@ def test_a_task_that_is_killed_at_a_random_moment_is_the_root_cause_and_nothing_
         assert not [task for task in tasks.values() if task.is_running()], out
 
 
-@pytest.mark.slow
+@amounts("kills", 1, 10)
 @pytest.mark.parametrize("strategy", ["ps_sync", "ps_async"])
 @pytest.mark.parametrize("victim", ["worker 0", "worker 1", "ps 0"])
 @pytest.mark.timeout(1200)
-def test_ten_kills_of_each_kind_of_task_at_random_moments(strategy, victim, launch, tmp_path):
+def test_kills_of_each_kind_of_task_at_random_moments(kills, strategy, victim, launch, tmp_path):
     """The job ends with its accuracy and nothing left running."""
-    # So many that ten kills come before the end; a chief that is not killed goes on meanwhile.
-    epochs = 60 if strategy == "ps_sync" else 300 if victim == "worker 1" else 120
+    # So many that all kills come before the end; a chief that is not killed goes on meanwhile.
+    epochs = 60 if strategy == "ps_sync" else 300 if victim == "worker 1" and kills > 1 else 120
     flags = (f"--epochs={epochs}", "--checkpoint_every=50", "--log_every=20", f"--strategy={strategy}")
-    process = launch(*flags, ps=1, max_restarts=10)
-    out = kill_at_random(process, victim, 10)
+    process = launch(*flags, ps=1, max_restarts=kills)
+    out = kill_at_random(process, victim, kills)
     result = json.loads((tmp_path / "job" / "result.json").read_text())
     last = round(epochs * 1258 / 64)
     assert result["step"] in (last, last + 1) and result["test_accuracy"] > 0.965, result
-    assert out.count("all tasks start again") == (0 if victim == "worker 1" else 10), out
+    assert out.count("all tasks start again") == (0 if victim == "worker 1" else kills), out
 
 
 @pytest.mark.slow

@@ -8,16 +8,16 @@ import pytest
 from tests.conftest import read_metrics
 from tests.integration.test_loops import same
 from tests.integration.test_resume import weights
-from trainer.config import Config, validate
 from trainer.console import Console
 from trainer.errors import UsageError
 from trainer.models.inference import inference
 from trainer.placing.devices import Devices
-from trainer.running.job import build_graphs
-from trainer.running.measuring import open_bench
-from trainer.running.starting import prepare
+from trainer.settings.config import Config, validate
 from trainer.signals import Signals
 from trainer.tf1 import tf
+from trainer.training.graphs import build_graphs
+from trainer.training.measuring import open_bench
+from trainer.training.starting import prepare
 
 pytestmark = pytest.mark.timeout(120)
 

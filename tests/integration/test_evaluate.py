@@ -43,7 +43,7 @@ def test_figures_are_those_of_numpy_for_averaged_and_raw_weights(run, run_here, 
     )
     assert done.code == 0, done
     found = last_json(done.out)
-    images, labels = load_split(digits_dir, load_manifest(digits_dir), "test")
+    images, labels = load_split(load_manifest(digits_dir), "test")
     tensors = load_tensors(str(run / "model.ckpt-80"))
     for values, ending in ((found, AVERAGE), (found["raw"], "")):
         logits = forward(tensors, images, ending)
@@ -211,7 +211,9 @@ def test_mistakes_are_explained(train, run_here, tmp_path, digits_dir, args, mes
     other = tmp_path / "other"
     shutil.copytree(digits_dir, other)
     manifest = json.loads((other / "manifest.json").read_text())
-    (other / "manifest.json").write_text(json.dumps({**manifest, "image_shape": [4, 16, 1]}))
+    (other / "manifest.json").write_text(
+        json.dumps(manifest | {"features": manifest["features"] | {"image": {"dtype": "uint8", "shape": [4, 16, 1]}}})
+    )
     places = {"RUN": tmp_path / "run", "OTHER": other, "NOTHING": tmp_path / "nothing"}
     for name, path in places.items():
         args = [arg.replace(name, str(path)) for arg in args]
@@ -249,13 +251,13 @@ def test_a_cut_line_of_an_earlier_evaluation_costs_that_line_alone(run, run_here
 
 def test_a_checkpoint_that_stays_damaged_is_left_out_with_exit_code_1(run, run_here):
     data = run / "model.ckpt-80.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:-50])
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
     done = run_here("trainer.evaluate", f"--logdir={run}", "--follow", "--interval=0.01")
     assert done.code == 1 and "step 80 is left out: " in done.out
 
 
 def test_the_best_is_kept_though_the_training_deletes_it_meanwhile(run, run_here, monkeypatch):
-    from trainer.running.evaluating import Evaluator
+    from trainer.evaluating.evaluator import Evaluator
 
     evaluate, path = Evaluator.evaluate, run / "model.ckpt-80"
 

@@ -23,10 +23,10 @@ def load(folder: Path) -> EventAccumulator:
 @pytest.fixture(scope="module")
 def logdir(digits_dir, tmp_path_factory):
     """A run of 40 steps on two towers with everything that can be logged."""
-    from trainer.config import Config, validate
     from trainer.console import Console
-    from trainer.running import training
+    from trainer.settings.config import Config, validate
     from trainer.signals import Signals
+    from trainer.training import run as training
 
     folder = tmp_path_factory.mktemp("run")
     config = Config(
@@ -46,12 +46,12 @@ def logdir(digits_dir, tmp_path_factory):
 
 def test_scalars(logdir):
     events = load(logdir)
-    steps = list(range(5, 41, 5))
+    steps = [1, *range(5, 41, 5)]  # The first one too, and the last one.
     for tag in ("loss", "learning_rate", "gradient_norm", "accuracy", "queue_fill"):
         assert [event.step for event in events.Scalars(tag)] == steps, tag
     # Before step 11 there is no steady speed to tell.
-    assert [event.step for event in events.Scalars("images_per_second")] == steps[2:]
-    assert [event.value for event in events.Scalars("loss")] == pytest.approx(
+    assert [event.step for event in events.Scalars("images_per_second")] == steps[3:]
+    assert [event.value for event in events.Scalars("loss")][1:] == pytest.approx(
         list(read_metrics(logdir, "loss").values())
     )
     assert all(0 <= event.value <= 1 for event in events.Scalars("queue_fill"))
@@ -117,10 +117,10 @@ def test_traces_for_tensorboard_perfetto_and_people(logdir):
 
 def test_a_resumed_run_shows_one_line(digits_dir, tmp_path):
     """The first run goes on after its last checkpoint, as one that is killed does; TensorBoard drops those points."""
-    from trainer.config import Config, validate
     from trainer.console import Console
-    from trainer.running import training
+    from trainer.settings.config import Config, validate
     from trainer.signals import Signals
+    from trainer.training import run as training
 
     settings = {"data_dir": str(digits_dir), "logdir": str(tmp_path / "run"), "summary_every": "2", "eval_every": "0"}
     training.train(validate(Config(**settings, train_steps=20, checkpoint_every="8")), Console(), Signals())
@@ -129,7 +129,7 @@ def test_a_resumed_run_shows_one_line(digits_dir, tmp_path):
     (tmp_path / "run" / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-16"\n')
     training.train(validate(Config(**settings, train_steps=30)), Console(), Signals())
     steps = [event.step for event in load(tmp_path / "run").Scalars("loss")]
-    assert steps == list(range(2, 31, 2))
+    assert steps == [1, *range(2, 17, 2), 17, *range(18, 31, 2)]  # The first of each start too.
 
 
 def test_event_files_are_tfrecords(logdir):

@@ -16,6 +16,7 @@ from google.protobuf import text_format
 from PIL import Image
 
 from tests.conftest import environment
+from tests.soak import amounts
 from trainer.saving.tensors import load_tensors
 from trainer.tf1 import tf
 
@@ -55,10 +56,10 @@ def lenet(tensors, images, ending=AVERAGE):
 @pytest.fixture(scope="module")
 def run(digits_dir, tmp_path_factory):
     """A trained LeNet."""
-    from trainer.config import Config, validate
     from trainer.console import Console
-    from trainer.running import training
+    from trainer.settings.config import Config, validate
     from trainer.signals import Signals
+    from trainer.training import run as training
 
     logdir = tmp_path_factory.mktemp("export") / "run"
     settings = {"data_dir": str(digits_dir), "logdir": str(logdir), "train_steps": 100, "eval_every": "0"}
@@ -297,10 +298,10 @@ def test_mistakes_of_an_export_are_explained(run, run_here, args, message):
     assert done.code == 2 and message in done.err, done
 
 
-@pytest.mark.slow
+@amounts("kills", 4, 20)
 @pytest.mark.timeout(1800)
-def test_killed_exports_leave_all_of_the_old_or_all_of_the_new(run, program, run_program, tmp_path):
-    """Twenty kills all over an export: the SavedModel is always whole, and in the end nothing half is left."""
+def test_killed_exports_leave_all_of_the_old_or_all_of_the_new(kills, run, program, run_program, tmp_path):
+    """Kills all over an export: the SavedModel is always whole, and in the end nothing half is left."""
     output = tmp_path / "out"
     first = ["trainer.export", f"--logdir={run}", f"--output={output}", "--checkpoint=100"]
     begin = time.monotonic()
@@ -308,7 +309,7 @@ def test_killed_exports_leave_all_of_the_old_or_all_of_the_new(run, program, run
     seconds = time.monotonic() - begin
     rng = np.random.default_rng(2)
     killed = 0
-    for _ in range(60):
+    for _ in range(3 * kills):
         begin = time.monotonic()
         process = program(*first, "--overwrite")
         try:
@@ -321,9 +322,9 @@ def test_killed_exports_leave_all_of_the_old_or_all_of_the_new(run, program, run
         killed += process.returncode == -signal.SIGKILL
         with tf.Graph().as_default(), tf.Session() as session:
             tf.saved_model.load(session, ["serve"], str(output / "1"))
-        if killed == 20:
+        if killed == kills:
             break
-    assert killed == 20
+    assert killed == kills
     assert run_program(*first, "--overwrite").code == 0
     assert [path.name for path in output.iterdir()] == ["1"]
     with tf.Graph().as_default(), tf.Session() as session:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import environment
 from tests.integration.test_signals import newest_step
+from tests.soak import amounts
 from trainer.tf1 import tf
 
 pytestmark = pytest.mark.timeout(1800)
@@ -40,12 +41,12 @@ def named_step(logdir):
     return int(path.rsplit("-", 1)[1]) if path else 0
 
 
-@pytest.mark.slow
-def test_fifty_kills_at_random_moments(program, run_program, digits_dir, tmp_path):
+@amounts("kills", 4, 50)
+def test_kills_at_random_moments(kills, program, run_program, digits_dir, tmp_path):
     rng = random.Random(7)
     args = [f"--data_dir={digits_dir}", *RUN]
     logdir = tmp_path / "run"
-    kills, step, phases = 0, 0, []
+    step, phases = 0, []
     # How long this machine takes from the command to the first checkpoint.
     begin = time.monotonic()
     process = program("trainer", *args, *BUSY, f"--logdir={logdir}", "--train_steps=1000000")
@@ -55,14 +56,13 @@ def test_fifty_kills_at_random_moments(program, run_program, digits_dir, tmp_pat
     start = time.monotonic() - begin
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    while kills < 50:
+    for kill in range(kills):
         process = program("trainer", *args, *BUSY, f"--logdir={logdir}", "--train_steps=1000000")
         # Half of them while it starts, restores and trains its first steps; half while it trains and saves.
-        time.sleep(start * (rng.uniform(0.05, 1.1) if kills % 2 else rng.uniform(0.9, 1.8)))
+        time.sleep(start * (rng.uniform(0.05, 1.1) if kill % 2 else rng.uniform(0.9, 1.8)))
         assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        kills += 1
         # What was named before is still there, or something newer.
         named = named_step(logdir)
         assert named >= step
@@ -130,14 +130,14 @@ def test_a_kill_at_each_rename_of_a_save(run_program, digits_dir, tmp_path):
     print(f"a kill at each of {len(renames)} renames of a save")
 
 
-@pytest.mark.slow
-def test_kills_during_conversion(program, run_program, mnist_files, tmp_path):
+@amounts("attempts", 3, 12)
+def test_kills_during_conversion(attempts, program, run_program, mnist_files, tmp_path):
     """Whole shards or none, and the next conversion removes what was left."""
     rng = random.Random(3)
     data_dir = tmp_path / "data" / "mnist"
     args = ["--dataset=mnist", f"--source_dir={mnist_files}", f"--data_dir={data_dir}"]
     kills = 0
-    for _ in range(12):
+    for _ in range(attempts):
         process = program("trainer.convert", *args)
         time.sleep(rng.uniform(1.5, 5.0))
         if process.poll() is None:

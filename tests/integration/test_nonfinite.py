@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-import trainer.step
+import trainer.learning.task
 from trainer.errors import NotFiniteError
 from trainer.tf1 import tf
 
@@ -43,7 +43,7 @@ def plant(monkeypatch):
     """Spoils the logits of one tower (None: all) at the updates from one step on, so many times in a row."""
 
     def spoil(how, first, tower=None, times=1):
-        real = trainer.step.inference
+        real = trainer.learning.task.inference
 
         def inference(images, **rest):
             logits = real(images, **rest)
@@ -56,7 +56,7 @@ def plant(monkeypatch):
             bad = (number >= first - 1) & (number < first - 1 + times)
             return how(logits, bad & here)
 
-        monkeypatch.setattr(trainer.step, "inference", inference)
+        monkeypatch.setattr(trainer.learning.task, "inference", inference)
 
     return spoil
 
@@ -145,10 +145,10 @@ def test_a_nan_in_the_data_is_never_applied(train, own_digits_dir, tmp_path, mon
     from trainer.data.manifest import load_manifest
     from trainer.data.records import load_split
 
-    images, _ = load_split(own_digits_dir, load_manifest(own_digits_dir), "train")
+    images, _ = load_split(load_manifest(own_digits_dir), "train")
     marked = images[100].astype(np.float32).sum()
     only = (images.astype(np.float32).sum(axis=(1, 2, 3)) == marked).sum()
-    real = trainer.step.inference
+    real = trainer.learning.task.inference
 
     def inference(x, **rest):
         bad = tf.equal(tf.reduce_sum(tf.cast(x, tf.float32), axis=[1, 2, 3]), marked)
@@ -159,7 +159,7 @@ def test_a_nan_in_the_data_is_never_applied(train, own_digits_dir, tmp_path, mon
             logits + tf.where(bad, tf.fill(tf.shape(bad), np.float32(np.nan)), tf.zeros_like(bad, tf.float32))[:, None]
         )
 
-    monkeypatch.setattr(trainer.step, "inference", inference)
+    monkeypatch.setattr(trainer.learning.task, "inference", inference)
     logdir = train(**PLAIN, data_dir=str(own_digits_dir), epochs=2.0, nonfinite="skip", eval_every="1epochs")
     result = json.loads((logdir / "result.json").read_text())
     assert 2 <= result["skipped_steps"] <= np.ceil(result["epochs"]) * only

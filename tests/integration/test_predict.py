@@ -21,10 +21,10 @@ AVERAGE = "/ExponentialMovingAverage"
 
 @pytest.fixture(scope="module")
 def run(digits_dir, tmp_path_factory):
-    from trainer.config import Config, validate
     from trainer.console import Console
-    from trainer.running import training
+    from trainer.settings.config import Config, validate
     from trainer.signals import Signals
+    from trainer.training import run as training
 
     logdir = tmp_path_factory.mktemp("predict") / "run"
     config = Config(

@@ -98,9 +98,9 @@ def test_a_second_ctrl_c_stops_at_once(program, mnist_dir, tmp_path):
         "--eval_every=0",
     ]
     process = program("trainer", *args, "--queue_capacity=2", "--log_every=0")
-    for line in process.stdout:
-        if line.startswith("lenet on mnist"):
-            break
+    while not (tmp_path / "config.json").exists():  # It is written when the first step is about to begin.
+        assert process.poll() is None
+        time.sleep(0.1)
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
@@ -296,7 +296,8 @@ def test_a_checkpoint_of_another_model_is_refused(run_here, digits_dir, tmp_path
     assert done.code == 2 and "model: lenet -> mlp" in one_error_line(done)
     # Without config.json the variables themselves tell, and the refused run leaves nothing behind.
     (tmp_path / "run" / "config.json").unlink()
-    done = run_here("trainer", *args, "--model=mlp")
+    (tmp_path / "run" / "result.json").unlink()
+    done = run_here("trainer", *args, "--model=mlp", "--train_steps=4")
     assert not (tmp_path / "run" / "config.json").exists()
     assert done.code == 1
     message = one_error_line(done)

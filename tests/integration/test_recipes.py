@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture
@@ -28,23 +28,28 @@ def accuracy(run_program, mnist_dir, tmp_path):
     return run
 
 
+@pytest.mark.soak
 def test_mnist_lenet_reaches_99_3(accuracy):
     assert accuracy("mnist_lenet", "--num_gpus=2") >= 0.993
 
 
+@pytest.mark.soak
 def test_mnist_mlp_reaches_98_4_in_the_median_of_three_seeds(accuracy):
     found = [accuracy("mnist_mlp", f"--seed={seed}") for seed in (1, 2, 3)]
     assert statistics.median(found) >= 0.984
 
 
+@pytest.mark.soak
 def test_mnist_mlp_dropout_reaches_98_5(accuracy):
     assert accuracy("mnist_mlp_dropout", "--seed=1") >= 0.985
 
 
+@pytest.mark.slow
 def test_mnist_lenet_quick_reaches_99_from_a_cold_start(accuracy):
     assert accuracy("mnist_lenet_quick") >= 0.99
 
 
+@pytest.mark.slow
 def test_five_layers_become_six_by_a_new_one_that_is_first_trained_alone(accuracy, tmp_path):
     assert accuracy("mnist_five") >= 0.978
     five = tmp_path  # The fixture's name of a run without further flags.

@@ -23,7 +23,7 @@ def weights(logdir):
 def test_stopped_and_resumed_runs_end_as_one_that_was_never_stopped(train, tmp_path, source, towers):
     """With dropout, averages, momentum and a moving rate; stops within an epoch and around its edge, 19.66 steps."""
     settings = {
-        "input": source, "num_gpus": towers, "queue_readers": 3, "log_every": "1", "optimizer": "adam",
+        "input": source, "num_gpus": towers, **READERS[source], "log_every": "1", "optimizer": "adam",
         "decay": "exponential:0.9:7", "warmup": "5", "clip": "global_norm:1", "weight_decay": 1e-4,
     }  # fmt: skip
     whole = train(**settings, train_steps=45, logdir=str(tmp_path / "whole"))
@@ -38,6 +38,9 @@ def test_stopped_and_resumed_runs_end_as_one_that_was_never_stopped(train, tmp_p
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+READERS = {"queue": {"queue_readers": 3}, "preloaded": {}, "feed": {}}
+
+
 class CrashError(Exception):
     pass
 
@@ -45,10 +48,10 @@ class CrashError(Exception):
 @pytest.fixture
 def census(monkeypatch):
     """Records the images of each step, by the step, and crashes after those that it is told."""
-    from trainer.running import job, run
+    from trainer.training import chief, graphs
 
     seen, crashes, sources = {}, set(), []
-    build_input, run_steps = job.build_input, run.run_steps
+    build_input, run_steps = graphs.build_input, chief.run_steps
 
     def remember_input(*args):
         sources.append(build_input(*args))
@@ -59,7 +62,7 @@ def census(monkeypatch):
             self.step = step
 
         def before_run(self, run_context):
-            return tf.train.SessionRunArgs(sources[-1].batch.images)
+            return tf.train.SessionRunArgs(sources[-1].batch["image"])
 
         def after_run(self, run_context, run_values):
             self.step += 1
@@ -68,11 +71,11 @@ def census(monkeypatch):
                 crashes.discard(self.step)
                 raise CrashError
 
-    def run_with_census(session, graph, hooks, state, **rest):
-        run_steps(session, graph, [*hooks, Census(state.step)], state, **rest)
+    def run_with_census(session, graph, hooks, state, limits, **rest):
+        run_steps(session, graph, [*hooks, Census(state.step)], state, limits, **rest)
 
-    monkeypatch.setattr(job, "build_input", remember_input)
-    monkeypatch.setattr(run, "run_steps", run_with_census)
+    monkeypatch.setattr(graphs, "build_input", remember_input)
+    monkeypatch.setattr(chief, "run_steps", run_with_census)
     return seen, crashes
 
 
@@ -80,15 +83,15 @@ def census(monkeypatch):
 @pytest.mark.parametrize("towers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_each_epoch_reads_each_record_once_over_stops_and_crashes(train, tmp_path, census, monkeypatch, source, towers):
     """Without --deterministic; 36 records that hold their number, batches of 8: an epoch has 4.5 steps."""
-    from trainer.running import run
+    from trainer.training import chief
 
     seen, crashes = census
     # A crash leaves no time to save: only the checkpoints of every third step are there.
-    monkeypatch.setattr(run, "_save_before_error", lambda *_: None)
+    monkeypatch.setattr(chief, "_save_before_error", lambda *_: None)
     crashes |= {5, 11, 13}
     settings = {
         "data_dir": str(write_small_set(tmp_path / "small")), "model": "mlp", "batch_size": 8, "num_gpus": towers,
-        "input": source, "queue_readers": 3, "checkpoint_every": "3",
+        "input": source, **READERS[source], "checkpoint_every": "3",
     }  # fmt: skip
     for last in (4, 27, 27, 27, 27):
         try:
@@ -119,7 +122,7 @@ def test_the_best_validation_accuracy_comes_back(train, tmp_path):
     assert worse["best_validation_accuracy"] == best and worse["validation_accuracy"] < best
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_lenet_on_mnist_stopped_twice_ends_with_the_same_weights(program, run_program, mnist_dir, tmp_path):
     """The recipe with --deterministic, shortened to two epochs; stopped by SIGTERM wherever it then is."""

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.soak import amounts
+
 pytestmark = pytest.mark.timeout(120)
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 BOTH = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
@@ -28,7 +30,7 @@ def wait_for(process, text, count=1):
 def newest_step(logdir):
     """The step of the newest checkpoint that is whole; changes nothing."""
     from trainer.errors import TrainerError
-    from trainer.saving.checkpoints import read_progress
+    from trainer.saving.progress import read_progress
 
     for step in sorted((int(path.stem.split("-")[1]) for path in logdir.glob("model.ckpt-*.index")), reverse=True):
         try:
@@ -172,10 +174,10 @@ def test_sigusr1_in_any_phase_ends_nothing(program, args, tmp_path):
     stop(process, signal.SIGTERM)
 
 
-@pytest.mark.slow
+@amounts("signals", 5, 40)
 @pytest.mark.timeout(1800)
-def test_at_random_moments(program, args, tmp_path):
-    """Forty signals; each run goes on where the one before has saved, and no step is lost."""
+def test_at_random_moments(signals, program, args, tmp_path):
+    """Each run goes on where the one before has saved, and no step is lost."""
     rng = random.Random(1)
     step, slowest = 0, 0.0
     # How long this machine takes from the first handler to the first checkpoint.
@@ -187,7 +189,7 @@ def test_at_random_moments(program, args, tmp_path):
         time.sleep(0.05)
     start = time.monotonic() - begin
     stop(process, signal.SIGTERM)
-    for _ in range(40):
+    for _ in range(signals):
         number = rng.choice([signal.SIGTERM, signal.SIGINT])
         process = program("trainer", *args, *ENDLESS, "--eval_every=50", "--checkpoint_every=20")
         while not handles(process, signal.SIGTERM):
@@ -200,8 +202,8 @@ def test_at_random_moments(program, args, tmp_path):
         if "after step" in out:
             assert f"after step {found};" in out
         step = found
-    assert step > 40
-    print(f"40 signals, the slowest end after {slowest:.2f} s, step {step}")
+    assert step > signals
+    print(f"{signals} signals, the slowest end after {slowest:.2f} s, step {step}")
 
 
 def test_three_thousand_signals_in_the_middle_of_matrix_products(program, args):

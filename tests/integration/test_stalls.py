@@ -28,8 +28,8 @@ def read_until(process, text):
 def test_a_reader_that_blocks_is_reported_with_its_stack(program, args):
     process = program("tests.planted", "blocked_reader", *args, "--stall_seconds=1")
     told = read_until(process, "the main thread:")
-    assert "the step has not ended for --stall_seconds=1: queue input/lane_0 is empty" in told
-    assert "  queue input/lane_0_files: 2 of 2 elements (full)" in told
+    assert "the step has not ended for --stall_seconds=1: queue input/reader_0 is empty" in told
+    assert "  queue input/reader_0_files: 2 of 2 elements (full)" in told
     assert "planted.py" in told and "block" in told  # The line where the reader waits.
     assert process.poll() is None
     stop(process, signal.SIGTERM)
@@ -38,8 +38,8 @@ def test_a_reader_that_blocks_is_reported_with_its_stack(program, args):
 @pytest.mark.parametrize(
     ("fault", "more", "message"),
     [
-        ("blocked_reader", [], "queue input/lane_0 is empty and the thread that fills it is blocked"),
-        ("no_runners", [], "the thread that fills queue input/lane_0_files is dead or was never started"),
+        ("blocked_reader", [], "queue input/reader_0 is empty and the thread that fills it is blocked"),
+        ("no_runners", [], "the thread that fills queue input/reader_0_files is dead or was never started"),
         ("feeder_that_ends", ["--input=feed"], "thread that fills queue input/batches is dead or was never started"),
     ],
 )  # fmt: skip

@@ -52,7 +52,7 @@ def test_the_loss_of_the_first_step_is_that_of_numpy(train, digits_dir, tmp_path
     before = weights(train(**settings, learning_rate=1e-9, logdir=str(tmp_path / "before")))
     logdir = train(**settings, learning_rate=0.5, logdir=str(tmp_path / "after"))
     after = weights(logdir)
-    images, labels = load_split(digits_dir, load_manifest(digits_dir), "train")
+    images, labels = load_split(load_manifest(digits_dir), "train")
     x = images.reshape(1258, 64) / 255
     w1, b1, w2, b2 = (
         before[f"{n}/{k}"].astype(np.float64) for n in ("hidden1", "logits") for k in ("weights", "biases")
@@ -173,18 +173,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(train, tmp_path):
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 1000])
 def test_evaluation_is_exact_whatever_the_batch_size(train, digits_dir, batch_size):
     """Against numpy on the checkpoint's averaged weights."""
-    from trainer.config import Config
     from trainer.data.records import load_split
-    from trainer.graph import build_eval_graph
+    from trainer.evaluating.evaluation import evaluate
+    from trainer.graph.evaluation import build_eval_graph
+    from trainer.graph.update import build_counters
     from trainer.learning.averages import make_averages
-    from trainer.models.inference import inference
-    from trainer.running.evaluation import evaluate
-    from trainer.update import build_counters
+    from trainer.learning.task import make_task
 
     logdir = train(train_steps=30, model="mlp", hidden_sizes=(20,))
     saved = weights(logdir)
     found = load_manifest(digits_dir)
-    images, labels = load_split(digits_dir, found, "test")
+    images, labels = load_split(found, "test")
     w1, b1, w2, b2 = (
         saved[f"{layer}/{kind}/ExponentialMovingAverage"].astype(np.float64)
         for layer in ("hidden1", "logits")
@@ -196,25 +195,26 @@ def test_evaluation_is_exact_whatever_the_batch_size(train, digits_dir, batch_si
 
     with tf.Graph().as_default(), tf.Session() as session:
         counters = build_counters()
-        config = Config(model="mlp", hidden_sizes=(20,))
-        inference(tf.placeholder(tf.uint8, [None, 8, 8, 1]), model="mlp", num_classes=10, hidden_sizes=(20,))
+        task = make_task(found, model="mlp", hidden_sizes=(20,), precision="float32")
+        task.build(tf.placeholder(tf.uint8, [None, 8, 8, 1]))
         ema = make_averages(0.99, counters.step)
-        ema.apply(tf.trainable_variables())
-        graph = build_eval_graph(config, ema, image_shape=(8, 8, 1), num_classes=10, device="/cpu:0")
+        ema.make(tf.trainable_variables())
+        graph = build_eval_graph(task, found, data_format="auto", device="/cpu:0", ema=ema)
         tf.train.Saver().restore(session, tf.train.latest_checkpoint(str(logdir)))
+        counts = []
         result = evaluate(
             session,
             graph=graph,
-            folder=digits_dir,
-            manifest=found,
+            metrics=task.metrics,
+            spec=found,
             split="test",
             batch_size=batch_size,
             reading=contextlib.nullcontext,
-            after_batch=lambda: None,
+            after_batch=counts.append,
         )
-    assert result.num_examples == 359
-    assert result.accuracy == pytest.approx(wanted, abs=1e-12)
-    assert result.loss == pytest.approx(loss, rel=1e-5)
+    assert sum(counts) == 359
+    assert result["accuracy"] == pytest.approx(wanted, abs=1e-12)
+    assert result["loss"] == pytest.approx(loss, rel=1e-5)
     assert json.loads((logdir / "result.json").read_text())["test_accuracy"] == pytest.approx(wanted, abs=1e-12)
 
 
@@ -226,23 +226,50 @@ def test_every_input_trains(train, source):
     assert source == "synthetic" or result["test_accuracy"] > 0.85
 
 
-def test_a_stock_hook_is_run_at_every_step(train, monkeypatch):
-    """TensorFlow's own LoggingTensorHook and StopAtStepHook know nothing of `due`."""
-    from trainer.running import loop
+class Recorder(tf.train.SessionRunHook):
+    """Writes down what it is called for; asks to stop after one step."""
 
-    seen = []
+    def __init__(self, last_step=None):
+        self.calls, self.last_step = [], last_step
 
-    class Stock(tf.train.SessionRunHook):
-        def before_run(self, run_context):
-            return tf.train.SessionRunArgs(tf.train.get_global_step())
+    def begin(self):
+        assert not tf.get_default_graph().finalized
+        self.one = tf.get_variable("one_of_the_hook", initializer=1.0, trainable=False)
+        self.calls.append("begin")
 
-        def after_run(self, run_context, run_values):
-            seen.append(int(run_values.results))
+    def after_create_session(self, session, coord):
+        assert session.run(self.one) == 1.0  # Also where the run goes on from a checkpoint, which lacks it.
+        self.calls.append("after_create_session")
 
-    run_steps = loop.run_steps
-    monkeypatch.setattr(
-        "trainer.running.run.run_steps",
-        lambda session, graph, hooks, *rest, **more: run_steps(session, graph, [*hooks, Stock()], *rest, **more),
-    )
-    train(train_steps=5)
-    assert len(seen) == 5
+    def before_run(self, run_context):
+        return tf.train.SessionRunArgs(tf.train.get_global_step())
+
+    def after_run(self, run_context, run_values):
+        self.calls.append(int(run_context.session.run(tf.train.get_global_step())))
+        if self.calls[-1] == self.last_step:
+            run_context.request_stop()
+
+    def end(self, session):
+        self.calls.append("end")
+
+
+def test_stock_hooks_live_as_tensorflow_runs_them(train, monkeypatch):
+    """They know nothing of `due`, are run at every step, and may end the training, which then is done."""
+    from trainer.training import periodic
+
+    hooks = []
+    make_periodic = periodic.make_periodic
+
+    def with_hooks(*args, **rest):
+        made = make_periodic(*args, **rest)
+        return made._replace(hooks=[*made.hooks, *hooks])
+
+    monkeypatch.setattr("trainer.training.chief.make_periodic", with_hooks)
+    hooks[:] = [first := Recorder()]
+    train(train_steps=3)
+    assert first.calls == ["begin", "after_create_session", 1, 2, 3, "end"]
+    hooks[:] = [second := Recorder(last_step=5)]
+    logdir = train(train_steps=9)
+    assert second.calls == ["begin", "after_create_session", 4, 5, "end"]
+    result = json.loads((logdir / "result.json").read_text())
+    assert (result["step"], result["status"]) == (5, "done") and result["test_accuracy"] is not None

@@ -90,7 +90,7 @@ def test_the_first_step_begins_at_the_weights_of_the_checkpoint(train, five_laye
         batch_size=1258,  # The whole training set: its order does not matter.
         warm_start=five_layers,
     )
-    images, labels = load_split(digits_dir, load_manifest(digits_dir), "train")
+    images, labels = load_split(load_manifest(digits_dir), "train")
     weights = load_tensors(five_layers)
     after = load_tensors(str(folder / "model.ckpt-1"))
     layers = ["hidden1", "hidden2", "hidden3", "hidden4", "logits"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.manifest import DataError
+from trainer.data.spec import DataError
 from trainer.tf1 import tf
 
 HEIGHT, WIDTH, DEPTH = 32, 32, 3

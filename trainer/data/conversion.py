@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import socket
 from pathlib import Path
 
 from trainer.console import Console, progress
-from trainer.data.manifest import MANIFEST, SPLITS, DataError, Manifest, load_manifest, save_manifest
+from trainer.data.manifest import MANIFEST, load_manifest, save_manifest
 from trainer.data.records import write_shards
 from trainer.data.sources import Source
+from trainer.data.spec import SPLITS, DataError, DatasetSpec, classification
 from trainer.errors import UsageError
 
 EVAL_SHARDS = 2  # of the validation and of the test split, which are read in order
@@ -23,7 +25,7 @@ def is_converted(dataset: str, data_dir: Path) -> bool:
       UsageError: it holds another data set, or files that no conversion wrote.
     """
     if (data_dir / MANIFEST).is_file():
-        found = load_manifest(data_dir).dataset
+        found = load_manifest(data_dir).name
         if found != dataset:
             raise UsageError(f"{data_dir} holds {found}, not {dataset}; give another --data_dir")
         return True
@@ -34,7 +36,7 @@ def is_converted(dataset: str, data_dir: Path) -> bool:
 
 def convert(
     dataset: str, source: Source, *, source_dir: Path, data_dir: Path, num_shards: int, console: Console
-) -> Manifest:
+) -> DatasetSpec:
     """Writes the shards and the manifest aside, then renames the directory to `data_dir`.
 
     Raises:
@@ -45,11 +47,11 @@ def convert(
     partial = data_dir.parent / _partial_name(data_dir, os.getpid())
     partial.mkdir()
     try:
-        manifest = _write(dataset, source, source_dir, partial, num_shards, console)
+        written = _write(dataset, source, source_dir, partial, num_shards, console)
         _publish(partial, data_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return manifest
+    return dataclasses.replace(written, data_dir=data_dir)
 
 
 def _publish(partial: Path, data_dir: Path) -> None:
@@ -61,7 +63,9 @@ def _publish(partial: Path, data_dir: Path) -> None:
             raise
 
 
-def _write(dataset: str, source: Source, source_dir: Path, folder: Path, num_shards: int, console: Console) -> Manifest:
+def _write(
+    dataset: str, source: Source, source_dir: Path, folder: Path, num_shards: int, console: Console
+) -> DatasetSpec:
     with progress(console, f"converting {dataset}", sum(source.sizes.values())) as advance:
         splits = {}
         for split in SPLITS:
@@ -79,10 +83,10 @@ def _write(dataset: str, source: Source, source_dir: Path, folder: Path, num_sha
                     f"{source_dir} gives {count:,} {split} examples, {dataset} has {source.sizes[split]:,}; "
                     "are all its files there, each under its own name?"
                 )
-    manifest = Manifest(dataset, source.image_shape, source.class_names, source.attribution, splits)
-    save_manifest(manifest, folder)
+    spec = classification(dataset, source.image_shape, source.class_names, splits, folder, source.attribution)
+    save_manifest(spec)
     _sync(folder)
-    return manifest
+    return spec
 
 
 def _sync(folder: Path) -> None:

@@ -13,7 +13,7 @@ from importlib import resources
 
 import numpy as np
 
-from trainer.data.manifest import SPLITS
+from trainer.data.spec import SPLITS
 
 ATTRIBUTION = (
     "Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998, "

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.data.manifest import DataError, sha256_of
+from trainer.data.manifest import sha256_of
+from trainer.data.spec import DataError
 
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 3  # of one mirror without a byte of progress

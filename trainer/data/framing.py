@@ -16,6 +16,7 @@ import google_crc32c
 HEADER_BYTES = 12  # uint64 length, uint32 its checksum
 FOOTER_BYTES = 4  # uint32 checksum of the data
 FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
+GZIP_MAGIC = b"\x1f\x8b"
 NO_HEADER = bytes(HEADER_BYTES)  # the checksum of length 0 is not 0
 NOT_ZERO = re.compile(rb"[^\0]")
 
@@ -50,6 +51,8 @@ def read(path: Path) -> Iterator[bytes]:
             length = _length_at(header, 0)
             if length is None:
                 cut = "the file ends within it" if len(header) < HEADER_BYTES else "the checksum of its length is wrong"
+                if not number and header.startswith(GZIP_MAGIC):
+                    cut = "the file is compressed by gzip; unpack it"
                 raise FrameError(f"{where}: {cut}")
             if offset + FRAME_BYTES + length > size:
                 raise FrameError(f"{where}: the file ends within it")

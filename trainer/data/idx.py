@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from trainer.data.manifest import DataError
+from trainer.data.spec import DataError
 
 UINT8 = 0x08
 BLOCK = 1000  # images read at a time

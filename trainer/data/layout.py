@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from trainer.data.framing import FOOTER_BYTES, HEADER_BYTES, frame
-from trainer.data.manifest import Manifest
 from trainer.data.records import parse_record, read_records
+from trainer.data.spec import DatasetSpec
 from trainer.tf1 import tf
 
 MORE_BYTES = 128  # in a byte of a protocol buffer's number: the next byte belongs to it too
@@ -24,17 +23,17 @@ class Layout(NamedTuple):
     constant: tuple[tuple[int, bytes], ...]  # what is the same in all frames, and where
 
 
-def find_layout(folder: Path, manifest: Manifest, split: str = "train") -> Layout | None:
+def find_layout(spec: DatasetSpec, split: str = "train") -> Layout | None:
     """Looks at every record of a split; None where they are not all of one layout."""
-    shards = manifest.splits[split]
-    layout = _layout_of(next(read_records(folder / shards[0].file)), manifest)
+    shards = spec.splits[split]
+    layout = _layout_of(next(read_records(spec.path_of(shards[0]))), spec)
     if layout is None:
         return None
     for shard in shards:
         if shard.num_bytes != shard.num_examples * layout.frame_bytes:
             return None
-        frames = np.memmap(folder / shard.file, np.uint8, "r", shape=(shard.num_examples, layout.frame_bytes))
-        if int(frames[:, layout.label].max()) >= min(manifest.num_classes, MORE_BYTES):
+        frames = np.memmap(spec.path_of(shard), np.uint8, "r", shape=(shard.num_examples, layout.frame_bytes))
+        if int(frames[:, layout.label].max()) >= min(spec.num_classes, MORE_BYTES):
             return None
         for offset, same in layout.constant:
             if not (frames[:, offset : offset + len(same)] == np.frombuffer(same, np.uint8)).all():
@@ -42,9 +41,9 @@ def find_layout(folder: Path, manifest: Manifest, split: str = "train") -> Layou
     return layout
 
 
-def _layout_of(record: bytes, manifest: Manifest) -> Layout | None:
+def _layout_of(record: bytes, spec: DatasetSpec) -> Layout | None:
     """Finds image and label in a record, by what becomes of the record when these bytes are others."""
-    image, label = parse_record(record, manifest)
+    image, label = parse_record(record, spec)
     at_image = record.find(image.tobytes())
     other = bytearray(record)
     other[at_image : at_image + image.nbytes] = (255 - image).tobytes()

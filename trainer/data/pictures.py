@@ -43,7 +43,7 @@ def read_pictures(
     """Reads images in the order of their names; one that cannot be read comes with its error.
 
     Args:
-      names: paths, patterns as `*.png`, or `-` for standard input.
+      names: paths, directories of images, patterns as `*.png`, or `-` for standard input.
       shape: height, width, depth of the model's images.
       resize: stretch: to that shape; pad: keeping the proportions, on black; no: another size is an error.
       invert: turn dark on light into light on dark.
@@ -63,6 +63,8 @@ def read_pictures(
 
 
 def _expand(name: str) -> list[str]:
+    if Path(name).is_dir():
+        return sorted(str(path) for path in Path(name).iterdir() if path.is_file() and not path.name.startswith("."))
     if name == "-" or Path(name).exists():
         return [name]
     return sorted(glob.glob(name, recursive=True)) or [name]  # noqa: PTH207  (takes absolute patterns too)

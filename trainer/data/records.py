@@ -12,8 +12,9 @@ import numpy as np
 
 from trainer.data import framing
 from trainer.data.framing import FRAME_BYTES
-from trainer.data.manifest import DataError, Manifest, Shard, differing_checksum, sha256_of
-from trainer.tf1 import tf
+from trainer.data.manifest import differing_checksum, sha256_of
+from trainer.data.spec import DataError, DatasetSpec, Shard
+from trainer.tf1 import tf, tf_path
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -75,7 +76,7 @@ def write_shards(
     names = [shard_name(split, index, num_shards) for index in range(num_shards)]
     counts = [0] * num_shards
     with ExitStack() as stack:
-        writers = [stack.enter_context(tf.io.TFRecordWriter(str(folder / name))) for name in names]
+        writers = [stack.enter_context(tf.io.TFRecordWriter(tf_path(folder / name))) for name in names]
         for index, (image, label) in enumerate(examples):
             writers[index % num_shards].write(serialize_example(image, label))
             counts[index % num_shards] += 1
@@ -102,7 +103,7 @@ def read_records(path: Path) -> Iterator[bytes]:
         raise DataError(f"{path}: {error}") from error
 
 
-def parse_record(record: bytes, manifest: Manifest) -> tuple[np.ndarray, int]:
+def parse_record(record: bytes, spec: DatasetSpec) -> tuple[np.ndarray, int]:
     """Parses and checks one record.
 
     Raises:
@@ -115,13 +116,13 @@ def parse_record(record: bytes, manifest: Manifest) -> tuple[np.ndarray, int]:
     feature = example.features.feature
     values = [_only_value(feature, name) for name in ("height", "width", "depth", "label")]
     raw = feature["image_raw"].bytes_list.value if "image_raw" in feature else []
-    if tuple(values[:3]) != manifest.image_shape:
-        raise ValueError(f"its image is {values[:3]}, wanted {list(manifest.image_shape)}")
-    if len(raw) != 1 or len(raw[0]) != manifest.image_bytes:
-        raise ValueError(f"image_raw holds {[len(value) for value in raw]} bytes, wanted {manifest.image_bytes}")
-    if not 0 <= values[3] < manifest.num_classes:
-        raise ValueError(f"label {values[3]} is out of range 0..{manifest.num_classes - 1}")
-    return np.frombuffer(raw[0], np.uint8).reshape(manifest.image_shape), values[3]
+    if tuple(values[:3]) != spec.image_shape:
+        raise ValueError(f"its image is {values[:3]}, wanted {list(spec.image_shape)}")
+    if len(raw) != 1 or len(raw[0]) != spec.image_bytes:
+        raise ValueError(f"image_raw holds {[len(value) for value in raw]} bytes, wanted {spec.image_bytes}")
+    if not 0 <= values[3] < spec.num_classes:
+        raise ValueError(f"label {values[3]} is out of range 0..{spec.num_classes - 1}")
+    return np.frombuffer(raw[0], np.uint8).reshape(spec.image_shape), values[3]
 
 
 def _only_value(feature: tf.train.Features, name: str) -> int:
@@ -131,8 +132,8 @@ def _only_value(feature: tf.train.Features, name: str) -> int:
     return int(values[0])
 
 
-def read_examples(path: Path, manifest: Manifest) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (image, label) of one shard, each checked against the manifest.
+def read_examples(path: Path, spec: DatasetSpec) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (image, label) of one shard, each checked against what its data set is.
 
     Raises:
       DataError: a record is damaged or wrong; the message names the shard, the record's number and its offset.
@@ -140,77 +141,82 @@ def read_examples(path: Path, manifest: Manifest) -> Iterator[tuple[np.ndarray, 
     offset = 0
     for number, record in enumerate(read_records(path)):
         try:
-            yield parse_record(record, manifest)
+            yield parse_record(record, spec)
         except ValueError as error:
             raise DataError(f"{path}: record {number} at byte {offset}: {error}") from error
         offset += FRAME_BYTES + len(record)
 
 
-def record_batches(folder: Path, manifest: Manifest, split: str, batch_size: int) -> Iterator[list[bytes]]:
+def record_batches(spec: DatasetSpec, split: str, batch_size: int) -> Iterator[list[bytes]]:
     """Yields a split's serialized records in lists of `batch_size`, each record once; the last list may be shorter.
 
     Raises:
       DataError: a record is damaged, or a shard holds another number of records than its manifest says.
     """
     batch: list[bytes] = []
-    for shard in manifest.splits[split]:
+    for shard in spec.splits[split]:
         count = 0
-        for record in read_records(folder / shard.file):
+        for record in read_records(spec.path_of(shard)):
             batch.append(record)
             count += 1
             if len(batch) == batch_size:
                 yield batch
                 batch = []
-        check_count(folder, shard, count)
+        check_count(spec, shard, count)
     if batch:
         yield batch
 
 
-def load_split(folder: Path, manifest: Manifest, split: str) -> tuple[np.ndarray, np.ndarray]:
+def load_split(spec: DatasetSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads a whole split into memory: images uint8 [n, height, width, depth] and labels int32 [n].
 
     Raises:
       DataError: a record is damaged or wrong, or there are more or fewer than the manifest says.
     """
-    images = np.empty((manifest.num_examples(split), *manifest.image_shape), np.uint8)
+    images = np.empty((spec.num_examples(split), *spec.image_shape), np.uint8)
     labels = np.empty(len(images), np.int32)
     position = 0
-    for shard in manifest.splits[split]:
+    for shard in spec.splits[split]:
         start = position
-        for image, label in read_examples(folder / shard.file, manifest):
+        for image, label in read_examples(spec.path_of(shard), spec):
             if position - start < shard.num_examples:
                 images[position], labels[position] = image, label
             position += 1
-        check_count(folder, shard, position - start)
+        check_count(spec, shard, position - start)
     return images, labels
 
 
-def check_count(folder: Path, shard: Shard, count: int) -> None:
+def check_count(spec: DatasetSpec, shard: Shard, count: int) -> None:
+    """Compares the number of records that were read with the manifest's.
+
+    Raises:
+      DataError: they differ.
+    """
     if count != shard.num_examples:
-        raise DataError(f"{folder / shard.file} holds {count:,} records, its manifest says {shard.num_examples:,}")
+        raise DataError(f"{spec.path_of(shard)} holds {count:,} records, its manifest says {shard.num_examples:,}")
 
 
-def explain_input_error(folder: Path, manifest: Manifest, split: str) -> DataError | None:
+def explain_input_error(spec: DatasetSpec, split: str) -> DataError | None:
     """Looks for the first bad record of a split, after a reader in the graph failed on it; None if all are good."""
     try:
-        for shard in manifest.splits[split]:
-            count = sum(1 for _ in read_examples(folder / shard.file, manifest))
-            check_count(folder, shard, count)
+        for shard in spec.splits[split]:
+            count = sum(1 for _ in read_examples(spec.path_of(shard), spec))
+            check_count(spec, shard, count)
     except DataError as error:
         return error
     return None
 
 
-def check_checksums(folder: Path, manifest: Manifest) -> None:
+def check_checksums(spec: DatasetSpec) -> None:
     """Compares every byte of every shard with the manifest.
 
     Raises:
       DataError: a shard differs; the message names the first bad record where there is one.
     """
-    different = differing_checksum(manifest, folder)
+    different = differing_checksum(spec)
     if different:
-        split = next(name for name, shards in manifest.splits.items() if different in shards)
-        raise explain_input_error(folder, manifest, split) or DataError(
-            f"{folder / different.file} is not what was converted (its sha256 differs from the manifest); "
-            f"remove {folder} and convert the data again"
+        split = next(name for name, shards in spec.splits.items() if different in shards)
+        raise explain_input_error(spec, split) or DataError(
+            f"{spec.path_of(different)} is not what was converted (its sha256 differs from the manifest); "
+            f"remove {spec.data_dir} and convert the data again"
         )

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainer.data.framing import frame, scan
-from trainer.data.manifest import DataError, Manifest, Shard, sha256_of
+from trainer.data.manifest import sha256_of
 from trainer.data.records import parse_record
+from trainer.data.spec import DataError, DatasetSpec, Shard
 
 
 class Damage(NamedTuple):
@@ -30,20 +31,20 @@ class Salvage(NamedTuple):
         return sum(damage.num_lost for damage in self.damages)
 
 
-def find_damage(folder: Path, manifest: Manifest, limit: int) -> Salvage:
+def find_damage(spec: DatasetSpec, limit: int) -> Salvage:
     """Reads every byte of every shard, and every record of those that are damaged.
 
     Raises:
       DataError: more than `limit` records are lost, or a shard is missing, or is another one than was converted.
     """
     damages = []
-    for shards in manifest.splits.values():
+    for shards in spec.splits.values():
         for shard in shards:
-            path = folder / shard.file
+            path = spec.path_of(shard)
             if not path.is_file():
                 raise DataError(f"{path} is missing or no file: --skip_corrupt skips records, not shards")
             if path.stat().st_size != shard.num_bytes or sha256_of(path) != shard.sha256:
-                damages.append(_examine(path, shard, manifest))
+                damages.append(_examine(path, shard, spec))
             found = Salvage(damages)
             if found.num_lost > limit:
                 raise DataError(
@@ -57,9 +58,9 @@ def _first(found: Salvage) -> str:
     return next(fault for damage in found.damages for fault in damage.faults)
 
 
-def _examine(path: Path, shard: Shard, manifest: Manifest) -> Damage:
+def _examine(path: Path, shard: Shard, spec: DatasetSpec) -> Damage:
     faults: list[str] = []
-    count = sum(1 for _ in _good_records(path, manifest, faults))
+    count = sum(1 for _ in _good_records(path, spec, faults))
     if count > shard.num_examples:
         raise DataError(f"{path} holds {count:,} whole records, its manifest says {shard.num_examples:,}")
     if not faults and count == shard.num_examples:
@@ -69,7 +70,7 @@ def _examine(path: Path, shard: Shard, manifest: Manifest) -> Damage:
     return Damage(shard, shard.num_examples - count, faults)
 
 
-def _good_records(path: Path, manifest: Manifest, faults: list[str]) -> Iterator[bytes]:
+def _good_records(path: Path, spec: DatasetSpec, faults: list[str]) -> Iterator[bytes]:
     """Yields the records that can be trained on; tells what is wrong with the others."""
     for number, (offset, data) in enumerate(scan(path.read_bytes())):
         where = f"{path}: record {number} at byte {offset}"
@@ -77,15 +78,15 @@ def _good_records(path: Path, manifest: Manifest, faults: list[str]) -> Iterator
             faults.append(f"{where} is damaged")
             continue
         try:
-            parse_record(data, manifest)
+            parse_record(data, spec)
         except ValueError as error:
             faults.append(f"{where}: {error}")
             continue
         yield data
 
 
-def write_clean_shards(found: Salvage, folder: Path, manifest: Manifest, into: Path) -> Manifest:
-    """Writes what is left of damaged shards to `into`; returns the manifest of what is then to be read.
+def write_clean_shards(found: Salvage, spec: DatasetSpec, into: Path) -> DatasetSpec:
+    """Writes what is left of damaged shards to `into`; returns what is then to be read.
 
     The same damage always gives the same shards, so that a run that goes on reads the same records.
 
@@ -93,21 +94,21 @@ def write_clean_shards(found: Salvage, folder: Path, manifest: Manifest, into: P
       DataError: nothing is left of a split.
     """
     into.mkdir(exist_ok=True)
-    clean = {damage.shard.file: _write_clean(folder / damage.shard.file, manifest, into) for damage in found.damages}
+    clean = {damage.shard.file: _write_clean(spec.path_of(damage.shard), spec, into) for damage in found.damages}
     splits = {}
-    for split, shards in manifest.splits.items():
+    for split, shards in spec.splits.items():
         left = tuple(clean.get(shard.file, shard) for shard in shards)
         splits[split] = tuple(shard for shard in left if shard.num_examples)
         if not splits[split]:
-            raise DataError(f"{folder}: no record of the {split} set is whole")
-    return dataclasses.replace(manifest, splits=splits)
+            raise DataError(f"{spec.data_dir}: no record of the {split} set is whole")
+    return dataclasses.replace(spec, splits=splits)
 
 
-def _write_clean(path: Path, manifest: Manifest, into: Path) -> Shard:
+def _write_clean(path: Path, spec: DatasetSpec, into: Path) -> Shard:
     target = (into / path.name).resolve()
     count = 0
     with target.open("wb") as file:
-        for data in _good_records(path, manifest, []):
+        for data in _good_records(path, spec, []):
             file.write(frame(data))
             count += 1
     return Shard(str(target), count, target.stat().st_size, sha256_of(target))

@@ -12,7 +12,8 @@ import numpy as np
 
 from trainer.data import cifar, digits, idx
 from trainer.data.download import RemoteFile
-from trainer.data.manifest import DataError, sha256_of
+from trainer.data.manifest import sha256_of
+from trainer.data.spec import DataError
 from trainer.errors import reason
 
 Examples = Iterator[tuple[np.ndarray, int]]

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from trainer.data.layout import Layout
+from trainer.data.spec import IMAGE, LABEL, DatasetSpec
 from trainer.tf1 import tf
 
-
-class Batch(NamedTuple):
-    """The images of one step, over all towers."""
-
-    images: tf.Tensor  # uint8 [batch, height, width, depth]
-    labels: tf.Tensor  # int32 [batch]
+# The features of a batch by name, each [batch, ...]: those of the data set, and in training RECORD.
+Features = Mapping[str, tf.Tensor]
+RECORD = "record"  # int64 [batch], which record of the training set each example is: its number in the manifest's order
 
 
 class Input(NamedTuple):
     """A source of batches in a graph."""
 
-    batch: Batch  # of a step
-    build_batch: Callable[[], Batch]  # adds operations that take one more, as in the loop over steps
+    batch: Features  # of a step
+    build_batch: Callable[[], Features]  # adds operations that take one more, as in the loop over steps
     fill: tf.Tensor | None = None  # float32 [], the fraction of the input queue that holds batches
     # Called once, before the queue runners; returns the threads that it has started.
     start: Callable[[tf.Session, tf.train.Coordinator], list[threading.Thread]] | None = None
     queues: tuple[tf.QueueBase, ...] = ()  # those that such a thread fills
 
 
-def make_input(build_batch: Callable[[], Batch], *rest: Any, **more: Any) -> Input:
+def make_input(build_batch: Callable[[], Features], *rest: Any, **more: Any) -> Input:
     """Makes an input whose batches all come the same way, on the host.
 
     Args:
@@ -39,45 +37,52 @@ def make_input(build_batch: Callable[[], Batch], *rest: Any, **more: Any) -> Inp
       more: the same by name.
     """
 
-    def on_host() -> Batch:
+    def on_host() -> Features:
         with tf.device("/cpu:0"), tf.name_scope("input"):
             return build_batch()
 
     return Input(build_batch(), on_host, *rest, **more)
 
 
-def parse_examples(serialized: tf.Tensor, *, image_shape: tuple[int, int, int], num_classes: int) -> Batch:
+def batch_feature_shapes(spec: DatasetSpec, size: int) -> dict[str, tuple[tf.DType, list[int]]]:
+    """Lists the features of a training batch of a size, in the order of their names: type and shape."""
+    shapes: dict[str, Any] = {
+        name: (tf.as_dtype(found.dtype), [size, *found.shape]) for name, found in spec.features.items()
+    }
+    return dict(sorted({**shapes, RECORD: (tf.int64, [size])}.items()))
+
+
+def parse_examples(serialized: tf.Tensor, spec: DatasetSpec) -> Features:
     """Parses serialized Examples (string [n]) at once; fails on a wrong image size or a label out of range.
 
     Args:
       serialized: string [n].
-      image_shape: height, width, depth.
-      num_classes: labels are 0 <= label < num_classes.
+      spec: of the data set.
     """
     features = {"label": tf.FixedLenFeature([], tf.int64), "image_raw": tf.FixedLenFeature([], tf.string)}
     parsed = tf.io.parse_example(serialized, features)
-    images = tf.reshape(tf.decode_raw(parsed["image_raw"], tf.uint8), [tf.shape(serialized)[0], *image_shape])
+    images = tf.reshape(tf.decode_raw(parsed["image_raw"], tf.uint8), [tf.shape(serialized)[0], *spec.image_shape])
     labels = parsed["label"]
-    legal = tf.reduce_all((labels >= 0) & (labels < num_classes))
+    legal = tf.reduce_all((labels >= 0) & (labels < spec.num_classes))
     with tf.control_dependencies([tf.Assert(legal, ["a label is out of range", labels])]):
         labels = tf.cast(labels, tf.int32)
-    return Batch(images, labels)
+    return {IMAGE: images, LABEL: labels}
 
 
-def slice_frames(frames: tf.Tensor, layout: Layout, *, image_shape: tuple[int, int, int]) -> Batch:
-    """Cuts images and labels out of frames (uint8 [n, frame_bytes]) at once; fails where a frame has another layout.
+def slice_frames(frames: tf.Tensor, layout: Layout, spec: DatasetSpec) -> Features:
+    """Slices images and labels out of frames (uint8 [n, frame_bytes]) at once; fails where a frame has another layout.
 
     Args:
       frames: of records that have all been checked.
       layout: of the frames.
-      image_shape: height, width, depth.
+      spec: of the data set.
     """
-    height, width, depth = image_shape
     same = [
         tf.reduce_all(tf.equal(frames[:, offset : offset + len(value)], np.frombuffer(value, np.uint8)))
         for offset, value in layout.constant
     ]
     message = "a shard is not what it was when the run began"
     with tf.control_dependencies([tf.Assert(tf.reduce_all(same), [message])]):
-        images = frames[:, layout.image : layout.image + height * width * depth]
-        return Batch(tf.reshape(images, [-1, *image_shape]), tf.cast(frames[:, layout.label], tf.int32))
+        images = frames[:, layout.image : layout.image + spec.image_bytes]
+        labels = tf.cast(frames[:, layout.label], tf.int32)
+        return {IMAGE: tf.reshape(images, [-1, *spec.image_shape]), LABEL: labels}

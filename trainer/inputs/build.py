@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from trainer.data.layout import Layout
-from trainer.data.manifest import Manifest
 from trainer.data.records import load_split
+from trainer.data.spec import DatasetSpec
 from trainer.inputs import feed, preloaded, queues, synthetic
 from trainer.inputs.batch import Input
 from trainer.tf1 import tf
@@ -17,8 +16,7 @@ from trainer.tf1 import tf
 class InputSettings(NamedTuple):
     """What an input may use."""
 
-    folder: Path
-    manifest: Manifest
+    spec: DatasetSpec
     batch_size: int  # of a step, over all workers
     seed: int
     position: int  # examples that earlier steps have consumed
@@ -26,16 +24,15 @@ class InputSettings(NamedTuple):
     num_readers: int
     layout: Layout | None  # of the training set's records, where they are all alike and have been checked
     capacity: int  # whole batches on the queue
-    part: slice = slice(None)  # of each batch, which this worker takes
+    shard: slice = slice(None)  # of each batch, which this worker takes
 
 
 def _build_queue(s: InputSettings) -> Input:
     return queues.build(
-        queues.make_plan(s.folder, s.manifest, s.seed),
-        image_shape=s.manifest.image_shape,
-        num_classes=s.manifest.num_classes,
+        queues.make_plan(s.spec, s.seed),
+        s.spec,
         batch_size=s.batch_size,
-        part=s.part,
+        shard=s.shard,
         position=s.position,
         num_readers=s.num_readers,
         capacity=s.capacity,
@@ -44,18 +41,19 @@ def _build_queue(s: InputSettings) -> Input:
 
 
 def _build_preloaded(s: InputSettings) -> Input:
-    images, labels = load_split(s.folder, s.manifest, "train")
+    images, labels = load_split(s.spec, "train")
     position = s.position_variable
-    return preloaded.build(images, labels, batch_size=s.batch_size, part=s.part, position=position, seed=s.seed)
+    return preloaded.build(images, labels, batch_size=s.batch_size, shard=s.shard, position=position, seed=s.seed)
 
 
 def _build_feed(s: InputSettings) -> Input:
-    images, labels = load_split(s.folder, s.manifest, "train")
+    images, labels = load_split(s.spec, "train")
     return feed.build(
         images,
         labels,
+        s.spec,
         batch_size=s.batch_size,
-        part=s.part,
+        shard=s.shard,
         position=s.position,
         seed=s.seed,
         capacity=s.capacity,
@@ -63,13 +61,7 @@ def _build_feed(s: InputSettings) -> Input:
 
 
 def _build_synthetic(s: InputSettings) -> Input:
-    return synthetic.build(
-        image_shape=s.manifest.image_shape,
-        num_classes=s.manifest.num_classes,
-        batch_size=s.batch_size,
-        part=s.part,
-        seed=s.seed,
-    )
+    return synthetic.build(s.spec, batch_size=s.batch_size, shard=s.shard, seed=s.seed)
 
 
 INPUTS: dict[str, Callable[[InputSettings], Input]] = {

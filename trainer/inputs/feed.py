@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from trainer.inputs.batch import Batch, Input, make_input
+from trainer.data.spec import IMAGE, LABEL, DatasetSpec
+from trainer.inputs.batch import RECORD, Input, batch_feature_shapes, make_input
 from trainer.tf1 import tf
 
 
 def build(
     images: np.ndarray,
     labels: np.ndarray,
+    spec: DatasetSpec,
     *,
     batch_size: int,
-    part: slice,
+    shard: slice,
     position: int,
     seed: int,
     capacity: int,
@@ -26,16 +28,16 @@ def build(
     Args:
       images: uint8 [n, height, width, depth].
       labels: int32 [n].
+      spec: of the data set.
       batch_size: images of a step.
-      part: of each batch, that goes on the queue.
+      shard: of each batch, that goes on the queue.
       position: examples that earlier steps have consumed.
       seed: of the order.
       capacity: whole batches that the queue holds.
     """
-    size = len(range(batch_size)[part])
-    shapes = [[size, *images.shape[1:]], [size]]
-    queue = tf.FIFOQueue(capacity, [tf.uint8, tf.int32], shapes, name="batches")
-    placeholders = [tf.placeholder(dtype, shape) for dtype, shape in zip(queue.dtypes, shapes, strict=True)]
+    features = batch_feature_shapes(spec, len(range(batch_size)[shard]))
+    queue = tf.FIFOQueue(capacity, *zip(*features.values(), strict=True), name="batches")
+    placeholders = [tf.placeholder(dtype, shape) for dtype, shape in features.values()]
     enqueue, close = queue.enqueue(placeholders), queue.close(cancel_pending_enqueues=True)
 
     def feed(session: tf.Session, coord: tf.train.Coordinator) -> None:
@@ -43,10 +45,10 @@ def build(
         with coord.stop_on_exception():
             put = session.make_callable(enqueue, feed_list=placeholders)
             for chosen in batch_indices(len(labels), batch_size, position, seed):
-                if coord.should_stop():
-                    return
+                records = chosen[shard]
+                values = {IMAGE: images[records], LABEL: labels[records], RECORD: records}
                 try:
-                    put(images[chosen[part]], labels[chosen[part]])
+                    put(*(values[name] for name in features))
                 except tf.errors.CancelledError:
                     return  # The queue was closed because the run stops.
 
@@ -58,7 +60,7 @@ def build(
         return [_start_thread(queue, target, session, coord) for target in (feed, close_on_stop)]
 
     fill = tf.cast(queue.size(), tf.float32) / capacity
-    return make_input(lambda: Batch(*queue.dequeue()), fill, start, (queue,))
+    return make_input(lambda: dict(zip(features, queue.dequeue(), strict=True)), fill, start, (queue,))
 
 
 def _start_thread(
@@ -75,13 +77,13 @@ def _start_thread(
 def batch_indices(num_examples: int, batch_size: int, position: int, seed: int) -> Iterator[np.ndarray]:
     """Yields the indices of one batch after another, without end; each epoch is a permutation of its own."""
     epoch, offset = divmod(position, num_examples)
-    rest = _permutation(num_examples, epoch, seed)[offset:]
+    remainder = _permutation(num_examples, epoch, seed)[offset:]
     while True:
-        while len(rest) < batch_size:
+        while len(remainder) < batch_size:
             epoch += 1
-            rest = np.concatenate([rest, _permutation(num_examples, epoch, seed)])
-        yield rest[:batch_size]
-        rest = rest[batch_size:]
+            remainder = np.concatenate([remainder, _permutation(num_examples, epoch, seed)])
+        yield remainder[:batch_size]
+        remainder = remainder[batch_size:]
 
 
 def _permutation(num_examples: int, epoch: int, seed: int) -> np.ndarray:

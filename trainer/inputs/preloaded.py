@@ -6,12 +6,13 @@ import threading
 
 import numpy as np
 
-from trainer.inputs.batch import Batch, Input, make_input
+from trainer.data.spec import IMAGE, LABEL
+from trainer.inputs.batch import RECORD, Features, Input, make_input
 from trainer.tf1 import tf
 
 
 def build(
-    images: np.ndarray, labels: np.ndarray, *, batch_size: int, part: slice, position: tf.Variable, seed: int
+    images: np.ndarray, labels: np.ndarray, *, batch_size: int, shard: slice, position: tf.Variable, seed: int
 ) -> Input:
     """Builds batches that read every example once an epoch, in an order that follows from seed and position alone.
 
@@ -19,23 +20,22 @@ def build(
       images: uint8 [n, height, width, depth].
       labels: int32 [n].
       batch_size: images of a step.
-      part: of each batch, that comes out.
+      shard: of each batch, that comes out.
       position: int64 [], examples that earlier steps have consumed.
       seed: of the order.
     """
-    stored, fillers = zip(
-        *(_store(name, array) for name, array in (("images", images), ("labels", labels))), strict=True
-    )
+    stored, fillers = zip(*(_store(name, array) for name, array in ((IMAGE, images), (LABEL, labels))), strict=True)
 
-    def build_batch() -> Batch:
-        positions = position.read_value() + np.arange(batch_size, dtype=np.int64)[part]
+    def build_batch() -> Features:
+        positions = position.read_value() + np.arange(batch_size, dtype=np.int64)[shard]
         epochs = positions // len(labels)
         seeds = tf.stack([tf.fill(positions.shape, np.int64(seed)), epochs, tf.zeros_like(epochs)], axis=1)
         # A permutation of each epoch that is computed element by element, never as a whole. The raw operation,
         # because `tf.random.experimental.index_shuffle` refuses a seed for each element.
         last = np.int64(len(labels) - 1)
         chosen = tf.raw_ops.RandomIndexShuffle(index=positions % len(labels), seed=seeds, max_index=last)
-        return Batch(*(tf.gather(variable, chosen) for variable in stored))
+        gathered = [tf.gather(variable, chosen) for variable in stored]
+        return {IMAGE: gathered[0], LABEL: gathered[1], RECORD: chosen}
 
     def start(session: tf.Session, _: tf.train.Coordinator) -> list[threading.Thread]:
         for fill, array in zip(fillers, (images, labels), strict=True):

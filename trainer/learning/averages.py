@@ -24,14 +24,16 @@ class Averages:
         """Finds the average of a variable; None where it has none."""
         return self._averages.get(variable.op.name)
 
+    def make(self, variables: Sequence[tf.Variable]) -> None:
+        """Makes the averages that there are not yet."""
+        for variable in variables:
+            if variable.op.name not in self._averages:
+                self._averages[variable.op.name] = _make_average(variable)
+
     def apply(self, variables: Sequence[tf.Variable]) -> tf.Operation:
-        """Adds the operation that updates the averages; makes those that there are not yet."""
+        """Adds the operation that updates the averages of these variables, which have been made."""
         step = tf.cast(self._step.read_value(), tf.float32)
         rate = 1 - tf.minimum(self._decay, (1 + step) / (10 + step))
-        with tf.init_scope():  # Outside of what may be the branch of a condition.
-            for variable in variables:
-                if variable.op.name not in self._averages:
-                    self._averages[variable.op.name] = _make_average(variable)
         # A step of gradient descent on half the squared distance is the same, by one operation.
         distances = [self._averages[v.op.name].read_value() - v.read_value() for v in variables]
         pairs = list(zip(distances, self._averages.values(), strict=True))

@@ -8,8 +8,13 @@ from trainer.tf1 import tf
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Means the sparse softmax cross entropy of logits, float32 [batch, classes], and labels, int32 [batch]: []."""
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    """Computes the softmax cross entropy of each example: float32 [batch].
+
+    Args:
+      logits: float32 [batch, classes].
+      labels: int32 [batch].
+    """
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
 class L2:
@@ -25,13 +30,13 @@ class L2:
     def __call__(self, weights: tf.Variable) -> None:
         self._weights.append(weights)
 
-    def loss(self, copies: Mapping[str, tf.Variable] | None = None) -> tf.Tensor | None:
+    def loss(self, replica: Mapping[str, tf.Variable] | None = None) -> tf.Tensor | None:
         """Builds weight_decay * sum(w^2) / 2 over all weights: [], or None where nothing is regularized.
 
         Args:
-          copies: variables to take in the place of weights, by the names of these.
+          replica: variables to take in the place of weights, by the names of these.
         """
         if not self._weight_decay or not self._weights:
             return None
-        chosen = [(copies or {}).get(weights.op.name, weights) for weights in self._weights]
+        chosen = [(replica or {}).get(weights.op.name, weights) for weights in self._weights]
         return tf.add_n([self._weight_decay * tf.nn.l2_loss(weights) for weights in chosen])

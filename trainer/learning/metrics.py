@@ -1,27 +1,55 @@
-"""Metrics as sums over a batch, so that batches of different sizes add up exactly."""
+"""Metrics as sums over a batch, so that batches of different sizes add up exactly, and each example counts once."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from trainer.tf1 import tf
 
-
-class Sums(NamedTuple):
-    """Sums over the images of a batch."""
-
-    count: tf.Tensor  # int32 []
-    correct: tf.Tensor  # int32 [], images whose largest logit is that of their label
-    loss: tf.Tensor  # float32 [], cross entropies
+COUNT = "count"  # of examples, among the sums of the short form
+PerExample = Mapping[str, tf.Tensor]  # float32 [batch] each
 
 
-def batch_sums(logits: tf.Tensor, labels: tf.Tensor) -> Sums:
-    """Sums up logits, float32 [batch, classes], against labels, int32 [batch]."""
-    right = tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    return Sums(tf.size(labels), tf.reduce_sum(tf.cast(right, tf.int32)), tf.reduce_sum(losses))
+class Metrics(NamedTuple):
+    """How a model is judged: sums over batches, and what they come to."""
+
+    sums: Callable[
+        [tf.Tensor, Mapping[str, tf.Tensor]], dict[str, tf.Tensor]
+    ]  # (outputs, features) -> additive tensors
+    finish: Callable[[Mapping[str, Any]], dict[str, float]]  # sums over all batches -> numbers
 
 
-def accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Is the fraction of images whose largest logit is that of their label: float32 []."""
-    return tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32))
+def mean_metrics(per_example: Callable[[tf.Tensor, Mapping[str, tf.Tensor]], PerExample]) -> Metrics:
+    """Makes metrics that are means over the examples.
+
+    Args:
+      per_example: gives each metric's value of each example, [batch], from outputs and features.
+    """
+
+    def sums(outputs: tf.Tensor, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        values = per_example(outputs, features)
+        totals = {name: tf.reduce_sum(value) for name, value in values.items()}
+        return {COUNT: tf.size(next(iter(values.values()))), **totals}
+
+    def finish(totals: Mapping[str, Any]) -> dict[str, float]:
+        return {name: float(total) / float(totals[COUNT]) for name, total in totals.items() if name != COUNT}
+
+    return Metrics(sums, finish)
+
+
+def add_sums(totals: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the sums of a batch to those of the batches before, in float64 and int64."""
+    wide = {name: _widened(np.asarray(value)) for name, value in batch.items()}
+    return {name: totals[name] + value if name in totals else value for name, value in wide.items()}
+
+
+def _widened(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float64 if value.dtype.kind == "f" else np.int64)
+
+
+def is_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Computes 1 where the largest of the logits, [batch, classes], is that of the label, else 0: float32 [batch]."""
+    return tf.cast(tf.equal(tf.argmax(logits, 1, output_type=tf.int32), labels), tf.float32)

@@ -33,7 +33,7 @@ class Scores:
         """
         self.num_examples = 0
         self.confusion = np.zeros([num_classes, num_classes], np.int64)  # [label, predicted]
-        self._top_k, self._in_top_k, self._loss = top_k, 0, 0.0
+        self._top_k, self._in_top_k = top_k, 0
         # Images by the threshold up to which their probability of a class reaches; of the class, and of others.
         self._positives, self._negatives = (np.zeros([num_classes, THRESHOLDS], np.int64) for _ in range(2))
         self._num_wrong = num_wrong
@@ -56,7 +56,6 @@ class Scores:
         probabilities = exponents / sums[:, None]
         losses = np.log(sums) - shifted[rows, labels]
         predicted = logits.argmax(axis=1)
-        self._loss += float(losses.sum())
         # Ties count as `tf.nn.in_top_k` counts them: all that are as large as the last are in.
         self._in_top_k += int(((logits > logits[rows, labels][:, None]).sum(axis=1) < self._top_k).sum())
         np.add.at(self.confusion, (labels, predicted), 1)
@@ -87,21 +86,8 @@ class Scores:
             heapq.heappop(self._wrong)
 
     @property
-    def accuracy(self) -> float:
-        return float(np.trace(self.confusion) / self.num_examples)
-
-    @property
     def top_k_accuracy(self) -> float:
         return self._in_top_k / self.num_examples
-
-    @property
-    def loss(self) -> float:
-        """Is the mean cross entropy."""
-        return self._loss / self.num_examples
-
-    @property
-    def is_finite(self) -> bool:
-        return bool(np.isfinite(self._loss))
 
     @property
     def support(self) -> np.ndarray:

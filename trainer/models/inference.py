@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from trainer.models import layers, lenet, mlp, vgg
+from trainer.models import layers
+from trainer.settings.model import MODELS
+from trainer.settings.plugins import load_function
 from trainer.tf1 import tf
-
-MODELS: dict[str, Callable[..., tf.Tensor]] = {"mlp": mlp.build, "lenet": lenet.build, "vgg11": vgg.build}
 
 
 def channels_first(data_format: str, device: str) -> bool:
@@ -43,7 +43,7 @@ def inference(
     pixels = tf.cast(images, tf.as_dtype(precision))
     if images.dtype == tf.uint8:
         pixels *= 1 / 255
-    logits = MODELS[model](
+    logits = load_function(MODELS[model])(
         pixels,
         num_classes=num_classes,
         dropout=dropout,

@@ -1,4 +1,4 @@
-"""Towers on the devices that are there: GPUs, parts of GPUs, or virtual CPU devices."""
+"""Towers on the devices that are there: GPUs, virtual GPUs, or virtual CPU devices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Devices(NamedTuple):
 
     towers: list[str]  # a device for each tower
     parameters: str  # the device of the variables, where these are not on servers
-    parts: tuple[int, ...] = ()  # how many virtual GPUs each GPU is split into; empty: none is split
+    virtual_gpus: tuple[int, ...] = ()  # into how many each GPU is split; empty: none is split
     note: str = ""  # what the user should know about the choice
 
 
@@ -40,13 +40,13 @@ def choose_devices(
       num_gpus: GPUs of the machine.
       device: "gpu", or "cpu" to leave GPUs alone.
       virtual_gpus: may GPUs be split.
-      parameter_device: "cpu", or "gpu" for the first tower's device.
+      parameter_device: "cpu", "gpu" for the first tower's device, or "auto" for that where it is a GPU.
 
     Raises:
       UsageError: there are GPUs, but fewer than towers, and they may not be split.
     """
     kind, note = "gpu", ""
-    parts: tuple[int, ...] = ()
+    split: tuple[int, ...] = ()
     if device == "cpu" or not num_gpus:
         kind = "cpu"
         reason = "--device=cpu" if device == "cpu" else "this machine has no GPU that TensorFlow can use"
@@ -57,10 +57,12 @@ def choose_devices(
                 f"num_gpus={num_towers}, but this machine has {num_gpus}: use --num_gpus={num_gpus}, "
                 "--virtual_gpus to split them, or --device=cpu"
             )
-        parts = tuple(num_towers // num_gpus + (gpu < num_towers % num_gpus) for gpu in range(num_gpus))
-        note = f"{num_gpus} GPUs split into {num_towers} virtual ones: {', '.join(str(part) for part in parts)}"
+        split = tuple(num_towers // num_gpus + (gpu < num_towers % num_gpus) for gpu in range(num_gpus))
+        gpus = f"{num_gpus} GPU{'s' if num_gpus > 1 else ''}"
+        note = f"{gpus} split into {num_towers} virtual ones: {', '.join(str(count) for count in split)}"
     towers = [f"/{kind}:{index}" for index in range(num_towers)]
-    return Devices(towers, towers[0] if parameter_device == "gpu" else "/cpu:0", parts, note)
+    on_tower = parameter_device == "gpu" or (parameter_device == "auto" and kind == "gpu")
+    return Devices(towers, towers[0] if on_tower else "/cpu:0", split, note)
 
 
 def make_session_config(
@@ -98,10 +100,10 @@ def make_session_config(
     if on_cpu:
         config.device_count["CPU"] = len(devices.towers)
         config.device_count["GPU"] = 0
-    if devices.parts:
-        for memory, parts in zip(gpu_memory_mib(), devices.parts, strict=False):
-            split = config.gpu_options.experimental.virtual_devices.add()
-            split.memory_limit_mb.extend([memory * VIRTUAL_GPU_SHARE / parts] * parts)
+    if devices.virtual_gpus:
+        for memory, count in zip(gpu_memory_mib(), devices.virtual_gpus, strict=False):
+            virtual = config.gpu_options.experimental.virtual_devices.add()
+            virtual.memory_limit_mb.extend([memory * VIRTUAL_GPU_SHARE / count] * count)
     return config
 
 

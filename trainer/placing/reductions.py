@@ -9,7 +9,7 @@ from trainer.tf1 import tf
 
 
 def tower_mean(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Means tensors of one shape, one from each tower; of one tower it is that tensor itself."""
+    """Averages tensors of one shape, one from each tower; of one tower it is that tensor itself."""
     if len(tensors) == 1:
         return tensors[0]
     return tf.add_n(list(tensors)) * (1 / len(tensors))
@@ -22,7 +22,7 @@ def average_gradients(
     tower_devices: Sequence[str] = (),
     bucket_bytes: int = 0,
 ) -> list[tf.Tensor]:
-    """Means each variable's gradients over the towers, where the variable lives.
+    """Averages each variable's gradients over the towers, where the variable lives.
 
     Args:
       tower_gradients: of each tower, the gradient of each variable.

@@ -1,27 +1,28 @@
-"""A copy of the model's variables on each tower's device, and gradients that are summed on all of these."""
+"""A replica of the model's variables on each tower's device, and gradients that are summed on all of these."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainer.errors import UsageError
+from trainer.placing.all_reduce import CollectiveKeys
 from trainer.placing.devices import Placement
+from trainer.placing.means_check import difference_from_plain, uniform_values
 from trainer.placing.reductions import split_into_buckets
-from trainer.placing.strategies import difference_from_plain, uniform_values
 from trainer.tf1 import tf
 
 PREFIX = "replica_"
-FIRST_KEY = 1  # of collective operations of one process, which are counted
+GROUP_KEY = 1  # of all towers of this process
+KEYS = "collective_keys"  # the collection of a graph that holds its CollectiveKeys
 
 
 class Replicas:
-    """Gives each tower variables of its own: the first has those that checkpoints hold, the others copies."""
+    """Gives each tower variables of its own: the first has those that checkpoints hold."""
 
     def __init__(self, num_towers: int) -> None:
         self.tower = 0  # which is being built
-        self._copies: list[dict[str, tf.Variable]] = [{} for _ in range(num_towers)]
+        self._of_tower: list[dict[str, tf.Variable]] = [{} for _ in range(num_towers)]
 
     def get(self, getter: Callable[..., tf.Variable], name: str, *args: Any, **kwargs: Any) -> tf.Variable:
         """Is a `custom_getter`, outside of all others."""
@@ -33,15 +34,15 @@ class Replicas:
             "regularizer": tf.no_regularizer,
         }
         variable = getter(f"{PREFIX}{self.tower}/{name}", *args, **kwargs)
-        self._copies[self.tower][name] = variable
+        self._of_tower[self.tower][name] = variable
         return variable
 
-    def copies_of(self, variables: Sequence[tf.Variable], tower: int) -> list[tf.Variable]:
+    def of_tower(self, variables: Sequence[tf.Variable], tower: int) -> list[tf.Variable]:
         """Finds what a tower has for these variables."""
-        return [self._copies[tower].get(variable.op.name, variable) for variable in variables]
+        return [self._of_tower[tower].get(variable.op.name, variable) for variable in variables]
 
     def keep_out_of_checkpoints(self) -> None:
-        """Makes local what an optimizer has made for the copies."""
+        """Makes local what an optimizer has made for the replicas of other towers."""
         everywhere = tf.get_collection_ref(tf.GraphKeys.GLOBAL_VARIABLES)
         local = tf.get_collection_ref(tf.GraphKeys.LOCAL_VARIABLES)
         mine = [variable for variable in everywhere if variable.op.name.startswith(PREFIX)]
@@ -49,11 +50,11 @@ class Replicas:
         everywhere[:] = [variable for variable in everywhere if not variable.op.name.startswith(PREFIX)]
 
     def build_sync(self) -> tf.Operation:
-        """Builds what makes all copies equal to the variables of the first tower, after these have their values."""
+        """Builds what makes all replicas equal to the variables of the first tower, after these have their values."""
         originals = {variable.op.name: variable for variable in tf.global_variables()}
         local = tf.get_collection(tf.GraphKeys.LOCAL_VARIABLES)
-        copies = [variable for variable in local if variable.op.name.startswith(PREFIX)]
-        return tf.group(*(copy.assign(originals[copy.op.name.partition("/")[2]].read_value()) for copy in copies))
+        mine = [variable for variable in local if variable.op.name.startswith(PREFIX)]
+        return tf.group(*(each.assign(originals[each.op.name.partition("/")[2]].read_value()) for each in mine))
 
 
 def all_reduce_towers(
@@ -64,7 +65,7 @@ def all_reduce_towers(
     parameter_device: Placement,
     bucket_bytes: int,
 ) -> list[list[tf.Tensor]]:
-    """Means each gradient over the towers; every tower gets the mean, the same bits on all.
+    """Averages each gradient over the towers; every tower gets the mean, the same bits on all.
 
     Args:
       tower_gradients: of each tower, the gradient of each variable.
@@ -86,12 +87,12 @@ def all_reduce_towers(
         for tower, device in enumerate(devices):
             with tf.device(device), tf.name_scope("unpack_gradients"):
                 mean = summed[tower] * (1 / count)
-                parts = tf.split(mean, [int(shapes[index].num_elements()) for index in bucket])
-                means[tower] += [tf.reshape(part, shapes[index]) for part, index in zip(parts, bucket, strict=True)]
+                pieces = tf.split(mean, [int(shapes[index].num_elements()) for index in bucket])
+                means[tower] += [tf.reshape(piece, shapes[index]) for piece, index in zip(pieces, bucket, strict=True)]
     return means
 
 
-def build_check(
+def build_means_check(
     shapes: Sequence[tf.TensorShape],
     devices: Sequence[str],
     *,
@@ -136,14 +137,14 @@ def _sum_by_tree(tensors: Sequence[tf.Tensor], devices: Sequence[str], _: Placem
 
 def _sum_collectively(tensors: Sequence[tf.Tensor], devices: Sequence[str], _: Placement) -> list[tf.Tensor]:
     """Adds by TensorFlow's own ring over the devices of this process."""
-    key = _next_key()
+    key = _keys().key("towers/all_reduce")
     sums = []
     for tensor, device in zip(tensors, devices, strict=True):
         with tf.device(device):
             total = tf.raw_ops.CollectiveReduce(
                 input=tensor,
                 group_size=len(devices),
-                group_key=FIRST_KEY,
+                group_key=GROUP_KEY,
                 instance_key=key,
                 merge_op="Add",
                 final_op="Id",
@@ -157,7 +158,7 @@ def _sum_collectively(tensors: Sequence[tf.Tensor], devices: Sequence[str], _: P
 
 def _sum_by_nccl(tensors: Sequence[tf.Tensor], devices: Sequence[str], _: Placement) -> list[tf.Tensor]:
     """Adds by NVIDIA's library, between GPUs."""
-    name = f"all_reduce_{_next_key()}"
+    name = f"all_reduce_{_keys().key('towers/all_reduce')}"
     sums = []
     for tensor, device in zip(tensors, devices, strict=True):
         with tf.device(device):
@@ -167,12 +168,13 @@ def _sum_by_nccl(tensors: Sequence[tf.Tensor], devices: Sequence[str], _: Placem
         return [tf.identity(total) for total in sums]
 
 
-def _next_key() -> int:
-    """Counts in the default graph: TensorFlow tells such operations apart by numbers."""
-    counter = tf.get_collection_ref("all_reduce_keys")
-    if not counter:
-        counter.append(itertools.count(FIRST_KEY))
-    return int(next(counter[0]))
+def _keys() -> CollectiveKeys:
+    """Finds the keys of the default graph."""
+    found = tf.get_collection_ref(KEYS)
+    if not found:
+        found.append(CollectiveKeys())
+    keys: CollectiveKeys = found[0]
+    return keys
 
 
 REDUCTIONS: dict[str, Callable[[Sequence[tf.Tensor], Sequence[str], Placement], list[tf.Tensor]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainer.config import QUEUED_INPUTS
+from trainer.settings.data import QUEUED_INPUTS
 from trainer.tf1 import tf
 
 
@@ -20,7 +20,7 @@ class Staging:
     def __init__(self) -> None:
         self._puts: list[tf.Operation] = []
 
-    def pass_on(self, tensors: list[tf.Tensor], tower: int) -> list[tf.Tensor]:
+    def put_and_take(self, tensors: list[tf.Tensor], tower: int) -> list[tf.Tensor]:
         """Puts tensors into the area of the current device, and takes out those that were put there before.
 
         Args:

@@ -1,1 +1,1 @@
-"""Sessions, threads and signals."""
+"""Sessions, threads, stalls, the loop and its hooks."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from trainer.errors import PeerLostError
 from trainer.inputs.batch import Input
+from trainer.running import lifecycle
 from trainer.running.stages import Stage, build_stages
 from trainer.tf1 import tf
 
@@ -38,7 +39,8 @@ def open_session(
     grace_seconds: float = STOP_GRACE_SECONDS,
     *,
     target: str = "",
-    settle: Callable[[tf.Session], None] | None = None,
+    verify: Callable[[tf.Session], None] | None = None,
+    hooks: Sequence[tf.train.SessionRunHook] = (),
     wake: Sequence[tf.Operation] = (),
 ) -> Iterator[OpenSession]:
     """Opens a session on the default graph with its variables set and its input threads running; ends them all.
@@ -51,36 +53,52 @@ def open_session(
       restore: sets all global variables; None: they are initialized.
       grace_seconds: for the end of the input threads, at most STOP_GRACE_SECONDS.
       target: of this process's server, in a cluster.
-      settle: is called once the variables are set.
+      verify: is called once the variables are set.
+      hooks: are told that the session is there.
       wake: makes a step fail that waits for other workers.
     """
-    initializers = [tf.local_variables_initializer(), *([] if restore else [tf.global_variables_initializer()])]
-    stages = build_stages(source.queues)
-    session = tf.Session(target, config=settings)
-    # No kind of error counts as a clean end: inputs go on for ever.
-    coord = tf.train.Coordinator(clean_stop_exception_types=())
+    initializers = [*_begin(hooks), tf.local_variables_initializer()]
+    initializers += [] if restore else [tf.global_variables_initializer()]
+    stages, session = build_stages(source.queues), tf.Session(target, config=settings)
+    coord = tf.train.Coordinator(clean_stop_exception_types=())  # No error is a clean end: inputs go on for ever.
     threads: list[threading.Thread] = []
     try:
         session.run(initializers)
-        if restore is not None:
-            restore(session)
-        if settle is not None:
-            settle(session)
+        for prepare in (restore, verify):
+            if prepare is not None:
+                prepare(session)
         tf.get_default_graph().finalize()
-        try:
-            with coord.stop_on_exception():
-                if source.start:
-                    threads += source.start(session, coord)
-                threads += tf.train.start_queue_runners(session, coord)
-                _yield_to_training(threads)
-                yield OpenSession(session, coord, stages, wake)
-        finally:
-            _end_threads(coord, threads, min(grace_seconds, STOP_GRACE_SECONDS))
+        with _input_running(source, session, coord, threads, min(grace_seconds, STOP_GRACE_SECONDS)):
+            lifecycle.after_create_session(hooks, session, coord)
+            yield OpenSession(session, coord, stages, wake)
     except (PeerLostError, tf.errors.UnavailableError):
         _abandoned.append(session)
         raise
     finally:
         _close(session, threads)
+
+
+@contextmanager
+def _input_running(
+    source: Input, session: tf.Session, coord: tf.train.Coordinator, threads: list[threading.Thread], seconds: float
+) -> Iterator[None]:
+    """Starts the input threads, of which `threads` then holds all, and ends them with the block."""
+    try:
+        with coord.stop_on_exception():
+            if source.start:
+                threads += source.start(session, coord)
+            threads += tf.train.start_queue_runners(session, coord)
+            _yield_to_training(threads)
+            yield
+    finally:
+        _end_threads(coord, threads, seconds)
+
+
+def _begin(hooks: Sequence[tf.train.SessionRunHook]) -> list[tf.Operation]:
+    """Lets the hooks add to the graph; returns what initializes variables of theirs, which are in no checkpoint."""
+    before = {variable.op.name for variable in tf.global_variables()}
+    lifecycle.begin(hooks)
+    return [variable.initializer for variable in tf.global_variables() if variable.op.name not in before]
 
 
 def _close(session: tf.Session, threads: Iterable[threading.Thread]) -> None:

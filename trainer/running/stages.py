@@ -74,6 +74,8 @@ def describe_stages(
     sizes: Sequence[int] | None,
     threads: Iterable[threading.Thread],
     frames: Mapping[int, FrameType],
+    *,
+    in_cluster: bool = False,
 ) -> list[str]:
     """Says which stage keeps the step waiting, then how each of them is.
 
@@ -82,6 +84,7 @@ def describe_stages(
       sizes: elements of each queue, None where they are unknown.
       threads: of this process.
       frames: what each thread does, by its ident.
+      in_cluster: may the step wait for other tasks.
     """
     lines, states = [], []
     threads = list(threads)
@@ -93,7 +96,7 @@ def describe_stages(
         full = f"{sizes[number]} of {stage.capacity} elements ({level})" if sizes else "size unknown"
         lines.append(f"  queue {stage.name}: {full}; {_runners(stage, own)}")
         lines += [f"    {t.name}: {stack(frames[t.ident])}" for t in own if t.ident is not None and t.ident in frames]
-    return [verdict(states), *lines]
+    return [verdict(states, in_cluster=in_cluster), *lines]
 
 
 def _level(stage: Stage, size: int) -> str:
@@ -109,15 +112,16 @@ def _runners(stage: Stage, own: Sequence[threading.Thread]) -> str:
     return f"{len(own)} of {stage.num_threads} threads that fill it {'are alive' if not missing else 'are left'}"
 
 
-def verdict(states: Sequence[tuple[Stage, str, Sequence[threading.Thread]]]) -> str:
+def verdict(states: Sequence[tuple[Stage, str, Sequence[threading.Thread]]], *, in_cluster: bool = False) -> str:
     """Names the stage that is to blame: the first dead one, or the first empty one, whose input then is not empty."""
+    hangs = "hangs, or waits for another task: see their logs" if in_cluster else "itself hangs"
     if not states:
-        return "this input has no queue: the computation itself hangs"
+        return f"this input has no queue: the computation {hangs}"
     for stage, level, own in states:
         if level != "full" and len(own) < stage.num_threads:
             return f"the thread that fills queue {stage.name} is dead or was never started"
     if states[-1][1] in ("full", "filled"):
-        return f"queue {states[-1][0].name} has what the step needs: the computation itself hangs"
+        return f"queue {states[-1][0].name} has what the step needs: the computation {hangs}"
     for stage, level, _ in states:
         if level in ("empty", "below its minimum"):
             return f"queue {stage.name} is {level} and the thread that fills it is blocked"

@@ -6,15 +6,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 
 from trainer.errors import ERROR, TrainerError
 from trainer.running import stages
+from trainer.running.loop import LoopState
 from trainer.running.session import OpenSession
 
 POLL_SECONDS = 0.2
+PAUSE_SECONDS = 3.0  # between two looks: this process was stopped itself, and nothing in it stalls
 WAKE_SECONDS = 0.5  # a step that waits for its input so long after a stop was asked for is woken
 FATAL_SECONDS = 10.0  # for the end of a run whose stall is fatal
 PACKAGE = Path(__file__).parents[1]
@@ -25,7 +27,7 @@ class StallError(TrainerError):
 
 
 class StallWatcher:
-    """Watches from entering to leaving; `beat` tells it that something has been finished."""
+    """Watches from entering to leaving."""
 
     def __init__(
         self,
@@ -35,7 +37,9 @@ class StallWatcher:
         fatal: bool,
         say: Callable[[str], None],
         should_stop: Callable[[], bool],
-        in_cluster: bool = False,
+        state: LoopState,
+        others: Callable[[], Sequence[str]] | None = None,
+        after_pause: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         """Takes what it watches.
 
@@ -45,21 +49,20 @@ class StallWatcher:
           fatal: does a report of a step end the run.
           say: is told.
           should_stop: tells that a step which waits for its input is to be woken.
-          in_cluster: may the step wait for other workers.
+          state: says whether something has been finished, and whether a step runs at this moment.
+          others: says which other tasks of a cluster do not respond, a line each; None: there is no cluster.
+          after_pause: is told for how many seconds the process was stopped.
         """
-        self._in_cluster = in_cluster
+        self._state = state
+        self._others = others
+        self._after_pause = after_pause
         self._opened = opened
         self._seconds = seconds
         self._fatal = fatal
         self._say = say
         self._should_stop = should_stop
-        self._beats = 0
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="stalls")
-
-    def beat(self) -> None:
-        """Is called after each step, and after each batch of an evaluation."""
-        self._beats += 1
 
     def __enter__(self) -> StallWatcher:
         self._thread.start()
@@ -72,14 +75,23 @@ class StallWatcher:
         self._thread.join()
 
     def _watch(self) -> None:
-        seen, since, reported, woken = self._beats, time.monotonic(), False, False
+        seen, since, reported, woken = self._state.beats, time.monotonic(), False, False
         text = ""  # of a stall that is fatal
+        looked = time.monotonic()
         while not self._leave.wait(POLL_SECONDS):
-            waited = time.monotonic() - since
-            if self._beats != seen:
+            now = time.monotonic()
+            paused, looked = now - looked, now
+            if paused >= PAUSE_SECONDS:
+                since += paused
+                self._say(
+                    f"this process was stopped for {paused:.0f} s, as by SIGSTOP or with its machine; they do not count"
+                )
+                self._after_pause(paused)
+            waited = now - since
+            if self._state.beats != seen:
                 if reported:
                     self._say(f"it goes on, after {waited:.1f} s")
-                seen, since, reported, text = self._beats, time.monotonic(), False, ""
+                seen, since, reported, text = self._state.beats, now, False, ""
             elif self._should_stop() and waited >= WAKE_SECONDS and not woken:
                 woken = True
                 self._wake(None)
@@ -96,13 +108,15 @@ class StallWatcher:
         frames = sys._current_frames()
         main = frames[threading.main_thread().ident or 0]
         lines = [f"nothing has ended for --stall_seconds={self._seconds:g}: {place(main)}"]
-        in_step = "loop.py" in place(main)
+        in_step = self._state.in_step
         if in_step:
             sizes = stages.read_sizes(self._opened.session, self._opened.stages)
-            told = stages.describe_stages(self._opened.stages, sizes, threading.enumerate(), frames)
-            if self._in_cluster:
-                told[0] = told[0].replace("itself hangs", "hangs, or waits for another task: see their logs")
-            lines = [f"the step has not ended for --stall_seconds={self._seconds:g}: {told[0]}", *told[1:]]
+            in_cluster = self._others is not None
+            told = stages.describe_stages(
+                self._opened.stages, sizes, threading.enumerate(), frames, in_cluster=in_cluster
+            )
+            others = [f"  {line}" for line in self._others()] if self._others else []
+            lines = [f"the step has not ended for --stall_seconds={self._seconds:g}: {told[0]}", *others, *told[1:]]
         lines += [*stages.other_python_stacks(frames), f"  the main thread: {stages.stack(main)}"]
         text = "\n".join(lines)
         if self._fatal and in_step:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from trainer.errors import TrainerError
 from trainer.rundir import RunDir, replace_text
-from trainer.saving.checkpoints import FILE_PATTERN, name_newest, sync
+from trainer.saving.files import FILE_PATTERN, name_newest, sync
 
 FILE = "best.json"
 

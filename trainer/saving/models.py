@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from trainer.config import Config, load_config, validate
-from trainer.data.facts import Facts, load_facts
+from trainer.data.manifest import load_run_data
+from trainer.data.spec import DatasetSpec
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.grammars import check_path
-from trainer.models.inference import channels_first, inference
+from trainer.learning.task import Task, make_task
+from trainer.models.inference import channels_first
 from trainer.rundir import CHECKPOINT_PREFIX, RunDir
-from trainer.saving.checkpoints import READ_ERRORS, find_steps
+from trainer.saving.files import READ_ERRORS, find_steps
 from trainer.saving.tensors import find_checkpoint, list_tensors
-from trainer.tf1 import tf
+from trainer.settings.config import Config, load_config, validate
+from trainer.tf1 import tf, tf_path
 
 WEIGHTS = ("ema", "raw")
 
@@ -21,7 +23,8 @@ class Model(NamedTuple):
     """What a run directory says of the model that it trains."""
 
     config: Config
-    facts: Facts
+    spec: DatasetSpec  # of the data that it was trained on
+    task: Task
 
     @property
     def default_weights(self) -> str:
@@ -37,11 +40,28 @@ def load_model(rundir: RunDir) -> Model:
     check_path("logdir", str(rundir.path))
     if not rundir.config.is_file():
         raise UsageError(f"{rundir.path} holds no {rundir.config.name}; --logdir is the directory of a run")
-    return Model(validate(load_config(rundir.config)), load_facts(rundir.data))
+    return make_model(validate(load_config(rundir.config)), load_run_data(rundir.data))
 
 
-def build_logits(model: Model, images: tf.Tensor, *, device: str = "", data_format: str = "") -> tf.Tensor:
-    """Builds the model without dropout: logits, float32 [n, classes].
+def make_model(config: Config, spec: DatasetSpec) -> Model:
+    """Puts a run's settings and its data together."""
+    return Model(config, spec, task_of(config, spec))
+
+
+def task_of(config: Config, spec: DatasetSpec) -> Task:
+    """Makes the task of a run."""
+    return make_task(
+        spec,
+        model=config.model,
+        hidden_sizes=config.hidden_sizes,
+        precision=config.precision,
+        input_dropout=config.input_dropout,
+        hidden_dropout=config.dropout,
+    )
+
+
+def build_outputs(model: Model, images: tf.Tensor, *, device: str = "", data_format: str = "") -> tf.Tensor:
+    """Builds the model without dropout: for classes, logits, float32 [n, classes].
 
     Args:
       model: from `load_model`.
@@ -49,16 +69,8 @@ def build_logits(model: Model, images: tf.Tensor, *, device: str = "", data_form
       device: of the operations; none: any.
       data_format: of convolutions; none: that of the run.
     """
-    config = model.config
     with tf.device(device):
-        return inference(
-            images,
-            model=config.model,
-            num_classes=model.facts.num_classes,
-            hidden_sizes=config.hidden_sizes,
-            precision=config.precision,
-            channels_first=channels_first(data_format or config.data_format, device),
-        )
+        return model.task.build(images, channels_first=channels_first(data_format or model.config.data_format, device))
 
 
 def choose_checkpoint(rundir: RunDir, name: str) -> str:
@@ -94,7 +106,7 @@ def step_of(path: str) -> int:
     """
     number = path.rpartition("-")[2]
     try:
-        reader = tf.train.NewCheckpointReader(path)
+        reader = tf.train.NewCheckpointReader(tf_path(path))
         if reader.has_tensor("global_step"):
             return int(reader.get_tensor("global_step"))
         return int(number) if number.isdecimal() else 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from trainer.errors import UsageError
-from trainer.saving.checkpoints import sync
+from trainer.saving.files import sync
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of <fcntl.h> and <linux/fs.h>
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from trainer.errors import TrainerError, UsageError, reason
-from trainer.saving.checkpoints import READ_ERRORS
+from trainer.saving.files import READ_ERRORS
 from trainer.saving.tensors import TensorInfo, find_checkpoint, list_tensors
-from trainer.tf1 import tf
+from trainer.tf1 import tf, tf_path
 
 AVERAGE = "/ExponentialMovingAverage"
+FLOATS = {"float16", "bfloat16", "float32", "float64"}
 
 
 class WarmStart(NamedTuple):
@@ -19,6 +20,7 @@ class WarmStart(NamedTuple):
 
     path: str  # of the checkpoint
     loaded: dict[str, str]  # variable, also of averages -> tensor
+    cast: dict[str, str]  # the same, where the tensor is of another type of floating-point numbers
     excluded: list[str]  # variables
     missing: list[str]  # variables
     different: list[str]  # variables, each with what differs
@@ -51,19 +53,26 @@ def plan_warm_start(
     for pattern in exclude:
         if not any(_in_pattern(name, pattern) for name in wanted):
             raise UsageError(f"warm_start_exclude={pattern} matches no variable; there are {', '.join(sorted(wanted))}")
-    plan = WarmStart(path, {}, [], [], [], [])
+    plan = WarmStart(path, {}, {}, [], [], [], [])
     for name, variable in {**wanted, **averages}.items():
         source = sources.get(name)
         if any(_in_pattern(name, pattern) for pattern in exclude):
             plan.excluded.extend([name] if name in wanted else [])
         elif source is None:
             plan.missing.extend([name] if name in wanted else [])
+        elif _is_cast(tensors[source], variable):
+            plan.cast[name] = source
         elif tensors[source] != variable:
             plan.different.append(f"{name} is {variable}, in the checkpoint {tensors[source]}")
         else:
             plan.loaded[name] = source
-    plan.extra.extend(sorted(set(tensors) - set(plan.loaded.values())))
+    plan.extra.extend(sorted(set(tensors) - set(plan.loaded.values()) - set(plan.cast.values())))
     return plan
+
+
+def _is_cast(tensor: TensorInfo, variable: TensorInfo) -> bool:
+    floats = {tensor.dtype, variable.dtype} <= FLOATS
+    return floats and tensor.shape == variable.shape and tensor.dtype != variable.dtype
 
 
 def rename_all(names: Mapping[str, object], rules: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -113,6 +122,7 @@ def describe(plan: WarmStart) -> list[str]:
     lines = [
         f"loaded    {name}" + (f" from {source}" if source != name else "") for name, source in plan.loaded.items()
     ]
+    lines += [f"cast      {name} from {source}, which has another type" for name, source in plan.cast.items()]
     lines += [f"excluded  {name} keeps its initial value" for name in plan.excluded]
     lines += [f"missing   {name} keeps its initial value" for name in plan.missing]
     return lines + [f"extra     {name} in the checkpoint is not used" for name in plan.extra]
@@ -140,29 +150,39 @@ def build_warm_start(
     averages = {name: variables[name] for name in (f"{weight}{AVERAGE}" for weight in weights) if name in variables}
     plan = plan_warm_start(path, list_tensors(path), _infos(weights), _infos(averages), exclude=exclude, rename=rename)
     check_warm_start(plan, ignore_missing=ignore_missing)
-    if not plan.loaded:
+    if not plan.loaded and not plan.cast:
         raise UsageError(f"--warm_start={path}: nothing of it would be loaded; it holds {', '.join(plan.extra)}")
     for line in describe(plan):
         say(line)
-    say(f"warm start from {path}: {len(plan.loaded)} tensors loaded, {len(plan.extra)} of it not used")
+    say(f"warm start from {path}: {len(plan.loaded) + len(plan.cast)} tensors loaded, {len(plan.extra)} of it not used")
     saver = tf.train.Saver({source: variables[name] for name, source in plan.loaded.items()}) if plan.loaded else None
     initialize = tf.global_variables_initializer()
     follow = [
         average.assign(weights[name.removesuffix(AVERAGE)].read_value())
         for name, average in averages.items()
-        if name not in plan.loaded
+        if name not in plan.loaded and name not in plan.cast
     ]
+    casts = {source: _build_assign(variables[name]) for name, source in plan.cast.items()}
 
     def load(session: tf.Session) -> None:
         session.run(initialize)
         try:
             if saver:
-                saver.restore(session, path)
+                saver.restore(session, tf_path(path))
+            reader = tf.train.NewCheckpointReader(tf_path(path))
+            for source, (assign, value) in casts.items():
+                session.run(assign, {value: reader.get_tensor(source)})
         except READ_ERRORS as error:
             raise TrainerError(f"checkpoint {path} cannot be read: {reason(error)}") from error
         session.run(follow)
 
     return load
+
+
+def _build_assign(variable: tf.Variable) -> tuple[tf.Operation, tf.Tensor]:
+    """Builds what gives a variable the numbers that are fed, of whatever type."""
+    value = tf.placeholder(variable.dtype.base_dtype, variable.shape)
+    return variable.assign(value, read_value=False), value
 
 
 def _infos(variables: Mapping[str, tf.Variable]) -> dict[str, TensorInfo]:

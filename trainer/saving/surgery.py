@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.errors import TrainerError, UsageError
 from trainer.rundir import CHECKPOINT_PREFIX
-from trainer.saving.checkpoints import files_by_step
+from trainer.saving.files import files_by_step
 from trainer.saving.restoring import AVERAGE, rename_all
 from trainer.saving.tensors import find_checkpoint, load_tensors
 
@@ -20,7 +20,7 @@ SLOTS = {
     "Momentum", "RMSProp", "RMSProp_1", "RMSProp_2", "Adam", "Adam_1", "AdaMax", "AdaMax_1", "Adagrad", "Adadelta",
     "Adadelta_1", "Ftrl", "Ftrl_1", "GradientDescent", "LARSOptimizer", "LocalAdam",
 }  # fmt: skip
-COUNTERS = {"global_step", "position", "skipped_steps", "loss_scale", "loss_scale_steps"}
+COUNTERS = {"global_step", "position", "skipped_steps", "stream", "loss_scale", "loss_scale_steps"}
 POWERS = {"beta1_power", "beta2_power"}  # of Adam, in whatever scope
 
 Tensors = Mapping[str, np.ndarray]

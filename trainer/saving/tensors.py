@@ -13,11 +13,12 @@ import numpy as np
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.grammars import check_path
 from trainer.rundir import CHECKPOINT_PREFIX
-from trainer.saving.checkpoints import READ_ERRORS, find_steps, sync
+from trainer.saving.files import READ_ERRORS, find_steps, sync
 from trainer.saving.replacing import aside_of, remove_leftovers
-from trainer.tf1 import tf
+from trainer.tf1 import tf, tf_path
 
 FORMATS = ("v1", "v2")
+SHOWN_NAMES = 8  # of a directory, in a message
 
 
 class TensorInfo(NamedTuple):
@@ -32,24 +33,65 @@ def find_checkpoint(path: str) -> str:
     """Finds a checkpoint by what names it: its path, one of its files, or a directory, whose newest it is.
 
     Raises:
-      UsageError: there is none.
+      UsageError: there is none; the message says what lies there.
     """
     check_path("checkpoint", path)
     folder = Path(path)
+    if folder.name == "checkpoint" and folder.is_file():  # The file that names the newest.
+        folder = folder.parent
     if folder.is_dir():
-        if steps := find_steps(folder):
-            return str(folder / f"{CHECKPOINT_PREFIX}-{steps[-1]}")
-        if newest := tf.train.latest_checkpoint(path):  # Of another program.
-            return str(newest)
-        raise UsageError(f"{path} holds no checkpoint")
+        return _find_in(folder)
     head, dot, tail = path.rpartition(".")
     prefix = head if dot and (tail in ("index", "meta") or tail.startswith("data-")) else path
+    if folder.is_file() and prefix == path:
+        _check_kind(folder)
     try:
-        if tf.train.checkpoint_exists(prefix):
+        if tf.train.checkpoint_exists(tf_path(prefix)):
             return prefix
     except READ_ERRORS as error:
         raise TrainerError(f"checkpoint {prefix} cannot be read: {reason(error)}") from error
-    raise UsageError(f"checkpoint {path} does not exist; wanted a path as DIR/model.ckpt-N, or a directory")
+    there = _describe_folder(folder.parent)
+    raise UsageError(f"checkpoint {path} does not exist; wanted a path as DIR/model.ckpt-N, or a directory{there}")
+
+
+def _find_in(folder: Path) -> str:
+    """Finds the newest checkpoint of a directory, of this trainer or of another program."""
+    if steps := find_steps(folder):
+        return str(folder / f"{CHECKPOINT_PREFIX}-{steps[-1]}")
+    state = tf.train.get_checkpoint_state(tf_path(folder))
+    named = [Path(state.model_checkpoint_path).name] if state else []  # The directory may have been moved since.
+    newest = sorted(folder.glob("*.index"), key=lambda file: file.stat().st_mtime, reverse=True)
+    single = sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for name in [*named, *(file.stem for file in newest), *(file.name for file in single)]:
+        if tf.train.checkpoint_exists(tf_path(folder / name)):
+            return str(folder / name)
+    raise UsageError(f"{folder} holds no checkpoint{_describe_folder(folder)}")
+
+
+def _check_kind(file: Path) -> None:
+    """Refuses files of other kinds, which TensorFlow would take for damaged tables.
+
+    Raises:
+      UsageError: it is one.
+    """
+    with file.open("rb") as opened:
+        head = opened.read(8)
+    kinds = {
+        b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes it",
+        b"PK\x03\x04": "a zip file, as Keras and PyTorch write it",
+    }
+    for magic, kind in kinds.items():
+        if head.startswith(magic):
+            raise UsageError(f"{file} is {kind}; wanted a checkpoint of TensorFlow, as `tf.train.Saver` writes it")
+
+
+def _describe_folder(folder: Path) -> str:
+    """Says what lies in a directory: `; there are a.h5, b.txt`."""
+    if not folder.is_dir():
+        return ""
+    names = sorted(file.name for file in folder.iterdir())
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return f"; in {folder} there are {', '.join(names[:SHOWN_NAMES])}{more}" if names else f"; {folder} is empty"
 
 
 def list_tensors(path: str) -> dict[str, TensorInfo]:
@@ -59,7 +101,7 @@ def list_tensors(path: str) -> dict[str, TensorInfo]:
       TrainerError: it is damaged.
     """
     try:
-        reader = tf.train.NewCheckpointReader(path)
+        reader = tf.train.NewCheckpointReader(tf_path(path))
         types = reader.get_variable_to_dtype_map()
         shapes = reader.get_variable_to_shape_map()
         return {name: TensorInfo(tuple(shapes[name]), types[name].name) for name in sorted(shapes)}
@@ -75,7 +117,7 @@ def load_tensors(path: str) -> dict[str, np.ndarray]:
     """
     names = list_tensors(path)
     try:
-        reader = tf.train.NewCheckpointReader(path)
+        reader = tf.train.NewCheckpointReader(tf_path(path))
         return {name: np.asarray(reader.get_tensor(name)) for name in names}
     except READ_ERRORS as error:
         raise TrainerError(f"checkpoint {path} cannot be read: {reason(error)}") from error

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from trainer.data import cifar, sources
-from trainer.data.manifest import DataError
+from trainer.data.spec import DataError
 
 
 def write_batch(path, count, seed=0, label=None):

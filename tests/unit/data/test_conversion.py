@@ -7,8 +7,9 @@ import pytest
 
 from trainer.console import Console
 from trainer.data import conversion
-from trainer.data.manifest import DataError, load_manifest
+from trainer.data.manifest import load_manifest
 from trainer.data.sources import SOURCES, Source
+from trainer.data.spec import DataError
 from trainer.errors import UsageError
 
 
@@ -142,12 +143,12 @@ def test_mnist_holds_the_images_of_its_files(mnist_files, mnist_dir):
 
     pixels = raw("train-images-idx3-ubyte.gz", 16).reshape(60000, 784)
     labels = raw("train-labels-idx1-ubyte.gz", 8)
-    images, found = load_split(mnist_dir, load_manifest(mnist_dir), "train")
+    images, found = load_split(load_manifest(mnist_dir), "train")
     # Example i of the split is dealt to shard i % 10: undo that to get the order of the file.
     order = np.argsort(np.concatenate([np.arange(shard, 55000, 10) for shard in range(10)]))
     np.testing.assert_array_equal(images.reshape(-1, 784)[order], pixels[5000:])
     np.testing.assert_array_equal(found[order], labels[5000:])
-    _, validation = load_split(mnist_dir, load_manifest(mnist_dir), "validation")
+    _, validation = load_split(load_manifest(mnist_dir), "validation")
     assert sorted(validation) == sorted(labels[:5000])
 
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from trainer.data.download import RemoteFile, download
-from trainer.data.manifest import DataError
+from trainer.data.spec import DataError
 
 CONTENT = bytes(range(256)) * 2000
 FILE = RemoteFile("data.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from trainer.data import idx
-from trainer.data.manifest import DataError
+from trainer.data.spec import DataError
 
 
 def idx_bytes(array):

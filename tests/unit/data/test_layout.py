@@ -7,14 +7,15 @@ import pytest
 
 from trainer.data import framing, records
 from trainer.data.layout import find_layout
-from trainer.data.manifest import Manifest, load_manifest
+from trainer.data.manifest import load_manifest
+from trainer.data.spec import classification
 
 SHAPE = (3, 2, 1)
 
 
 def write(folder, examples, classes=10):
     shards = records.write_shards(examples, folder=folder, split="train", num_shards=2, advance=lambda n: None)
-    return Manifest("toy", SHAPE, tuple(map(str, range(classes))), "", {"train": shards})
+    return classification("toy", SHAPE, tuple(map(str, range(classes))), {"train": shards}, folder)
 
 
 def examples(labels):
@@ -26,7 +27,7 @@ def examples(labels):
 def test_images_and_labels_lie_where_the_layout_says(tmp_path, first):
     """Whatever the first label is: 1 stands at many places of a record."""
     manifest = write(tmp_path, examples([first, *range(10)] * 3))
-    layout = find_layout(tmp_path, manifest)
+    layout = find_layout(manifest)
     for shard in manifest.splits["train"]:
         path = tmp_path / shard.file
         content = path.read_bytes()
@@ -39,14 +40,14 @@ def test_images_and_labels_lie_where_the_layout_says(tmp_path, first):
 
 
 def test_the_embedded_digits_have_one(digits_dir):
-    assert find_layout(digits_dir, load_manifest(digits_dir)) is not None
+    assert find_layout(load_manifest(digits_dir)) is not None
 
 
 def test_longer_labels_have_none(tmp_path):
     """From 128 on a label takes two bytes."""
-    assert find_layout(tmp_path, write(tmp_path, examples([*range(120, 128)]), classes=200)) is not None
-    assert find_layout(tmp_path, write(tmp_path, examples([*range(120, 130)]), classes=200)) is None
-    assert find_layout(tmp_path, write(tmp_path, examples([*range(130, 140)]), classes=200)) is None
+    assert find_layout(write(tmp_path, examples([*range(120, 128)]), classes=200)) is not None
+    assert find_layout(write(tmp_path, examples([*range(120, 130)]), classes=200)) is None
+    assert find_layout(write(tmp_path, examples([*range(130, 140)]), classes=200)) is None
 
 
 def rewrite(path, change):
@@ -59,10 +60,10 @@ def test_one_record_of_another_kind_and_there_is_none(tmp_path, old, new):
     manifest = write(tmp_path, examples(range(10)))
     path = tmp_path / manifest.splits["train"][1].file
     rewrite(path, lambda number, record: record.replace(old, new) if number == 3 else record)
-    assert find_layout(tmp_path, manifest) is None
+    assert find_layout(manifest) is None
 
 
 def test_a_label_out_of_range_and_there_is_none(tmp_path):
     manifest = write(tmp_path, examples(range(10)))
     fewer = dataclasses.replace(manifest, class_names=manifest.class_names[:9])
-    assert find_layout(tmp_path, manifest) is not None and find_layout(tmp_path, fewer) is None
+    assert find_layout(manifest) is not None and find_layout(fewer) is None

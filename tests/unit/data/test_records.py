@@ -5,7 +5,8 @@ import pytest
 
 from trainer.data import manifest as manifest_lib
 from trainer.data import records
-from trainer.data.manifest import DataError, load_manifest
+from trainer.data.manifest import load_manifest
+from trainer.data.spec import DataError
 from trainer.tf1 import tf
 
 # A record of the digits: 8 bytes of length and 4 of its checksum, the data, 4 of the data's checksum.
@@ -49,7 +50,7 @@ def test_stock_tensorflow_reads_the_shards(digits_dir):
         "depth": {1},
     }
     images = np.stack([np.frombuffer(raw, np.uint8) for raw in values["image_raw"]])
-    found, labels = records.load_split(digits_dir, load_manifest(digits_dir), "train")
+    found, labels = records.load_split(load_manifest(digits_dir), "train")
     np.testing.assert_array_equal(found.reshape(-1, 64), images)
     np.testing.assert_array_equal(labels, values["label"])
 
@@ -58,7 +59,7 @@ def test_a_flipped_bit_is_named_by_shard_record_and_offset(own_digits_dir):
     shard = first_shard(own_digits_dir)
     assert shard.stat().st_size == 126 * RECORD_BYTES
     flip(shard, 5 * RECORD_BYTES + 40)
-    error = records.explain_input_error(own_digits_dir, load_manifest(own_digits_dir), "train")
+    error = records.explain_input_error(load_manifest(own_digits_dir), "train")
     assert f"{shard}: record 5 at byte {5 * RECORD_BYTES} is damaged" in str(error)
 
 
@@ -66,14 +67,14 @@ def test_a_flipped_bit_is_named_by_shard_record_and_offset(own_digits_dir):
 def test_a_truncated_shard_is_named(own_digits_dir, rest):
     shard = first_shard(own_digits_dir)
     shard.write_bytes(shard.read_bytes()[: 7 * RECORD_BYTES + rest])
-    error = records.explain_input_error(own_digits_dir, load_manifest(own_digits_dir), "train")
+    error = records.explain_input_error(load_manifest(own_digits_dir), "train")
     assert f"{shard}: record 7 at byte {7 * RECORD_BYTES} is damaged" in str(error)
 
 
 def test_a_shard_cut_between_records_is_named(own_digits_dir):
     shard = first_shard(own_digits_dir)
     shard.write_bytes(shard.read_bytes()[: 7 * RECORD_BYTES])
-    error = records.explain_input_error(own_digits_dir, load_manifest(own_digits_dir), "train")
+    error = records.explain_input_error(load_manifest(own_digits_dir), "train")
     assert str(error) == f"{shard} holds 7 records, its manifest says 126"
 
 
@@ -93,20 +94,20 @@ def test_a_wrong_record_is_named_by_shard_and_number(own_digits_dir, change, mes
     shard = first_shard(own_digits_dir)
     rewrite(shard, change)
     with pytest.raises(DataError, match=f"record 2 at byte {2 * RECORD_BYTES}: {message}"):
-        records.load_split(own_digits_dir, load_manifest(own_digits_dir), "train")
+        records.load_split(load_manifest(own_digits_dir), "train")
 
 
 def test_sound_shards_have_nothing_to_explain(digits_dir):
     found = load_manifest(digits_dir)
-    assert records.explain_input_error(digits_dir, found, "train") is None
-    manifest_lib.check_shards(found, digits_dir)
-    assert manifest_lib.differing_checksum(found, digits_dir) is None
+    assert records.explain_input_error(found, "train") is None
+    manifest_lib.check_shards(found)
+    assert manifest_lib.differing_checksum(found) is None
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 359, 1000])
 def test_batches_of_records_hold_each_once(digits_dir, batch_size):
     found = load_manifest(digits_dir)
-    batches = list(records.record_batches(digits_dir, found, "test", batch_size))
+    batches = list(records.record_batches(found, "test", batch_size))
     assert {len(batch) for batch in batches[:-1]} <= {batch_size}
     joined = [record for batch in batches for record in batch]
     assert len(joined) == 359
@@ -129,7 +130,12 @@ def test_the_manifest_tells_what_was_written(digits_dir):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(image_shape=[0, 8, 1]), "image_shape is 0, wanted a positive whole number"),
+        (
+            lambda m: m["features"]["image"].update(shape=[0, 8, 1]),
+            "image's shape is 0, wanted a positive whole number",
+        ),
+        (lambda m: m["features"].pop("label"), r"features are \['image'\], wanted"),
+        (lambda m: m.update(label_kind="word"), "label_kind is 'word', wanted one of class, several, numbers"),
         (lambda m: m.update(class_names="abc"), "class_names is no list of names"),
         (lambda m: m["splits"].update(validation=[]), "validation has no shards"),
         (lambda m: m["splits"]["train"][0].update(num_examples=126.0), "num_examples is 126.0, wanted a positive"),
@@ -149,7 +155,7 @@ def test_a_manifest_that_cannot_be_is_refused(own_digits_dir, change, message):
         load_manifest(own_digits_dir)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "dataset": "digits"}'])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 1}', '{"format": 2, "dataset": "digits"}'])
 def test_a_damaged_manifest_is_named(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DataError, match=r"manifest.json is damaged .*: remove .* and convert the data again"):
@@ -159,7 +165,7 @@ def test_a_damaged_manifest_is_named(tmp_path, text):
 def test_a_shard_of_another_content_is_found(own_digits_dir):
     found = load_manifest(own_digits_dir)
     flip(first_shard(own_digits_dir), 1000)
-    assert manifest_lib.differing_checksum(found, own_digits_dir).file == "train-00000-of-00010.tfrecords"
+    assert manifest_lib.differing_checksum(found).file == "train-00000-of-00010.tfrecords"
 
 
 def test_a_missing_shard_and_a_shard_of_another_size_are_named(own_digits_dir):
@@ -167,10 +173,10 @@ def test_a_missing_shard_and_a_shard_of_another_size_are_named(own_digits_dir):
     shard = first_shard(own_digits_dir)
     shard.write_bytes(shard.read_bytes() + b"x")
     with pytest.raises(DataError, match=r"has 21,043 bytes, its manifest says 21,042"):
-        manifest_lib.check_shards(found, own_digits_dir)
+        manifest_lib.check_shards(found)
     shard.unlink()
     with pytest.raises(DataError, match=r"train-00000-of-00010.tfrecords is missing"):
-        manifest_lib.check_shards(found, own_digits_dir)
+        manifest_lib.check_shards(found)
 
 
 def test_manifest_json_is_plain_json(digits_dir):

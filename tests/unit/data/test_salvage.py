@@ -6,9 +6,11 @@ import random
 import pytest
 
 from tests.fuzz import MUTATIONS, check_skipping, check_strict, mutate, write_small_set
-from trainer.data.manifest import DataError, load_manifest
+from tests.soak import amounts
+from trainer.data.manifest import load_manifest
 from trainer.data.records import read_records
 from trainer.data.salvage import find_damage, write_clean_shards
+from trainer.data.spec import DataError
 
 FAST, MANY = 3, 50  # mutants of each kind
 
@@ -30,18 +32,18 @@ def test_what_is_lost_is_counted_and_named(small, tmp_path):
     length = shard.num_bytes // shard.num_examples
     for record in (2, 5):
         damage(small / shard.file, record * length + 40)
-    found = find_damage(small, manifest, limit=2)
+    found = find_damage(manifest, limit=2)
     assert found.num_lost == 2
     assert [fault.removeprefix(f"{small / shard.file}: ") for fault in found.damages[0].faults] == [
         f"record 2 at byte {2 * length} is damaged",
         f"record 5 at byte {5 * length} is damaged",
     ]
-    clean = write_clean_shards(found, small, manifest, tmp_path / "clean")
+    clean = write_clean_shards(found, manifest, tmp_path / "clean")
     assert clean.num_examples("train") == manifest.num_examples("train") - 2
     kept = list(read_records(small / clean.splits["train"][1].file))
     assert len(kept) == shard.num_examples - 2
     # The same damage gives the same shards again.
-    again = write_clean_shards(find_damage(small, manifest, 2), small, manifest, tmp_path / "again")
+    again = write_clean_shards(find_damage(manifest, 2), manifest, tmp_path / "again")
     shas = [[shard.sha256 for shard in m.splits["train"]] for m in (clean, again)]
     assert shas[0] == shas[1]
 
@@ -53,11 +55,11 @@ def test_one_more_than_allowed_is_an_error_that_names_the_first(small):
     with pytest.raises(
         DataError, match=r"1 records or more are damaged, more than --skip_corrupt=0; the first: .*record 0 at"
     ):
-        find_damage(small, manifest, limit=0)
+        find_damage(manifest, limit=0)
 
 
 def test_whole_sets_have_no_damage(small):
-    assert find_damage(small, load_manifest(small), limit=0).damages == []
+    assert find_damage(load_manifest(small), limit=0).damages == []
 
 
 def test_other_records_than_those_of_the_manifest_are_no_damage_but_an_error(small):
@@ -65,23 +67,23 @@ def test_other_records_than_those_of_the_manifest_are_no_damage_but_an_error(sma
     one, two = manifest.splits["train"][:2]
     (small / one.file).write_bytes((small / two.file).read_bytes())
     with pytest.raises(DataError, match="is not what was converted"):
-        find_damage(small, manifest, limit=100)
+        find_damage(manifest, limit=100)
 
 
 def test_a_missing_shard_is_an_error(small):
     manifest = load_manifest(small)
     (small / manifest.splits["train"][0].file).unlink()
     with pytest.raises(DataError, match="is missing or no file: --skip_corrupt skips records, not shards"):
-        find_damage(small, manifest, limit=100)
+        find_damage(manifest, limit=100)
 
 
 def test_a_split_of_which_nothing_is_left_is_an_error(small, tmp_path):
     manifest = load_manifest(small)
     for shard in manifest.splits["test"]:
         (small / shard.file).write_bytes(b"\0" * shard.num_bytes)
-    found = find_damage(small, manifest, limit=1000)
+    found = find_damage(manifest, limit=1000)
     with pytest.raises(DataError, match="no record of the test set is whole"):
-        write_clean_shards(found, small, manifest, tmp_path / "clean")
+        write_clean_shards(found, manifest, tmp_path / "clean")
 
 
 def run_mutants(folder, kind, count, tmp_path):
@@ -108,11 +110,11 @@ def check_tally(kind, tally, count):
     assert tally["skipped"] == count or (kind == "dropped_or_doubled" and 0 < tally["skipped"] < count)
 
 
-@pytest.mark.slow
+@amounts("count", 8, MANY)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", MUTATIONS)
-def test_many_mutants(kind, small, tmp_path):
+def test_many_mutants(count, kind, small, tmp_path):
     assert len(MUTATIONS) * MANY >= 500
-    tally = run_mutants(small, kind, MANY, tmp_path / kind)
-    check_tally(kind, tally, MANY)
+    tally = run_mutants(small, kind, count, tmp_path / kind)
+    check_tally(kind, tally, count)
     print(kind, json.dumps(tally))

@@ -107,11 +107,13 @@ def test_cross_entropy_and_sums_follow_their_formulas():
     each = -np.log(np.exp(logits)[np.arange(3), labels] / np.exp(logits).sum(axis=1))
     with tf.Graph().as_default(), tf.Session() as session:
         x, y = tf.constant(logits, tf.float32), tf.constant(labels, tf.int32)
-        np.testing.assert_allclose(session.run(losses.cross_entropy(x, y)), each.mean(), rtol=1e-6)
-        sums = session.run(metrics.batch_sums(x, y))
-        assert (sums.count, sums.correct) == (3, 2)
-        np.testing.assert_allclose(sums.loss, each.sum(), rtol=1e-6)
-        assert session.run(metrics.accuracy(x, y)) == np.float32(2 / 3)
+        np.testing.assert_allclose(session.run(losses.cross_entropy(x, y)), each, rtol=1e-6)
+        assert session.run(metrics.is_correct(x, y)).tolist() == [1.0, 0.0, 1.0]
+        judged = metrics.mean_metrics(lambda z, f: {"right": metrics.is_correct(z, f["label"]), "loss": f["loss"]})
+        sums = session.run(judged.sums(x, {"label": tf.constant([1, 1, 2]), "loss": tf.constant([1.0, 2.0, 6.0])}))
+        assert sums == {"count": 3, "right": 2.0, "loss": 9.0}
+        twice = metrics.add_sums(metrics.add_sums({}, sums), {"count": 1, "right": 0.0, "loss": 1.0})
+        assert judged.finish(twice) == {"right": 0.5, "loss": 2.5}
 
 
 def test_averages_decay_less_at_first_and_evaluation_reads_them():
@@ -122,6 +124,7 @@ def test_averages_decay_less_at_first_and_evaluation_reads_them():
             w = tf.get_variable("w", initializer=1.0)
         ema = averages.make_averages(0.5, step)
         move = tf.group(w.assign_add(1.0), step.assign_add(1))
+        ema.make([w])
         with tf.control_dependencies([move]):
             update = ema.apply([w])
         with tf.variable_scope("layer", reuse=True, custom_getter=averages.averaged_getter(ema)):

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.config import MODELS as NAMES
 from trainer.models import layers
 from trainer.models.inference import MODELS, inference
+from trainer.settings.model import MODELS as NAMES
 from trainer.tf1 import tf
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "variables"

@@ -67,7 +67,7 @@ def test_too_few_gpus_are_an_error_with_what_would_work():
 
 def test_gpus_are_split_evenly_when_asked():
     devices = choose(5, 2, virtual_gpus=True)
-    assert devices.towers == [f"/gpu:{index}" for index in range(5)] and devices.parts == (3, 2)
+    assert devices.towers == [f"/gpu:{index}" for index in range(5)] and devices.virtual_gpus == (3, 2)
     config = session_config(devices, gpu_memory_mib=lambda: [30000, 20000])
     parts = [list(part.memory_limit_mb) for part in config.gpu_options.experimental.virtual_devices]
     assert parts == [pytest.approx([9000] * 3), pytest.approx([9000] * 2)]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from trainer.inputs.batch import Batch, make_input
+from trainer.inputs.batch import make_input
 from trainer.running.session import open_session
 from trainer.tf1 import tf
 
@@ -38,7 +38,7 @@ def queue_that_fails_with(error):
 def test_the_error_of_a_queue_runner_is_raised_and_not_that_of_the_closed_queue(error, kind):
     with tf.Graph().as_default():
         element = queue_that_fails_with(error)
-        source = make_input(lambda: Batch(element, element))
+        source = make_input(lambda: {"image": element})
         with pytest.raises(kind, match="the reader broke"), open_session(source, tf.ConfigProto(), None) as opened:
             for _ in range(10):
                 opened.session.run(element)
@@ -49,7 +49,7 @@ def test_a_runner_that_ends_is_an_error_too():
     with tf.Graph().as_default():
         names = tf.train.string_input_producer(["a", "b"], num_epochs=1, shuffle=False)
         element = names.dequeue()
-        source = make_input(lambda: Batch(element, element))
+        source = make_input(lambda: {"image": element})
         with pytest.raises(tf.errors.OutOfRangeError), open_session(source, tf.ConfigProto(), None) as opened:
             for _ in range(10):
                 opened.session.run(element)
@@ -60,7 +60,7 @@ def test_an_error_in_the_block_ends_the_threads_and_is_raised():
     with tf.Graph().as_default():
         queue = tf.FIFOQueue(2, [tf.int64], [[]])
         tf.train.add_queue_runner(tf.train.QueueRunner(queue, [queue.enqueue(1)] * 3))
-        source = make_input(lambda: Batch(queue.dequeue(), queue.dequeue()))
+        source = make_input(lambda: {"image": queue.dequeue()})
         start = time.monotonic()
         with pytest.raises(KeyError, match="mine"), open_session(source, tf.ConfigProto(), None) as opened:
             opened.session.run(source.batch)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from trainer.inputs import queues
-from trainer.inputs.batch import Batch, make_input
+from trainer.inputs import order, queues
+from trainer.inputs.batch import make_input
 from trainer.running import session as session_lib
 from trainer.running.stages import describe_stages, read_sizes
 from trainer.tf1 import tf
@@ -26,7 +26,7 @@ def stalled(source, steps=0, settled=lambda sizes: True):
         def take():
             try:
                 while True:
-                    opened.session.run(list(source.batch))
+                    opened.session.run(source.batch)
                     done[0] += 1
             except (tf.errors.OpError, RuntimeError):
                 pass  # Woken at the end of the test.
@@ -44,7 +44,7 @@ def stalled(source, steps=0, settled=lambda sizes: True):
 
 
 def batch_of(tensor):
-    return Batch(tensor, tensor)
+    return {"image": tensor, "label": tensor}
 
 
 def test_a_queue_whose_runner_blocks():
@@ -66,25 +66,24 @@ def test_a_queue_whose_runner_blocks():
 
 
 def test_the_first_empty_stage_is_to_blame_not_those_behind_it(digits_dir, tmp_path):
-    """Three lanes; the shard that the second begins with is a named pipe that nobody writes to."""
+    """Three readers; the shard that the second begins with is a named pipe that nobody writes to."""
     from trainer.data.manifest import load_manifest
 
-    plan = queues.make_plan(digits_dir, load_manifest(digits_dir), 1)
+    plan = queues.make_plan(load_manifest(digits_dir), 1)
     with tf.Graph().as_default(), tf.Session() as session:
-        order = session.run(queues.shard_order(plan, tf.constant(0, tf.int64)))
+        shards = session.run(order.shard_order(plan, tf.constant(0, tf.int64)))
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    plan.paths[order[1]] = str(pipe)
+    plan.paths[shards[1]] = str(pipe)
     with tf.Graph().as_default(), tf.variable_scope("input"):
-        shape = {"image_shape": (8, 8, 1), "num_classes": 10, "batch_size": 64, "position": 0}
-        source = queues.build(plan, **shape, num_readers=3, capacity=8)
-        with stalled(source, settled=lambda sizes: sizes["input/lane_0"]) as told:
-            assert told[0] == "queue input/lane_1 is empty and the thread that fills it is blocked"
+        source = queues.build(plan, load_manifest(digits_dir), batch_size=64, position=0, num_readers=3, capacity=8)
+        with stalled(source, settled=lambda sizes: sizes["input/reader_0"]) as told:
+            assert told[0] == "queue input/reader_1 is empty and the thread that fills it is blocked"
             stages = {line.split()[1].rstrip(":"): line for line in told if line.startswith("  queue ")}
-            assert list(stages) == [f"input/lane_{i}{end}" for i in range(3) for end in ("_files", "")] + [
+            assert list(stages) == [f"input/reader_{i}{end}" for i in range(3) for end in ("_files", "")] + [
                 "input/batches"
             ]
-            assert "(full)" in stages["input/lane_0"] or "(filled)" in stages["input/lane_0"]
+            assert "(full)" in stages["input/reader_0"] or "(filled)" in stages["input/reader_0"]
             assert "(empty)" in stages["input/batches"]
         # The thread is still in its read: the session was left open instead of waiting for it.
         assert session_lib._abandoned
@@ -127,7 +126,7 @@ def test_a_capacity_below_the_minimum_is_an_error_that_says_so():
             pytest.raises(tf.errors.InvalidArgumentError, match="min_after_dequeue 8 must be < capacity 5"),
             session_lib.open_session(source, tf.ConfigProto(), None) as opened,
         ):
-            opened.session.run(list(source.batch))
+            opened.session.run(source.batch)
 
 
 def test_a_queue_that_never_gets_its_minimum():
@@ -167,4 +166,4 @@ def test_too_few_records_are_an_error_and_no_stall():
             pytest.raises(tf.errors.OutOfRangeError),
             session_lib.open_session(source, tf.ConfigProto(), None) as opened,
         ):
-            opened.session.run(list(source.batch))
+            opened.session.run(source.batch)

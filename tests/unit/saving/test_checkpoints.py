@@ -4,11 +4,12 @@ import contextlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trainer.errors import TrainerError
 from trainer.rundir import RunDir
-from trainer.saving import checkpoints
+from trainer.saving import checkpoints, progress
 from trainer.tf1 import tf
 
 
@@ -16,6 +17,7 @@ def build():
     tf.train.get_or_create_global_step()
     for name in ("position", "skipped_steps"):
         tf.get_variable(name, [], tf.int64, tf.zeros_initializer(), trainable=False)
+    tf.get_variable("stream", initializer=np.array([1, 64, 0, 0]), trainable=False)
     tf.get_variable("weights", [1000])
 
 
@@ -34,7 +36,7 @@ def save_steps(folder, steps, keep=5):
 
 def load(rundir):
     lines = []
-    return checkpoints.load_progress(rundir, lines.append), lines
+    return progress.load_progress(rundir, lines.append), lines
 
 
 def test_the_newest_are_kept_and_named(tmp_path):
@@ -43,7 +45,7 @@ def test_the_newest_are_kept_and_named(tmp_path):
     state = tf.train.get_checkpoint_state(str(tmp_path))
     assert state.model_checkpoint_path == str(tmp_path / "model.ckpt-40")
     assert list(state.all_model_checkpoint_paths) == [str(tmp_path / f"model.ckpt-{step}") for step in (30, 40)]
-    assert load(rundir) == (checkpoints.Progress(str(tmp_path / "model.ckpt-40"), 40, 2560), [])
+    assert load(rundir) == (progress.Progress(str(tmp_path / "model.ckpt-40"), 40, 2560, 0, 1, 64, 0, 0), [])
 
 
 def test_a_directory_can_be_moved(tmp_path):
@@ -133,7 +135,7 @@ def test_every_byte_of_the_index_is_guarded(tmp_path):
         data[offset] ^= 0x81
         path.write_bytes(data)
         with contextlib.suppress(TrainerError):
-            assert checkpoints.read_progress(str(tmp_path / "model.ckpt-10"))[1:] == (10, 640, 0), offset
+            assert progress.read_progress(str(tmp_path / "model.ckpt-10"))[1:4] == (10, 640, 0), offset
     path.write_bytes(good)
     assert load(rundir)[0].step == 10
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trainer.graph import TrainGraph
+from trainer.graph.training import TrainGraph
+from trainer.reporting.failures import Failures
 from trainer.rundir import RunDir
-from trainer.running.failures import Failures
 from trainer.saving import checkpoints
 from trainer.signals import Signals
 from trainer.tf1 import tf
@@ -54,7 +54,7 @@ class CheckpointHook(tf.train.SessionRunHook):
     def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
         with self._failures.tolerated(WHAT):
             self.save(run_context.session, int(run_values.results))
-        self._every.restart()
+        self._every.done(int(run_values.results))
         self._signals.save = False
 
     def save(self, session: tf.Session, step: int) -> None:

@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from trainer.console import Console, StepBar
-from trainer.graph import TrainGraph
-from trainer.running.metrics_file import MetricsFile
+from trainer.graph.training import TrainGraph
+from trainer.reporting.metrics_file import MetricsFile
 from trainer.tf1 import tf
 from trainer.timing import Clock, Every, Throughput, format_seconds
 
 BAR_SECONDS = 0.25
 
 
-class ProgressHook(tf.train.SessionRunHook):
-    """Reports step, loss, learning rate, images a second and the time left."""
+class BarHook(tf.train.SessionRunHook):
+    """Moves a bar with step, loss and images a second, where there is a terminal."""
+
+    def __init__(
+        self,
+        console: Console,
+        graph: TrainGraph,
+        *,
+        first_step: int,
+        last_step: int,
+        images_per_second: Callable[[], float | None],
+        clock: Clock,
+    ) -> None:
+        self._is_terminal = console.is_terminal
+        self._graph = graph
+        self._images_per_second = images_per_second
+        self._bar = StepBar(console, last_step, first_step)
+        self._every = Every(every_seconds=BAR_SECONDS, clock=clock)
+
+    def __enter__(self) -> BarHook:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def due(self, step: int) -> bool:
+        return self._is_terminal and self._every.due(step)
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
+        return tf.train.SessionRunArgs([self._graph.step, self._graph.loss])
+
+    def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
+        step, loss = int(run_values.results[0]), float(run_values.results[1])
+        speed = self._images_per_second()
+        self._bar.update(step, f"loss {loss:.4f}" + (f"  {speed:,.0f} images/s" if speed else ""))
+        self._every.done(step)
+
+
+class ReportHook(tf.train.SessionRunHook):
+    """Reports step, loss, learning rate, images a second and the time left, in a line and in metrics.jsonl."""
 
     def __init__(
         self,
@@ -23,53 +64,42 @@ class ProgressHook(tf.train.SessionRunHook):
         every: Every,
         throughput: Throughput,
         batch_size: int,
-        first_step: int,
         last_step: int,
-        clock: Clock,
+        tell: Callable[[int], None] = lambda step: None,
     ) -> None:
         self._console = console
+        self._tell = tell  # who has started the run
         self._graph = graph
         self._metrics = metrics
         self._every = every
         self._throughput = throughput
         self._batch_size = batch_size
         self._last_step = last_step
-        self._reports = False  # at the step that was asked for last
-        self._bar = StepBar(console, last_step, first_step)
-        self._bar_every = Every(every_seconds=BAR_SECONDS, clock=clock)
-
-    def __enter__(self) -> ProgressHook:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
     def due(self, step: int) -> bool:
-        self._reports = self._every.due(step)
-        return self._reports or (self._console.is_terminal and self._bar_every.due(step))
+        return self._every.due(step)
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
         return tf.train.SessionRunArgs([self._graph.step, self._graph.loss, self._graph.learning_rate])
 
     def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
         step_v, loss_v, rate_v = run_values.results
-        step, loss = int(step_v), float(loss_v)
-        if self._console.is_terminal:
-            speed = self._throughput.average()
-            self._bar.update(step, f"loss {loss:.4f}  {speed:,.0f} images/s")
-            self._bar_every.restart()
-        if self._reports:
-            self._report(step, loss, float(rate_v))
-            self._every.restart()
+        self._report(int(step_v), float(loss_v), float(rate_v))
+        self._tell(int(step_v))
+        self._every.done(int(step_v))
 
     def _report(self, step: int, loss: float, learning_rate: float) -> None:
-        speed = self._throughput.recent()
-        self._metrics.write(step=step, loss=loss, learning_rate=learning_rate, images_per_second=round(speed, 1))
-        average = self._throughput.average()
-        left = (self._last_step - step) * self._batch_size / average if average else 0.0
-        line = f"step {step}/{self._last_step}  loss {loss:.4f}  rate {learning_rate:.2e}  {speed:,.0f} images/s"
-        if not self._console.is_terminal:
-            self._console.say(f"{line}  {format_seconds(left)} left")
-        else:
+        # Before there is a rate, nothing is said of it.
+        average, recent = self._throughput.average(), self._throughput.recent()
+        speed = recent or average
+        figures = {"images_per_second": round(speed, 1)} if speed else {}
+        self._metrics.write(step=step, loss=loss, learning_rate=learning_rate, **figures)
+        line = f"step {step}/{self._last_step}  loss {loss:.4f}  rate {learning_rate:.2e}"
+        if speed and average:
+            left = (self._last_step - step) * self._batch_size / average
+            line += f"  {speed:,.0f} images/s"
+            line += "" if self._console.is_terminal else f"  {format_seconds(left)} left"
+        if self._console.is_terminal:  # There is the bar.
             self._console.log_only(line)
+        else:
+            self._console.say(line)

@@ -4,55 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trainer.graph import TrainGraph
-from trainer.running.event_file import EventFile
+from trainer.graph.training import TrainGraph
+from trainer.reporting.event_file import EventFile, scalar_summary
 from trainer.tf1 import tf
 from trainer.timing import Every
 
 
-class SummaryHook(tf.train.SessionRunHook):
-    """Writes scalars, and less often histograms with the grid of input images."""
+class ScalarHook(tf.train.SessionRunHook):
+    """Writes scalars: of the first step, of the last one, and of those that are due."""
 
     def __init__(
         self,
         writer: EventFile,
         graph: TrainGraph,
         *,
-        scalars: Every,
-        histograms: Every,
-        images_per_second: Callable[[], float],
+        every: Every,
+        last_step: int,
+        images_per_second: Callable[[], float | None],
     ) -> None:
         self._writer = writer
         self._graph = graph
-        self._scalars = scalars
-        self._histograms = histograms
+        self._every = every
+        self._last_step = last_step
         self._images_per_second = images_per_second
-        self._step = 0
+        self._has_first = every.is_never
 
     def due(self, step: int) -> bool:
-        self._step = step
-        return self._scalars.due(step) or self._histograms.due(step)
+        at_edge = not self._has_first or step >= self._last_step
+        return (at_edge and not self._every.is_never) or self._every.due(step)
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
-        fetches = {"step": self._graph.step}
-        if self._scalars.due(self._step):
-            fetches["scalars"] = self._graph.scalars
-        if self._histograms.due(self._step):
-            fetches["histograms"] = self._graph.histograms
-        return tf.train.SessionRunArgs(fetches)
+        return tf.train.SessionRunArgs([self._graph.step, self._graph.summaries.scalars])
 
     def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
-        results = run_values.results
-        step = int(results["step"])
-        if "histograms" in results:
-            self._writer.add_summary(results["histograms"], step)
-            self._histograms.restart()
-        if "scalars" in results:
-            self._writer.add_summary(results["scalars"], step)
-            if rate := self._images_per_second():
-                self._writer.add_summary(scalar_summary("images_per_second", rate), step)
-            self._scalars.restart()
+        step_v, scalars_v = run_values.results
+        step = int(step_v)
+        self._writer.add_summary(scalars_v, step)
+        if rate := self._images_per_second():
+            self._writer.add_summary(scalar_summary("images_per_second", rate), step)
+        self._has_first = True
+        self._every.done(step)
 
 
-def scalar_summary(tag: str, value: float) -> tf.Summary:
-    return tf.Summary(value=[tf.Summary.Value(tag=tag, simple_value=value)])
+class HistogramHook(tf.train.SessionRunHook):
+    """Writes histograms of weights and gradients, and the grid of input images."""
+
+    def __init__(self, writer: EventFile, graph: TrainGraph, *, every: Every) -> None:
+        self._writer = writer
+        self._graph = graph
+        self._every = every
+
+    def due(self, step: int) -> bool:
+        return self._every.due(step)
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
+        return tf.train.SessionRunArgs([self._graph.step, self._graph.summaries.histograms])
+
+    def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
+        step_v, histograms_v = run_values.results
+        self._writer.add_summary(histograms_v, int(step_v))
+        self._every.done(int(step_v))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from trainer.graph import TrainGraph
+from trainer.graph.training import TrainGraph
+from trainer.reporting.event_file import EventFile
+from trainer.reporting.failures import Failures
 from trainer.rundir import RunDir, replace_text
-from trainer.running.event_file import EventFile
-from trainer.running.failures import Failures
 from trainer.tf1 import Timeline, tf
 from trainer.timing import Every
 
@@ -38,7 +38,7 @@ class TraceHook(tf.train.SessionRunHook):
             chrome = Timeline(metadata.step_stats).generate_chrome_trace_format()
             replace_text(self._rundir.trace(step), chrome)
             replace_text(self._rundir.top_ops(step), top_ops_table(metadata.step_stats))
-        self._every.restart()
+        self._every.done(step)
 
 
 def top_ops_table(stats: tf.StepStats) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from trainer.errors import Stopped
-from trainer.graph import TrainGraph
-from trainer.running.evaluation import EvalResult
+from trainer.graph.training import TrainGraph
 from trainer.tf1 import tf
 from trainer.timing import Every
 
@@ -19,8 +18,8 @@ class ValidationHook(tf.train.SessionRunHook):
         graph: TrainGraph,
         *,
         every: Every,
-        evaluate: Callable[[tf.Session], EvalResult],
-        report: Callable[[int, EvalResult], None],
+        evaluate: Callable[[tf.Session], Mapping[str, float]],
+        report: Callable[[tf.Session, int, Mapping[str, float]], None],
         stops_later: bool = False,
     ) -> None:
         """Takes what it needs.
@@ -29,7 +28,7 @@ class ValidationHook(tf.train.SessionRunHook):
           graph: of the training.
           every: when it is due.
           evaluate: evaluates a session's weights.
-          report: takes the step and the result.
+          report: takes the session, the step and the metrics.
           stops_later: a signal only ends the evaluation; the workers of a cluster stop after a step of all.
         """
         self._stops_later = stops_later
@@ -45,9 +44,10 @@ class ValidationHook(tf.train.SessionRunHook):
         return tf.train.SessionRunArgs(self._graph.step)
 
     def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
+        step = int(run_values.results)
         try:
-            self._report(int(run_values.results), self._evaluate(run_context.session))
+            self._report(run_context.session, step, self._evaluate(run_context.session))
         except Stopped:
             if not self._stops_later:
                 raise
-        self._every.restart()
+        self._every.done(step)

@@ -1,0 +1,153 @@
+"""What is known of a data set without reading a record: enough to build any graph on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trainer.errors import TrainerError
+
+SPLITS = ("train", "validation", "test")
+IMAGE, LABEL = "image", "label"  # features that every data set has
+# Kinds of label: the number of one class, int32 []; several classes, float32 [classes]; numbers, float32 [n].
+CLASS, SEVERAL, NUMBERS = "class", "several", "numbers"
+LABEL_KINDS = (CLASS, SEVERAL, NUMBERS)
+
+
+class DataError(TrainerError):
+    """Data on disk is missing, damaged, or not what its manifest says."""
+
+
+class Feature(NamedTuple):
+    """What an example has, as the graph gets it."""
+
+    dtype: str
+    shape: tuple[int | None, ...]  # None where each example has another size
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of records."""
+
+    file: str  # in the data set's directory, or absolute
+    num_examples: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A data set: what its examples are, and the shards in which they lie."""
+
+    name: str
+    features: Mapping[str, Feature]  # IMAGE uint8 [height, width, depth], LABEL
+    label_kind: str  # of LABEL_KINDS
+    class_names: tuple[str, ...]
+    attribution: str
+    splits: Mapping[str, tuple[Shard, ...]]
+    data_dir: Path  # of the shards; the same shards may lie elsewhere on another machine
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Returns height, width and depth, which all images here have in common."""
+        height, width, depth = self.features[IMAGE].shape
+        assert height and width and depth
+        return height, width, depth
+
+    @property
+    def image_bytes(self) -> int:
+        height, width, depth = self.image_shape
+        return height * width * depth
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def num_examples(self, split: str) -> int:
+        return sum(shard.num_examples for shard in self.splits[split])
+
+    def path_of(self, shard: Shard) -> Path:
+        return self.data_dir / shard.file
+
+    def digest_of(self, split: str) -> str:
+        """Returns 16 hexadecimal digits that stand for the records of a split and their order in its shards."""
+        shards = [(Path(shard.file).name, shard.num_examples, shard.sha256) for shard in self.splits[split]]
+        return hashlib.sha256(json.dumps(shards).encode()).hexdigest()[:16]
+
+    def to_values(self) -> dict[str, Any]:
+        """Returns the content of a manifest: all but the directory."""
+        return {
+            "dataset": self.name,
+            "features": {name: feature._asdict() for name, feature in self.features.items()},
+            "label_kind": self.label_kind,
+            "class_names": list(self.class_names),
+            "attribution": self.attribution,
+            "splits": {name: [dataclasses.asdict(shard) for shard in shards] for name, shards in self.splits.items()},
+        }
+
+
+def classification(
+    name: str,
+    image_shape: tuple[int, int, int],
+    class_names: tuple[str, ...],
+    splits: Mapping[str, tuple[Shard, ...]],
+    data_dir: Path,
+    attribution: str = "",
+) -> DatasetSpec:
+    """Describes images of one shape, each of one class."""
+    features = {IMAGE: Feature("uint8", image_shape), LABEL: Feature("int32", ())}
+    return DatasetSpec(name, features, CLASS, class_names, attribution, splits, data_dir)
+
+
+def parse_spec(values: Any, data_dir: Path) -> DatasetSpec:
+    """Reads what `to_values` has written.
+
+    Raises:
+      ValueError, KeyError, TypeError, AttributeError: it is none.
+    """
+    names, kind = values["class_names"], values["label_kind"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names is no list of names")
+    if kind not in LABEL_KINDS:
+        raise ValueError(f"label_kind is {kind!r}, wanted one of {', '.join(LABEL_KINDS)}")
+    features = {str(name): _parse_feature(str(name), found) for name, found in values["features"].items()}
+    if not {IMAGE, LABEL} <= set(features) or len(features[IMAGE].shape) != 3:
+        raise ValueError(f"features are {sorted(features)}, wanted {IMAGE} [height, width, depth] and {LABEL}")
+    return DatasetSpec(
+        name=str(values["dataset"]),
+        features=features,
+        label_kind=kind,
+        class_names=tuple(names),
+        attribution=str(values["attribution"]),
+        splits={name: _parse_shards(name, values["splits"][name]) for name in SPLITS},
+        data_dir=data_dir,
+    )
+
+
+def _parse_feature(name: str, values: Any) -> Feature:
+    shape = tuple(size if size is None else _positive(size, f"{name}'s shape") for size in values["shape"])
+    if name == IMAGE and None in shape:
+        raise ValueError("images of several sizes are not supported by this version")
+    return Feature(str(values["dtype"]), shape)
+
+
+def _parse_shards(split: str, values: list[dict[str, Any]]) -> tuple[Shard, ...]:
+    if not values:
+        raise ValueError(f"{split} has no shards")
+    for shard in values:
+        _positive(shard["num_examples"], "num_examples")
+        _positive(shard["num_bytes"], "num_bytes")
+        if not isinstance(shard["file"], str):
+            raise ValueError(f"{shard['file']!r} is no file name")
+    return tuple(Shard(**shard) for shard in values)
+
+
+def _positive(value: Any, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}, wanted a positive whole number")
+    return value

@@ -1,0 +1,1 @@
+"""Exact evaluation, and what is done with its figures."""

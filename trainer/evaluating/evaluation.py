@@ -1,0 +1,78 @@
+"""Exact evaluation: every example of a split once, whatever the batch size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from trainer.data.records import explain_input_error, record_batches
+from trainer.data.spec import DataError, DatasetSpec
+from trainer.errors import NotFiniteError
+from trainer.graph.evaluation import EvalGraph
+from trainer.learning.metrics import Metrics, add_sums
+from trainer.tf1 import tf
+
+BATCH_SIZE = 500
+LOSS = "loss"  # among the metrics of every task
+
+
+def evaluate(
+    session: tf.Session,
+    *,
+    graph: EvalGraph,
+    metrics: Metrics,
+    spec: DatasetSpec,
+    split: str,
+    reading: Callable[[], AbstractContextManager[None]],
+    after_batch: Callable[[int], None] = lambda count: None,
+    observe: Callable[..., None] | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> dict[str, float]:
+    """Evaluates the session's weights on one split; returns its metrics by name.
+
+    Args:
+      session: with weights.
+      graph: of the evaluation.
+      metrics: of the task.
+      spec: of the data set.
+      split: train, validation or test.
+      reading: is entered while a batch is read; what it raises ends the evaluation.
+      after_batch: is told after each batch how many examples it had.
+      observe: gets outputs and features of each batch.
+      batch_size: of the evaluation; the result does not depend on it.
+
+    Raises:
+      NotFiniteError: the loss is NaN or infinite.
+      DataError: a record of the split is damaged or wrong.
+    """
+    fetches: dict[str, Any] = {"sums": dict(graph.sums)}
+    if observe:
+        fetches |= {"outputs": graph.outputs, "features": dict(graph.features)}
+    run = session.make_callable(fetches, feed_list=[graph.serialized])
+    totals: dict[str, Any] = {}
+    try:
+        for records in _read(record_batches(spec, split, batch_size), reading):
+            found = run(records)
+            totals = add_sums(totals, found["sums"])
+            if observe:
+                observe(found["outputs"], found["features"])
+            after_batch(len(records))
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:  # A message may quote the record.
+        raise explain_input_error(spec, split) or DataError(f"{spec.data_dir}, {split}: {error}") from error
+    result = metrics.finish(totals)
+    if not math.isfinite(result[LOSS]):
+        raise NotFiniteError(
+            f"the loss on the {split} set is {result[LOSS]}; a lower --learning_rate or --clip may help"
+        )
+    return result
+
+
+def _read(batches: Iterator[list[bytes]], reading: Callable[[], AbstractContextManager[None]]) -> Iterator[list[bytes]]:
+    while True:
+        with reading():
+            records = next(batches, None)
+        if records is None:
+            return
+        yield records

@@ -1,0 +1,137 @@
+"""Evaluations apart from training: one graph, into which the weights of one checkpoint after another are restored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
+
+from trainer.data.spec import IMAGE, LABEL, DatasetSpec
+from trainer.errors import NotFiniteError, TrainerError, UsageError, reason
+from trainer.evaluating.evaluation import evaluate
+from trainer.graph.evaluation import build_eval_graph
+from trainer.learning.scores import Scores
+from trainer.placing.devices import choose_devices, gpu_memory_mib, make_session_config
+from trainer.saving.files import READ_ERRORS
+from trainer.saving.models import Model, map_weights, step_of
+from trainer.tf1 import NUM_PHYSICAL_GPUS, tf, tf_path
+
+NUM_WRONG = 25  # images of the grid
+
+
+class Evaluation(NamedTuple):
+    """What a checkpoint came to on a split."""
+
+    step: int
+    split: str
+    weights: str  # ema or raw
+    metrics: dict[str, float]  # of the task
+    scores: Scores  # of the classes, one by one
+
+
+class Evaluator:
+    """An open session with the model's graph."""
+
+    def __init__(self, session: tf.Session, model: Model, device: str) -> None:
+        """Builds the graph into the default graph."""
+        data_format = model.config.data_format
+        self._graph = build_eval_graph(model.task, model.spec, data_format=data_format, device=device, reuse=False)
+        self._session, self._model = session, model
+        self._finite = {
+            variable.op.name: tf.reduce_all(tf.math.is_finite(variable.read_value()))
+            for variable in tf.global_variables()
+        }
+        self._savers: dict[tuple[str, ...], tf.train.Saver] = {}
+
+    def _restore(self, path: str, weights: str) -> int:
+        """Restores a checkpoint's weights; returns its step."""
+        variables = map_weights(path, weights)
+        names = tuple(sorted(variables))
+        if names not in self._savers:  # Each one adds operations to the graph.
+            self._savers[names] = tf.train.Saver(variables)
+        try:
+            self._savers[names].restore(self._session, tf_path(path))
+            step = step_of(path)
+            finite = self._session.run(self._finite)
+        except READ_ERRORS as error:
+            raise TrainerError(f"checkpoint {path} cannot be read: {reason(error)}") from error
+        poisoned = ", ".join(name for name, value in finite.items() if not value)
+        if poisoned:
+            raise NotFiniteError(f"checkpoint {path}, {weights} weights: NaN or infinite values in {poisoned}")
+        return step
+
+    def evaluate(
+        self,
+        path: str,
+        *,
+        weights: str,
+        spec: DatasetSpec,
+        split: str,
+        top_k: int,
+        batch_size: int,
+        reading: Callable[[], AbstractContextManager[None]],
+        after_batch: Callable[[int], None],
+    ) -> Evaluation:
+        """Restores a checkpoint and scores every example of a split once.
+
+        Args:
+          path: of the checkpoint.
+          weights: ema or raw.
+          spec: of the data, as that of the run or like it.
+          split: of the data.
+          top_k: of the top-k accuracy.
+          batch_size: the result does not depend on it.
+          reading: is entered while a batch is read; what it raises ends the evaluation.
+          after_batch: is told how many examples were scored.
+
+        Raises:
+          UsageError: the checkpoint holds no such weights, or is of another model.
+          NotFiniteError: a weight or a logit is NaN or infinite.
+          DataError: a record is damaged or wrong.
+          TrainerError: the checkpoint is damaged.
+        """
+        step, task = self._restore(path, weights), self._model.task
+        scores = Scores(spec.num_classes, top_k=top_k, num_wrong=NUM_WRONG)
+
+        try:
+            metrics = evaluate(
+                self._session,
+                graph=self._graph,
+                metrics=task.metrics,
+                spec=spec,
+                split=split,
+                reading=reading,
+                after_batch=after_batch,
+                observe=lambda outputs, features: scores.update(outputs, features[LABEL], features[IMAGE]),
+                batch_size=batch_size,
+            )
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{path}, {weights} weights: a logit of the {split} set is not finite") from error
+        return Evaluation(step, split, weights, metrics, scores)
+
+
+@contextmanager
+def open_evaluator(model: Model, device: str) -> Iterator[Evaluator]:
+    """Opens a session for evaluations.
+
+    Args:
+      model: from `load_model`.
+      device: cpu, which leaves GPUs and their memory alone, or gpu.
+
+    Raises:
+      UsageError: there is no GPU.
+    """
+    if device == "gpu" and not NUM_PHYSICAL_GPUS:
+        raise UsageError("--device=gpu, but this machine has no GPU that TensorFlow can use; use --device=cpu")
+    devices = choose_devices(1, num_gpus=NUM_PHYSICAL_GPUS, device=device, virtual_gpus=False, parameter_device=device)
+    settings = make_session_config(
+        devices,
+        intra_op_threads=0,
+        inter_op_threads=0,
+        deterministic=False,
+        allow_soft_placement=True,
+        log_device_placement=False,
+        gpu_memory_mib=gpu_memory_mib,
+    )
+    with tf.Graph().as_default(), tf.Session(config=settings) as session:
+        yield Evaluator(session, model, devices.towers[0])

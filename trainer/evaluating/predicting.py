@@ -1,0 +1,120 @@
+"""A model for images that have no label: from a run directory, a SavedModel or a frozen graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from trainer.errors import TrainerError, UsageError, reason
+from trainer.rundir import RunDir
+from trainer.saving.exporting import CLASS_NAMES, SCOPE, open_serving
+from trainer.saving.models import choose_checkpoint, load_model
+from trainer.tf1 import tf, tf_path
+
+SIGNATURES = ("uint8_images", "serving_default")  # the first that is there is taken
+PROBABILITIES = f"{SCOPE}/probabilities"
+NO_GPU = {"GPU": 0}
+
+
+class Predictor(NamedTuple):
+    """A loaded model."""
+
+    image_shape: tuple[int, int, int]  # height, width, depth
+    class_names: list[str]
+    predict: Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, d] -> probabilities, float32 [n, classes]
+
+
+@contextmanager
+def open_predictor(path: str, *, checkpoint: str, weights: str) -> Iterator[Predictor]:
+    """Loads a model, on the CPU.
+
+    Args:
+      path: of a run directory, a SavedModel, a directory of its versions, or a frozen graph.
+      checkpoint: of a run directory, as `choose_checkpoint` takes it.
+      weights: of a run directory: ema, raw, or nothing for the run's own choice.
+
+    Raises:
+      UsageError: there is no such model, or not one for images.
+      TrainerError: it is damaged.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise UsageError(f"--model={path}: no such file or directory")
+    if (folder / "config.json").is_file():
+        with _open_run(RunDir(folder), checkpoint, weights) as predictor:
+            yield predictor
+        return
+    if checkpoint or weights:
+        raise UsageError("--checkpoint and --weights belong to a run directory; this model holds one set of weights")
+    found = _find_saved_model(folder)
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count=NO_GPU)) as session:
+        try:
+            loaded = _load_saved_model(session, found) if found else _load_frozen(session, folder)
+        except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
+            raise TrainerError(f"--model={path} cannot be loaded: {reason(error)}") from error
+        yield loaded
+
+
+@contextmanager
+def _open_run(rundir: RunDir, checkpoint: str, weights: str) -> Iterator[Predictor]:
+    model = load_model(rundir)
+    path = choose_checkpoint(rundir, checkpoint)
+    with open_serving(model, path, weights or model.default_weights) as serving:
+        predict = serving.session.make_callable(serving.outputs["probabilities"], feed_list=[serving.images])
+        yield Predictor(model.spec.image_shape, list(model.spec.class_names), predict)
+
+
+def _find_saved_model(folder: Path) -> Path | None:
+    """Finds a SavedModel, or the newest of several versions; None for a file."""
+    if folder.is_file():
+        return None
+    versions = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+    for candidate in (folder, *reversed(versions)):
+        if tf.saved_model.contains_saved_model(tf_path(candidate)):
+            return candidate
+    raise UsageError(f"--model={folder} holds neither a run (config.json) nor a SavedModel (saved_model.pb)")
+
+
+def _load_saved_model(session: tf.Session, folder: Path) -> Predictor:
+    meta = tf.saved_model.load(session, [tf.saved_model.SERVING], tf_path(folder))
+    there = [name for name in SIGNATURES if name in meta.signature_def]
+    if not there:
+        raise UsageError(f"--model={folder} has none of the signatures {', '.join(SIGNATURES)}")
+    signature = meta.signature_def[there[0]]
+    if len(signature.inputs) != 1:
+        raise UsageError(f"--model={folder}: signature {there[0]} takes {len(signature.inputs)} inputs, wanted one")
+    outputs = signature.outputs
+    name = "probabilities" if "probabilities" in outputs else next(iter(outputs))
+    images = session.graph.get_tensor_by_name(next(iter(signature.inputs.values())).name)
+    return _make_predictor(session, images, session.graph.get_tensor_by_name(outputs[name].name))
+
+
+def _load_frozen(session: tf.Session, path: Path) -> Predictor:
+    graph_def = tf.GraphDef()
+    try:
+        graph_def.ParseFromString(path.read_bytes())
+    except Exception as error:  # The class of protobuf's error differs between its implementations.
+        raise UsageError(f"--model={path} is no frozen graph: {reason(error)}") from error
+    names = {node.name for node in graph_def.node}
+    if not {"images", PROBABILITIES} <= names:
+        raise UsageError(f"--model={path} has no nodes `images` and `{PROBABILITIES}`; it has {len(names)} others")
+    kept = [f"{name}:0" for name in ("images", PROBABILITIES, CLASS_NAMES) if name in names]
+    images, probabilities, *_ = tf.import_graph_def(graph_def, return_elements=kept, name="")
+    return _make_predictor(session, images, probabilities)
+
+
+def _make_predictor(session: tf.Session, images: tf.Tensor, probabilities: tf.Tensor) -> Predictor:
+    if images.shape.rank != 4 or None in images.shape.as_list()[1:]:
+        raise UsageError(f"the model takes {images.shape}, wanted images [n, height, width, depth]")
+    height, width, depth = images.shape.as_list()[1:]
+    names = [str(number) for number in range(int(probabilities.shape[1]))]
+    if CLASS_NAMES in {operation.name for operation in session.graph.get_operations()}:
+        names = [name.decode() for name in session.run(f"{CLASS_NAMES}:0")]
+    run = session.make_callable(probabilities, feed_list=[images])
+    if images.dtype == tf.uint8:
+        return Predictor((height, width, depth), names, run)
+    return Predictor((height, width, depth), names, lambda pixels: run(pixels.astype(np.float32) * np.float32(1 / 255)))

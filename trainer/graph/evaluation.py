@@ -1,0 +1,50 @@
+"""The graph of an evaluation: sums over records that are fed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from trainer.data.spec import IMAGE, DatasetSpec
+from trainer.inputs.batch import Features, parse_examples
+from trainer.learning import averages
+from trainer.learning.task import Task
+from trainer.models.inference import channels_first
+from trainer.tf1 import tf
+
+
+class EvalGraph(NamedTuple):
+    """The ends of an evaluation's graph."""
+
+    serialized: tf.Tensor  # string [n], placeholder for records
+    sums: Mapping[str, tf.Tensor]  # of the task's metrics, over these records
+    outputs: tf.Tensor  # of the model
+    features: Features
+
+
+def build_eval_graph(
+    task: Task,
+    spec: DatasetSpec,
+    *,
+    data_format: str,
+    device: str,
+    ema: averages.Averages | None = None,
+    reuse: bool = True,
+) -> EvalGraph:
+    """Builds sums over records that are fed.
+
+    Args:
+      task: how the records are judged.
+      spec: of the data set.
+      data_format: of convolutions, as --data_format.
+      device: of the operations.
+      ema: averages to take in the place of weights.
+      reuse: are the variables there already.
+    """
+    with tf.name_scope("evaluation"), tf.device(device):
+        with tf.device("/cpu:0"):
+            serialized = tf.placeholder(tf.string, [None], name="serialized")
+            features = parse_examples(serialized, spec)
+        with tf.variable_scope("", reuse=reuse or None, custom_getter=averages.averaged_getter(ema)):
+            outputs = task.build(features[IMAGE], channels_first=channels_first(data_format, device))
+        return EvalGraph(serialized, task.metrics.sums(outputs, features), outputs, features)

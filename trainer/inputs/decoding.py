@@ -1,0 +1,83 @@
+"""Encoded images in a graph: PNG, JPEG, GIF and BMP bytes to pictures of one shape, upright."""
+
+from __future__ import annotations
+
+from trainer.tf1 import tf
+
+DECODABLE_DEPTHS = (1, 3)
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601-2), as pillow weighs them
+HEAD_BYTES = 1 << 16  # in which EXIF's data stand: a segment of a JPEG is no longer
+# An entry of EXIF's directory for the tag 0x0112, Orientation: one number of 16 bits, behind its tag, type and count.
+LITTLE_ENDIAN, BIG_ENDIAN = b"\x12\x01\x03\x00\x01\x00\x00\x00", b"\x01\x12\x00\x03\x00\x00\x00\x01"
+MARKERS = (b"Exif\0\0", b"eXIf")  # before it, in a JPEG and in a PNG
+
+
+def decode_images(encoded: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
+    """Decodes images, string [n], to uint8 [n, height, width, depth].
+
+    They are turned as EXIF says. What is transparent lies on white; another size is resized as pillow does it, by a
+    triangle over the area.
+
+    Args:
+      encoded: of any sizes.
+      shape: height, width, and a depth of DECODABLE_DEPTHS.
+    """
+    return tf.map_fn(lambda data: _decode(data, shape), encoded, fn_output_signature=tf.uint8)
+
+
+def _decode(data: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
+    height, width, depth = shape
+    image = tf.cast(tf.io.decode_image(data, expand_animations=False), tf.float32)
+    image.set_shape([None, None, None])
+    image = _turn(image, read_orientation(data))
+    channels = tf.shape(image)[2]
+    colours = channels - (1 - channels % 2)  # Of two and four channels the last is how opaque it is.
+    alpha = tf.cond(tf.equal(colours, channels), lambda: tf.ones_like(image[..., :1]), lambda: image[..., -1:] / 255)
+    flat = tf.round(image[..., :colours] * alpha + 255 * (1 - alpha))
+    grey = tf.cond(
+        tf.equal(colours, 3), lambda: tf.reduce_sum(flat * tf.constant(GREY), axis=2, keepdims=True), lambda: flat
+    )
+    right = grey if depth == 1 else tf.cond(tf.equal(colours, 3), lambda: flat, lambda: tf.tile(flat, [1, 1, 3]))
+    resized = tf.raw_ops.ScaleAndTranslate(
+        images=tf.round(right)[tf.newaxis],
+        size=[height, width],
+        scale=tf.cast([height, width], tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32),
+        translation=[0.0, 0.0],
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
+    resized.set_shape(shape)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+
+
+def read_orientation(data: tf.Tensor) -> tf.Tensor:
+    """Reads EXIF's Orientation out of the bytes of an image, string []: int32 [], 1 to 8; 1 where there is none."""
+    head = tf.io.decode_raw(tf.strings.substr(data, 0, HEAD_BYTES), tf.uint8)
+    # Behind them so many zeros that a pattern at the end has its number.
+    head = tf.concat([head, tf.zeros([len(BIG_ENDIAN) + 2], tf.uint8)], 0)
+    none = tf.constant(HEAD_BYTES, tf.int64)
+    begin = tf.reduce_min([_find(head, marker, tf.zeros([], tf.int64)) for marker in MARKERS])
+    little, big = (_find(head, pattern, begin) for pattern in (LITTLE_ENDIAN, BIG_ENDIAN))
+    found = tf.minimum(little, big)
+    place = found + len(BIG_ENDIAN) + tf.cast(big < little, tf.int64)  # The higher byte, which is 0, may come first.
+    value = tf.cond(found < none, lambda: tf.cast(head[place], tf.int32), lambda: tf.ones([], tf.int32))
+    return tf.where((value >= 1) & (value <= 8), value, tf.ones_like(value))
+
+
+def _find(head: tf.Tensor, pattern: bytes, begin: tf.Tensor) -> tf.Tensor:
+    """Finds the first place of a pattern, from `begin` on: int64 []; HEAD_BYTES where there is none."""
+    count = tf.size(head, out_type=tf.int64) - len(pattern)
+    same = [tf.equal(head[index : index + count], byte) for index, byte in enumerate(pattern)]
+    places = tf.where(tf.reduce_all(tf.stack(same), axis=0))[:, 0]
+    return tf.reduce_min(tf.concat([places[places >= begin], [HEAD_BYTES]], 0))
+
+
+def _turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns an image, [height, width, channels], upright: JEITA CP-3451 (EXIF 2.3), 4.6.4, as pillow does it."""
+
+    def among(*values: int) -> tf.Tensor:
+        return tf.reduce_any([tf.equal(orientation, value) for value in values])
+
+    image = tf.cond(among(5, 6, 7, 8), lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+    image = tf.cond(among(2, 3, 6, 7), lambda: tf.reverse(image, [1]), lambda: image)
+    return tf.cond(among(3, 4, 7, 8), lambda: tf.reverse(image, [0]), lambda: image)

@@ -1,0 +1,90 @@
+"""What is learned: a model, its loss, and how it is judged, as one value that training, evaluation and export share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from trainer.data.spec import CLASS, IMAGE, LABEL, DatasetSpec
+from trainer.errors import UsageError
+from trainer.inputs.batch import Features
+from trainer.learning.losses import cross_entropy
+from trainer.learning.metrics import Metrics, is_correct, mean_metrics
+from trainer.models import layers
+from trainer.models.inference import inference
+from trainer.tf1 import tf
+
+
+class Task(NamedTuple):
+    """A model on a data set, and what is asked of it."""
+
+    features: tuple[str, ...]  # of the data set, which a training reads
+    build: Callable[..., tf.Tensor]  # (images, channels_first=, dropout=) -> outputs, [batch, ...]
+    loss: Callable[[tf.Tensor, Features], tf.Tensor]  # (outputs, features) -> [batch], so that towers average exactly
+    scalars: Callable[[tf.Tensor, Features], dict[str, tf.Tensor]]  # of a training step, beside the loss: [] each
+    metrics: Metrics  # of an evaluation; among them `loss`
+    predictions: Callable[[tf.Tensor], dict[str, tf.Tensor]]  # outputs -> what an export gives
+
+
+def make_task(
+    spec: DatasetSpec,
+    *,
+    model: str,
+    hidden_sizes: Sequence[int],
+    precision: str,
+    input_dropout: float = 0.0,
+    hidden_dropout: float = 0.0,
+) -> Task:
+    """Makes the task of a data set.
+
+    Args:
+      spec: of the data set.
+      model: of `settings.model.MODELS`.
+      hidden_sizes: of the mlp.
+      precision: float32, bfloat16 or float16, of the activations.
+      input_dropout: fraction of the mlp's input that is dropped in training.
+      hidden_dropout: fraction of the hidden units that is dropped in training.
+
+    Raises:
+      UsageError: there is no task for this kind of label.
+    """
+    if spec.label_kind != CLASS:
+        raise UsageError(f"{spec.name} has labels of kind {spec.label_kind!r}; this version learns one class an image")
+
+    def build(
+        images: tf.Tensor, *, channels_first: bool = False, dropout: layers.Dropout = layers.no_dropout
+    ) -> tf.Tensor:
+        return inference(
+            images,
+            model=model,
+            num_classes=spec.num_classes,
+            hidden_sizes=hidden_sizes,
+            precision=precision,
+            channels_first=channels_first,
+            input_dropout=input_dropout,
+            hidden_dropout=hidden_dropout,
+            dropout=dropout,
+        )
+
+    return Task((IMAGE, LABEL), build, _class_loss, _class_scalars, mean_metrics(_class_metrics), class_predictions)
+
+
+def _class_loss(logits: tf.Tensor, features: Features) -> tf.Tensor:
+    return cross_entropy(logits, features[LABEL])
+
+
+def _class_scalars(logits: tf.Tensor, features: Features) -> dict[str, tf.Tensor]:
+    return {"accuracy": tf.reduce_mean(is_correct(logits, features[LABEL]))}
+
+
+def _class_metrics(logits: tf.Tensor, features: Features) -> dict[str, tf.Tensor]:
+    return {"accuracy": is_correct(logits, features[LABEL]), "loss": _class_loss(logits, features)}
+
+
+def class_predictions(logits: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Names logits, float32 [n, classes], their softmax, and the class of the largest, int64 [n]."""
+    return {
+        "logits": tf.identity(logits, "logits"),
+        "probabilities": tf.nn.softmax(logits, name="probabilities"),
+        "classes": tf.argmax(logits, 1, name="classes"),
+    }

@@ -1,0 +1,1 @@
+"""Every setting of a run, from its flag to its checked value."""

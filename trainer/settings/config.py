@@ -1,0 +1,117 @@
+"""All settings of a run, checked together. No TensorFlow.
+
+A field of `Config` is a flag of the same name (`flags.py` reads them from here), a key of `config.json`, and nothing
+else has to be written down to add one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import UsageError
+from trainer.grammars import check_path, check_pattern, parse_clip, parse_decay, parse_period, parse_rename
+from trainer.settings.cluster import ClusterSettings
+from trainer.settings.data import QUEUED_INPUTS, DataSettings
+from trainer.settings.fields import IDENTITY, JOB, check_fields, differences, flag_text
+from trainer.settings.learning import LearningSettings
+from trainer.settings.model import ModelSettings
+from trainer.settings.placement import PlacementSettings
+from trainer.settings.run import RunSettings
+
+
+# The flags of the last base come first in --help.
+@dataclass(frozen=True)
+class Config(ClusterSettings, PlacementSettings, LearningSettings, ModelSettings, DataSettings, RunSettings):
+    """One run of the trainer. The defaults train LeNet on the embedded digits."""
+
+
+def validate(config: Config) -> Config:
+    """Fills in the defaults that depend on other fields and checks every value.
+
+    Raises:
+      UsageError: a value is illegal, or two of them conflict.
+    """
+    check_fields(config)
+    check_path("logdir", config.logdir)
+    if config.train_steps and config.epochs:
+        raise UsageError("--train_steps and --epochs conflict: give one of them")
+    if config.staging == "yes" and config.input not in QUEUED_INPUTS:
+        raise UsageError(f"--staging=yes needs an input that queues batches: --input={' or '.join(QUEUED_INPUTS)}")
+    if config.batch_size % config.num_gpus:
+        raise UsageError(uneven_split(config.batch_size, config.num_gpus))
+    if parse_period("warmup", config.warmup).unit == "seconds":
+        raise UsageError(f"warmup={config.warmup}: the warm-up must be in steps or epochs")
+    _check_warm_start(config)
+    parse_clip(config.clip)
+    parse_decay(config.decay)
+    return dataclasses.replace(
+        config,
+        logdir=config.logdir or f"runs/{config.dataset}_{config.model}",
+        data_dir=config.data_dir or f"data/{config.dataset}",
+        epochs=config.epochs or (0.0 if config.train_steps else 60.0),
+    )
+
+
+def _check_warm_start(config: Config) -> None:
+    for pattern in config.warm_start_exclude:
+        check_pattern(f"warm_start_exclude={pattern}", pattern)
+    for rule in config.warm_start_rename:
+        parse_rename(f"warm_start_rename={rule}", rule)
+    rules = config.warm_start_exclude or config.warm_start_rename or config.ignore_missing
+    if rules and not config.warm_start:
+        raise UsageError("--warm_start_exclude, --warm_start_rename and --ignore_missing need --warm_start=CHECKPOINT")
+
+
+def uneven_split(batch_size: int, num_towers: int, over: str = "") -> str:
+    """Says that a batch does not split evenly over so many towers, with the two nearest sizes that do."""
+    lower = batch_size // num_towers * num_towers
+    sizes = f"{lower} or {lower + num_towers}" if lower else f"{lower + num_towers}"
+    return f"batch_size={batch_size} does not split over {over or f'{num_towers} towers'}; use {sizes}"
+
+
+def to_json(config: Config) -> str:
+    """Writes a config as the text of `config.json`."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def load_config(path: Path) -> Config:
+    """Reads a `config.json`, also one written with fewer fields.
+
+    Raises:
+      UsageError: the file is damaged, or holds fields that this version does not know.
+    """
+    try:
+        values = json.loads(path.read_text())
+        known = {field.name for field in dataclasses.fields(Config)}
+        if not isinstance(values, dict) or not set(values) <= known:
+            raise ValueError("it is not a configuration of this version")
+        parsed: dict[str, Any] = {key: tuple(got) if isinstance(got, list) else got for key, got in values.items()}
+        return Config(**parsed)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}; move the directory aside or use another --logdir") from error
+
+
+def identity_differences(old: Config, new: Config) -> list[str]:
+    """Lists what makes `new` another experiment than the one that `old` began, as `name: old -> new`."""
+    pairs = differences(old, new, IDENTITY)
+    # Whether there are averages is in the checkpoint; how slow they are may change.
+    pairs = [(name, bool(a), bool(b)) if name == "ema_decay" else (name, a, b) for name, a, b in pairs]
+    if "float16" in (old.precision, new.precision):  # Its checkpoints hold the loss scale too.
+        pairs.append(("precision", old.precision, new.precision))
+    return [_change(*pair) for pair in pairs if pair[1] != pair[2]]
+
+
+def job_differences(old: Config, new: Config) -> list[str]:
+    """Lists what changes the course of a run that goes on, as `name: old -> new`."""
+    addresses = {field.name for field in dataclasses.fields(ClusterSettings)}  # They may be others at each start.
+    pairs = [pair for pair in differences(old, new, JOB) if pair[0] not in addresses]
+    pairs += [pair for pair in differences(old, new, IDENTITY) if pair[0] == "ema_decay"]
+    return [_change(*pair) for pair in pairs]
+
+
+def _change(name: str, old: Any, new: Any) -> str:
+    return f"{name}: {flag_text(old)} -> {flag_text(new)}"

@@ -1,0 +1,38 @@
+"""Settings of the data: which set, where it lies, and how it reaches the towers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.grammars import MAX_COUNT, MAX_STEPS
+from trainer.settings.fields import IDENTITY, TASK, Use, between, option
+
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
+INPUTS = ("queue", "preloaded", "feed", "synthetic")
+QUEUED_INPUTS = ("queue", "feed")  # A batch of theirs is another one whenever it is taken.
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The data, and how it reaches the towers."""
+
+    dataset: str = option("digits", "data set", DATASETS, scope=IDENTITY)
+    data_dir: str = option("", "directory of its TFRecord shards (default: data/DATASET)", scope=TASK, path=True)
+    input: str = option("queue", "how batches reach the towers", INPUTS)
+    queue_readers: int = option(
+        1,
+        "threads that read and parse shards; the order of the records stays the same",
+        scope=TASK,
+        legal=between(1, MAX_COUNT),
+        used_by=Use("input", ("queue",)),
+    )
+    queue_capacity: int = option(
+        64,
+        "whole batches that the input queue holds",
+        scope=TASK,
+        legal=between(1, MAX_COUNT),
+        used_by=Use("input", QUEUED_INPUTS),
+    )
+    skip_corrupt: int = option(
+        0, "damaged records that are skipped; 0: the first one is an error", legal=between(0, MAX_STEPS)
+    )

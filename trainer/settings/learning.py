@@ -1,0 +1,65 @@
+"""Settings of the learning: how long, by which optimizer, at which rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.grammars import MAX_COUNT, MAX_RATE, MAX_STEPS
+from trainer.settings.fields import FRACTION, IDENTITY, Use, above, between, option
+
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
+
+
+@dataclass(frozen=True)
+class LearningSettings:
+    """How long, by which optimizer, at which rate."""
+
+    batch_size: int = option(64, "images of one step, over all towers", legal=between(1, MAX_COUNT))
+    train_steps: int = option(0, "last step (default: --epochs)", legal=between(0, MAX_STEPS))
+    epochs: float = option(
+        0.0, "passes over the training set, instead of --train_steps (default: 60)", legal=between(0, MAX_STEPS)
+    )
+    optimizer: str = option("adam", "optimizer", OPTIMIZERS, scope=IDENTITY)
+    momentum: float = option(
+        0.9,
+        "momentum of `momentum` and `rmsprop`",
+        legal=FRACTION,
+        used_by=Use("optimizer", ("momentum", "rmsprop")),
+    )
+    rmsprop_decay: float = option(
+        0.9, "discount of the squared gradients of `rmsprop`", legal=FRACTION, used_by=Use("optimizer", ("rmsprop",))
+    )
+    learning_rate: float = option(0.001, "learning rate, before --decay and --warmup", legal=above(0, MAX_RATE))
+    decay: str = option(
+        "cosine",
+        "constant | exponential:RATE:PERIOD[:staircase] | piecewise:PERIOD=RATE,... | cosine "
+        "(to zero at the last step)",
+    )
+    warmup: str = option("0", "period over which the rate rises linearly to its value", period=True)
+    clip: str = option("none", "none | norm:MAX (each gradient) | global_norm:MAX | value:MAX")
+    weight_decay: float = option(
+        0.0, "L2 factor on weights, never on biases: loss += factor * sum(w^2) / 2", legal=between(0, MAX_RATE)
+    )
+    ema_decay: float = option(
+        0.99,
+        "decay of the weights' moving averages, with num_updates=step; 0: none",
+        scope=IDENTITY,
+        legal=FRACTION,
+    )
+    nonfinite: str = option(
+        "stop",
+        "what a step with a loss or gradient that is NaN or infinite does, which is never applied: stop: ends the run "
+        "with exit code 3; skip: is counted, and the run goes on",
+        ("stop", "skip"),
+    )
+    max_skips: int = option(
+        100,
+        "steps that --nonfinite=skip skips before it stops too",
+        legal=between(0, MAX_STEPS),
+        used_by=Use("nonfinite", ("skip",)),
+    )
+    seed: int = option(1, "seed of the weights, the order of the records and dropout", legal=between(0, 2**31 - 1))
+    deterministic: bool = option(
+        False,
+        "only operations that give the same bits in every run, in threads that do; slower, see docs/performance.md",
+    )

@@ -1,0 +1,119 @@
+"""Everything periodic of a run, put together from its settings."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from trainer.reporting.report import Report
+from trainer.running.hooks.checkpointing import CheckpointHook
+from trainer.running.hooks.input_fill import InputFillHook
+from trainer.running.hooks.progress import BarHook, ReportHook
+from trainer.running.hooks.summaries import HistogramHook, ScalarHook
+from trainer.running.hooks.tracing import TraceHook
+from trainer.running.hooks.validation import ValidationHook
+from trainer.running.hooks.votes import VoteHook
+from trainer.saving import best
+from trainer.saving.checkpoints import CheckpointOps
+from trainer.signals import Signals
+from trainer.tf1 import tf
+from trainer.training.graphs import Graphs
+from trainer.training.job import Job
+from trainer.training.preparation import remake_rundir
+
+
+class Periodic(NamedTuple):
+    """The hooks of a run."""
+
+    hooks: list[tf.train.SessionRunHook]  # all of them, in the order in which they run
+    bar: BarHook
+    checkpoint: CheckpointHook
+    fills: list[float]  # samples of the input queue's fill
+
+
+def make_periodic(
+    job: Job,
+    graphs: Graphs,
+    signals: Signals,
+    report: Report,
+    ops: CheckpointOps,
+    evaluate: Callable[..., dict[str, float]],
+    votes: VoteHook | None = None,
+) -> Periodic:
+    """Makes the hooks of a run; `votes` is that of a cluster."""
+    train = graphs.train
+    assert job.lock  # Only who writes to a run directory has anything periodic.
+    fill = InputFillHook(train, first_step=job.start.step, num_steps=job.last_step - job.start.step)
+    bar = BarHook(
+        job.console,
+        train,
+        first_step=job.start.step,
+        last_step=job.last_step,
+        images_per_second=report.throughput.average,
+        clock=time.monotonic,
+    )
+    checkpoint = CheckpointHook(
+        ops,
+        job.rundir,
+        train,
+        every=job.every("checkpoint_every"),
+        keep=job.config.keep_checkpoints,
+        saved=job.start.step,
+        signals=signals,
+        failures=report.failures,
+        prepare=functools.partial(remake_rundir, job.config, job.rundir, job.lock, job.console.say),
+    )
+    validation = ValidationHook(
+        train,
+        every=job.every("eval_every"),
+        evaluate=functools.partial(evaluate, split="validation"),
+        report=functools.partial(report_validation, job, report, checkpoint),
+        stops_later=votes is not None,
+    )
+    reporting = [bar, _make_report_hook(job, graphs, report), fill, *_make_event_hooks(job, graphs, report)]
+    hooks = [*([votes] if votes else []), *reporting, checkpoint, validation]
+    return Periodic(hooks, bar, checkpoint, fill.samples)
+
+
+def report_validation(
+    job: Job, report: Report, checkpoint: CheckpointHook, session: tf.Session, step: int, metrics: Mapping[str, float]
+) -> None:
+    """Reports an evaluation on the validation set, and with --keep_best keeps the checkpoint of the best one."""
+    report.validation(step, metrics)
+    if not job.config.keep_best:
+        return
+    weights = "ema" if job.config.ema_decay else "raw"
+    found = best.Best(step, "validation", weights, metrics["accuracy"], metrics["loss"])
+    with report.failures.tolerated("best/"):
+        if best.is_better(found, best.load_best(job.rundir)):
+            checkpoint.save(session, step)
+            best.keep_best(job.rundir, f"{job.rundir.checkpoint_prefix}-{step}", found)
+
+
+def _make_report_hook(job: Job, graphs: Graphs, report: Report) -> ReportHook:
+    return ReportHook(
+        job.console,
+        graphs.train,
+        report.metrics,
+        every=job.every("log_every"),
+        throughput=report.throughput,
+        batch_size=job.config.batch_size,
+        last_step=job.last_step,
+        tell=functools.partial(job.status.write, "step"),
+    )
+
+
+def _make_event_hooks(job: Job, graphs: Graphs, report: Report) -> list[tf.train.SessionRunHook]:
+    """Makes what writes for TensorBoard."""
+    scalars = ScalarHook(
+        report.writer,
+        graphs.train,
+        every=job.every("summary_every"),
+        last_step=job.last_step,
+        images_per_second=report.throughput.average,
+    )
+    histograms = HistogramHook(report.writer, graphs.train, every=job.every("histogram_every"))
+    trace = TraceHook(report.writer, job.rundir, graphs.train, job.every("trace_every"), report.failures)
+    return [scalars, histograms, trace]

@@ -1,0 +1,209 @@
+"""Before the graph: is the data what it should be, and does the log directory fit the run?"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.console import Console, bullet_list
+from trainer.data import conversion, manifest, records, sources
+from trainer.data.looking import open_data
+from trainer.data.salvage import Salvage, find_damage, write_clean_shards
+from trainer.data.spec import DatasetSpec
+from trainer.errors import UsageError
+from trainer.rundir import RunDir, replace_text
+from trainer.saving import files as checkpoint_files
+from trainer.saving.lock import RunLock
+from trainer.saving.progress import Progress, load_progress
+from trainer.settings import config as config_lib
+from trainer.settings import flags
+from trainer.settings.config import Config
+
+# Up to this size all shards are read once and compared with their checksums before training; beyond it only their
+# sizes are, and each record's own checksum when it is read.
+CHECKSUM_BYTES = 1 << 30
+SHOWN_FAULTS = 3  # of each shard
+
+
+class Data(NamedTuple):
+    """What is in the shards, and what is damaged in them."""
+
+    spec: DatasetSpec
+    salvage: Salvage
+
+
+def prepare_data(config: Config, console: Console) -> Data:
+    """Loads and checks the manifest; the embedded digits are converted first where they are not there yet.
+
+    Raises:
+      DataError: shards are missing or differ from the manifest.
+      UsageError: the directory holds another data set, or fewer examples than a batch.
+    """
+    folder = Path(config.data_dir)
+    if config.dataset == "digits" and not conversion.is_converted("digits", folder):
+        _convert_digits(folder, console)
+    found = open_data(config.dataset, folder)
+    salvage = Salvage([])
+    if config.skip_corrupt:
+        salvage = find_damage(found, config.skip_corrupt)
+    else:
+        _check_shards(found)
+    count = found.num_examples("train")
+    if config.batch_size > count:
+        raise UsageError(f"batch_size={config.batch_size} is larger than the training set of {count:,} examples")
+    return Data(found, salvage)
+
+
+def _convert_digits(folder: Path, console: Console) -> None:
+    """Converts the embedded digits; of several processes, as the workers of a cluster, the first one does."""
+    with console.user_umask():  # The data are no secret of this run.
+        _convert_digits_alone(folder, console)
+
+
+def _convert_digits_alone(folder: Path, console: Console) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if not conversion.is_converted("digits", folder):
+            source = sources.SOURCES["digits"]
+            conversion.convert("digits", source, source_dir=folder, data_dir=folder, num_shards=10, console=console)
+            console.say(f"wrote the embedded digits to {folder} ({source.attribution})")
+    finally:
+        os.close(directory)
+
+
+def skip_damaged(data: Data, into: Path, say: Callable[[str], None]) -> DatasetSpec:
+    """Leaves damaged records out, and says which; the shards without them are written to a directory."""
+    if not data.salvage.damages:
+        return data.spec
+    for damage in data.salvage.damages:
+        shown = "; ".join(damage.faults[:SHOWN_FAULTS])
+        more = f"; and {len(damage.faults) - SHOWN_FAULTS} more" if len(damage.faults) > SHOWN_FAULTS else ""
+        say(f"skipping {damage.num_lost} of {damage.shard.num_examples:,} records: {shown}{more}")
+    return write_clean_shards(data.salvage, data.spec, into)
+
+
+def is_checked(found: DatasetSpec) -> bool:
+    """Is every record read once before training?"""
+    return sum(shard.num_bytes for shards in found.splits.values() for shard in shards) <= CHECKSUM_BYTES
+
+
+def _check_shards(found: DatasetSpec) -> None:
+    manifest.check_shards(found)
+    if not is_checked(found):
+        return
+    records.check_checksums(found)
+    for shards in found.splits.values():
+        for shard in shards:
+            records.check_count(found, shard, sum(1 for _ in records.read_records(found.path_of(shard))))
+
+
+def prepare_rundir(
+    config: Config, rundir: RunDir, console: Console, stack: ExitStack
+) -> tuple[RunLock, Progress | None]:
+    """Makes and locks the run directory, and finds where to go on in it.
+
+    Args:
+      config: of the run.
+      rundir: of the run.
+      console: is told what was moved aside or is damaged.
+      stack: releases the lock at the end of the run.
+
+    Returns:
+      The lock, and the newest whole checkpoint, or None to begin at step 0.
+
+    Raises:
+      UsageError: another experiment is there, or `--resume` does not allow what is there.
+      TrainerError: another run is at work there, or no checkpoint there is whole.
+    """
+    back_to = int(config.resume) if config.resume.isdecimal() else None
+    if (config.resume == "must" or back_to is not None) and not checkpoint_files.has_files(rundir):
+        raise UsageError(f"--resume={config.resume}, but {rundir.path} holds no checkpoint")
+    if config.resume == "never" and rundir.path.is_dir():
+        with RunLock(rundir):
+            moved = checkpoint_files.move_aside(rundir)
+        if moved:
+            console.say(f"moved the earlier run to {moved}")
+    if not rundir.path.exists():
+        stack.push(functools.partial(_remove_unused, rundir, console))
+    _make_directory(rundir.path)
+    lock = stack.enter_context(RunLock(rundir, say=console.say))
+    checkpoint_files.remove_leftovers(rundir)
+    if rundir.config.exists() and checkpoint_files.has_files(rundir):
+        differences = config_lib.identity_differences(config_lib.load_config(rundir.config), config)
+        if differences:
+            raise UsageError(
+                f"{rundir.path} holds another run; use another --logdir, or --resume=never to move it aside:"
+                + bullet_list(differences)
+            )
+    progress = load_progress(rundir, console.say, back_to=back_to)
+    if progress and rundir.config.exists():
+        for change in config_lib.job_differences(config_lib.load_config(rundir.config), config):
+            console.say(f"changed since the last start: {change}")
+    return lock, progress
+
+
+def _remove_unused(rundir: RunDir, console: Console, kind: type[BaseException] | None, *_: object) -> None:
+    """Removes a directory that this start has made, where it then was refused before the run had begun."""
+    if kind and issubclass(kind, UsageError) and not rundir.config.exists():
+        console.close()
+        shutil.rmtree(rundir.path, ignore_errors=True)
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"--logdir={path}: a file is in the way; give a directory") from error
+
+
+def compare_data(spec: DatasetSpec, rundir: RunDir, say: Callable[[str], None]) -> None:
+    """Says where the training set is another one than when the run was here before, and notes what it is."""
+    if rundir.data.exists():
+        try:
+            before = manifest.load_run_data(rundir.data)
+        except UsageError as error:
+            say(f"{error}, now; whether the training set has changed is not known")
+        else:
+            _say_changes(before, spec, say)
+    replace_text(rundir.data, manifest.run_data_text(spec))
+
+
+def _say_changes(before: DatasetSpec, now: DatasetSpec, say: Callable[[str], None]) -> None:
+    old, new = before.num_examples("train"), now.num_examples("train")
+    if old != new:
+        what = f"has {new:,} records, another number than before ({old:,})"
+    elif before.digest_of("train") != now.digest_of("train"):
+        what = f"lies in other shards than before, though of as many records (digest {now.digest_of('train')}, "
+        what += f"before {before.digest_of('train')})"
+    else:
+        return
+    say(f"the training set {what}: the epoch in hand may repeat or miss some")
+
+
+def remake_rundir(config: Config, rundir: RunDir, lock: RunLock, say: Callable[[str], None]) -> None:
+    """Makes a run directory again that has gone, so that what has been trained is not lost with it.
+
+    Raises:
+      TrainerError: another run has begun there.
+    """
+    if rundir.config.exists() and rundir.lock.exists():
+        return
+    rundir.path.mkdir(parents=True, exist_ok=True)
+    lock.acquire()
+    write_settings(config, rundir)
+    say(f"{rundir.path} had gone, and was made again")
+
+
+def write_settings(config: Config, rundir: RunDir) -> None:
+    """Records the settings of a run that has begun; what an earlier one came to no longer holds."""
+    replace_text(rundir.config, config_lib.to_json(config))
+    replace_text(rundir.flags, flags.to_flagfile(config))
+    rundir.result.unlink(missing_ok=True)

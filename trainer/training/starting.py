@@ -1,0 +1,131 @@
+"""A run from its settings to a checked job: devices, data, directory, cluster, and where to go on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from trainer.cluster import ps_rendezvous, rendezvous
+from trainer.cluster.member import Member
+from trainer.cluster.spec import Cluster
+from trainer.console import Console
+from trainer.data.layout import find_layout
+from trainer.data.spec import DatasetSpec
+from trainer.inputs import order
+from trainer.placing.devices import Devices, choose_devices
+from trainer.reporting.status_file import StatusFile
+from trainer.rundir import RunDir
+from trainer.saving.models import task_of
+from trainer.saving.progress import Progress
+from trainer.settings.config import Config
+from trainer.tf1 import NUM_PHYSICAL_GPUS
+from trainer.training.job import Job, session_config
+from trainer.training.preparation import Data, compare_data, is_checked, prepare_data, prepare_rundir, skip_damaged
+
+
+def prepare(
+    config: Config,
+    console: Console,
+    stack: ExitStack,
+    cluster: Cluster | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Job:
+    """Checks everything that can be checked before the graph is built, and says what will be done.
+
+    Args:
+      config: of the run.
+      console: is told what will be done, and keeps it in the log of this process.
+      stack: gets what has to be closed at the end of the run.
+      cluster: of which this process is a worker, whose tasks are waited for here.
+      check: raises where a signal asks to stop.
+    """
+    devices = _choose_devices(config)
+    data = prepare_data(config, console)
+    rundir = RunDir(config.logdir)
+    is_chief = cluster is None or cluster.is_chief
+    lock, progress = prepare_rundir(config, rundir, console, stack) if is_chief else (None, None)
+    begin = progress or Progress.at_start(config.batch_size)
+    member = None
+    if cluster:
+        connected = rendezvous.connect(cluster, config, session_config(config, devices), console.say, check)
+        begin, member = _agree(connected, config, data, begin, check)
+    start = begin.with_batch_size(config.batch_size)
+    rundir.path.mkdir(parents=True, exist_ok=True)  # On a host that does not share the chief's.
+    console.open_log(rundir.task_log(cluster.job, cluster.task_index) if cluster else rundir.log)
+    clean_shards = rundir.clean_shards_of(cluster.task_index if cluster else 0)
+    spec = skip_damaged(data, clean_shards, console.say)
+    job = Job(
+        config=config,
+        console=console,
+        rundir=rundir,
+        lock=lock,
+        spec=spec,
+        task=task_of(config, spec),
+        layout=find_layout(spec) if is_checked(spec) else None,
+        skipped_records=data.salvage.num_lost,
+        devices=devices,
+        start=start,
+        steps_per_epoch=spec.num_examples("train") / config.batch_size,
+        last_step=_last_step(config, spec, start),
+        status=StatusFile(os.environ, _last_step(config, spec, start)),
+        member=member,
+    )
+    _announce(job)
+    return job
+
+
+def _last_step(config: Config, spec: DatasetSpec, start: Progress) -> int:
+    """Counts the steps to the end of --epochs, some of which may have been made with another --batch_size."""
+    if config.train_steps:
+        return config.train_steps
+    left = config.epochs * spec.num_examples("train") - start.batch_size_position
+    return max(1, start.batch_size_step + round(left / config.batch_size))
+
+
+def _agree(
+    member: Member, config: Config, data: Data, start: Progress, check: Callable[[], None]
+) -> tuple[Progress, Member]:
+    """Gives all workers the chief's start."""
+    lost = [(damage.shard.file, damage.num_lost) for damage in data.salvage.damages]
+    what = repr((data.spec.to_values(), lost))
+    mine = start if member.cluster.is_chief else None
+    if member.cluster.parameter_servers:
+        return ps_rendezvous.agree_on_start(member, config, what, mine, check)
+    return rendezvous.agree_on_start(member, config, what, mine), member
+
+
+def _choose_devices(config: Config) -> Devices:
+    return choose_devices(
+        config.num_gpus,
+        num_gpus=NUM_PHYSICAL_GPUS,
+        device=config.device,
+        virtual_gpus=config.virtual_gpus,
+        parameter_device=config.parameter_device,
+    )
+
+
+def _announce(job: Job) -> None:
+    config, say = job.config, job.console.say
+    if job.devices.note:
+        say(job.devices.note)
+    if config.precision == "float16" and job.devices.towers[0].startswith("/cpu"):
+        say("--precision=float16 is many times slower than float32 on a CPU; there, use --precision=bfloat16")
+    towers = f"{config.num_gpus} tower{'s' if config.num_gpus > 1 else ''}"
+    if job.member:
+        towers += f" on each of {job.member.workers.count} workers"
+    num_images = job.spec.num_examples("train")
+    say(
+        f"{config.model} on {config.dataset}: {num_images:,} images, {job.last_step:,} steps of "
+        f"{config.batch_size} over {towers}; to watch: tensorboard --logdir={shlex.quote(str(job.rundir.path))}"
+    )
+    if job.is_chief:
+        compare_data(job.spec, job.rundir, say)
+    if job.start.step:
+        say(f"resuming from step {job.start.step} ({job.start.path or 'of the chief'})")
+        if job.start.order_version != order.VERSION:
+            say(
+                f"its checkpoint counts records in order {job.start.order_version}, and this version of the trainer "
+                f"reads them in order {order.VERSION}: the epoch in hand may repeat or miss some"
+            )
