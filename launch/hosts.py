@@ -7,7 +7,10 @@ import ipaddress
 import re
 import shlex
 import socket
+import sys
 from collections.abc import Sequence
+
+from launch.checking import check_flags
 
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
@@ -18,8 +21,11 @@ def run(options: argparse.Namespace, args: Sequence[str]) -> int:
     Raises:
       ValueError: an address is public, and nobody said that its network is isolated.
     """
-    for line in make_commands(options, args):
-        print(line)
+    lines = make_commands(options, args)
+    # The hosts' data need not be here.
+    if not options.no_check and (code := check_flags(sys.executable, args, with_data=False)):
+        return code
+    print("\n".join(lines))
     return 0
 
 
@@ -67,7 +73,7 @@ def _parse(option: str, text: str) -> list[str]:
 
 
 def _addresses_of(host: str) -> list[str]:
-    """Looks a host up; nothing where this machine does not know it."""
+    """Returns the addresses of a host, none where this machine does not know it."""
     try:
         return sorted({str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)})
     except (OSError, UnicodeError):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import posixpath
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
+
+from launch.checking import check_flags, flag_value
 
 PORT = 2222  # that of Kubeflow's TF_CONFIG
 SAVE_SECONDS = 60  # from a pod's SIGTERM to its SIGKILL
@@ -33,8 +37,43 @@ def run(options: argparse.Namespace, args: Sequence[str]) -> int:
     Raises:
       ValueError: an option is no legal value of Kubernetes.
     """
-    print(yaml.dump_all(make_manifests(options, args), Dumper=PlainDumper, sort_keys=False), end="")
+    manifests = make_manifests(options, args)
+    # The pods' data are not here.
+    if not options.no_check and (code := check_flags(sys.executable, args, with_data=False)):
+        return code
+    for line in find_risks(options, args):
+        print(f"warning: {line}", file=sys.stderr)
+    print(yaml.dump_all(manifests, Dumper=PlainDumper, sort_keys=False), end="")
     return 0
+
+
+def find_risks(options: argparse.Namespace, args: Sequence[str]) -> list[str]:
+    """Finds what the job may lose, one line each: files that lie in a pod are lost with it, and no other sees them.
+
+    Args:
+      options: of the command line.
+      args: of `python -m trainer`.
+    """
+    several = options.workers + options.ps + options.evaluator > 1
+    lost = "the run directory is lost with the chief's pod" + (", and the other pods do not see it" if several else "")
+    logdir, data_dir = flag_value(args, "logdir"), flag_value(args, "data_dir")
+    if not options.volume:
+        lasts = logdir is not None and "://" in logdir
+        return [] if lasts else [f"there is no --volume: {lost}; give --volume=CLAIM"]
+    risks = []
+    where = f"under --mount={options.mount}, where the volume is"
+    if logdir is not None and not _lasts(options.mount, logdir):
+        risks.append(f"--logdir={logdir} is not {where}: {lost}")
+    if logdir is None and flag_value(args, "flagfile") is None:  # It lies in the image, and may say where.
+        risks.append(f"there is no --logdir {where}: {lost}")
+    if data_dir is not None and not _lasts(options.mount, data_dir):
+        risks.append(f"--data_dir={data_dir} is not {where}: each pod needs the data in its image")
+    return risks
+
+
+def _lasts(mount: str, path: str) -> bool:
+    """Returns whether a path lies on the volume, or outside all pods."""
+    return "://" in path or (posixpath.normpath(path) + "/").startswith(posixpath.normpath(mount).rstrip("/") + "/")
 
 
 def make_manifests(options: argparse.Namespace, args: Sequence[str]) -> list[Manifest]:
@@ -48,7 +87,7 @@ def make_manifests(options: argparse.Namespace, args: Sequence[str]) -> list[Man
       ValueError: an option is no legal value of Kubernetes.
     """
     _check(options)
-    if re.search(r"(^|\s)--?resume[= ]never(\s|$)", " ".join(args)):
+    if flag_value(args, "resume") == "never":
         raise ValueError("--resume=never would move the run aside at each start of a pod: use --resume=auto")
     if options.kind == "tfjob":
         return [_tfjob(options, args), _network_policy(options, "training.kubeflow.org/job-name")]
@@ -100,10 +139,21 @@ def _pod(options: argparse.Namespace, container: str, args: Sequence[str], *, gp
         "args": list(args),
         "ports": [{"name": "tfjob-port", "containerPort": PORT}],
         "resources": resources,
-        "securityContext": {"allowPrivilegeEscalation": False},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": mounts,
     }
-    return {"terminationGracePeriodSeconds": SAVE_SECONDS, "containers": [trainer], "volumes": volumes}
+    return {
+        "securityContext": _security(options.run_as),
+        "terminationGracePeriodSeconds": SAVE_SECONDS,
+        "containers": [trainer],
+        "volumes": volumes,
+    }
+
+
+def _security(user: int) -> Manifest:
+    """Makes what the Pod Security Standard "restricted" asks of a pod, and gives the volume to its user."""
+    ids = {"runAsUser": user, "runAsGroup": user, "fsGroup": user}
+    return {"runAsNonRoot": True, **ids, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def _tfjob(options: argparse.Namespace, args: Sequence[str]) -> Manifest:

@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from launch import network, plan
 from launch.output import Output
 from launch.restarting import Restarts, Size
+from launch.status import StatusFile
 from launch.supervising import CHIEF, Ended, Stop, find_root_cause, run_once
 
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
@@ -35,14 +37,22 @@ def run(options: argparse.Namespace, args: Sequence[str]) -> int:
         raise LaunchError("--elastic is for jobs without --ps: with it, workers come back by themselves")
     if options.elastic and not options.max_restarts:
         raise LaunchError("--elastic needs --max_restarts, as --max_restarts=10: going on after a loss is a restart")
-    names = [task.name for task in _make_tasks(options, args, options.workers)]
-    with Output(names) as output:
-        output.say(closed)
-        return _run(options, args, output, stop)
+    with tempfile.TemporaryDirectory(prefix="launch-", ignore_cleanup_errors=True) as folder:
+        names = [task.name for task in _make_tasks(options, args, options.workers, Path(folder))]
+        with Output(names) as output:
+            output.say(closed)
+            code = _run(options, args, output, stop, Path(folder))
+            if stop.number:
+                output.say(f"stopped by {signal.Signals(stop.number).name}")
+            return code
 
 
 def _enter_network(wanted: str) -> str:
-    """Closes the network of this process and its tasks, or says plainly what is open."""
+    """Closes the network of this process and its tasks; returns what is open to whom.
+
+    Raises:
+      LaunchError: it had to be closed, and could not.
+    """
     reason = "--network=open"
     if wanted != "open":
         reason = network.enter_private_network()
@@ -54,7 +64,7 @@ def _enter_network(wanted: str) -> str:
     return f"{reason}: the tasks' ports are open to whoever reaches this machine ({names}), without authentication"
 
 
-def _make_tasks(options: argparse.Namespace, args: Sequence[str], workers: int) -> list[plan.Task]:
+def _make_tasks(options: argparse.Namespace, args: Sequence[str], workers: int, status_dir: Path) -> list[plan.Task]:
     listed = sorted(path.name for path in NVIDIA_GPUS.iterdir()) if NVIDIA_GPUS.is_dir() else []
     addresses = [f"127.0.0.1:{port}" for port in plan.free_ports(workers + options.ps)]
     towers = [f"--num_gpus={options.towers}"] if options.towers else []
@@ -68,33 +78,29 @@ def _make_tasks(options: argparse.Namespace, args: Sequence[str], workers: int) 
             visible_gpus=plan.find_gpus(os.environ, listed),
             cpus_per_worker=options.cpus_per_worker,
             usable_cpus=plan.find_cpus(),
+            status_dir=status_dir,
         )
     except ValueError as error:
         raise LaunchError(str(error)) from error
 
 
-def _run(options: argparse.Namespace, args: Sequence[str], output: Output, stop: Stop) -> int:
+def _run(options: argparse.Namespace, args: Sequence[str], output: Output, stop: Stop, folder: Path) -> int:
     restarts = Restarts(options.max_restarts, output.say, may_be_alone=options.ps > 0, step=lambda: output.step)
     size = Size(options.workers, output.say, elastic=options.elastic)
     while True:
-        output.step = 0
         # What `--resume=never` has moved aside at the job's start, it would move aside again.
         again = ["--resume=auto"] if output.begun else []
         again += ["--strategy=auto"] if options.elastic and size.now == 1 < options.workers else []
-        tasks = _make_tasks(options, [*args, *again], size.now)
-        ended = run_once(tasks, output, stop, options.grace_seconds, alone=restarts.alone, is_over=size.may_grow)
+        ended = _run_start(options, [*args, *again], output, stop, folder, size=size, restarts=restarts)
         root = find_root_cause(ended)
-        for each in ended:
-            if each.forced and each.code == -signal.SIGKILL:
-                output.say(f"{each.task.name} did not end in time and was killed")
         if stop.number:
             return 128 + stop.number
         if root is None and any(each.task.name == CHIEF and not each.code for each in ended):
             return 0
-        if size.change(root, progress=output.step > 0):
+        if size.change(root, progress=output.has_progress):
             continue
         assert root  # Only what was to grow can have been killed without one.
-        wait = restarts.all(root, progress=output.step > 0)
+        wait = restarts.all(root, progress=output.has_progress)
         if wait is None:
             _report(root, output, restarts.used)
             return root.exit_code
@@ -104,6 +110,34 @@ def _run(options: argparse.Namespace, args: Sequence[str], output: Output, stop:
             time.sleep(0.1)
         if stop.number:
             return 128 + stop.number
+
+
+def _run_start(
+    options: argparse.Namespace,
+    args: Sequence[str],
+    output: Output,
+    stop: Stop,
+    folder: Path,
+    *,
+    size: Size,
+    restarts: Restarts,
+) -> list[Ended]:
+    """Runs all tasks once; returns how each ended."""
+    # A file of its own: a chief that was killed may have left half a line.
+    status_dir = Path(tempfile.mkdtemp(dir=folder))
+    tasks = _make_tasks(options, args, size.now, status_dir)
+    status = StatusFile(plan.status_path(status_dir, "worker", 0))
+    output.forget_steps()
+
+    def look() -> None:
+        for event in status.read():
+            output.follow(event)
+
+    ended = run_once(tasks, output, stop, options.grace_seconds, restarts.alone, size.may_grow, look)
+    for each in ended:
+        if each.forced and each.code == -signal.SIGKILL:
+            output.say(f"{each.task.name} did not end in time and was killed")
+    return ended
 
 
 def _report(root: Ended, output: Output, restarts: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -10,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from launch import status
 
 T = TypeVar("T")
 CPUS = Path("/sys/devices/system/cpu")
@@ -40,19 +43,21 @@ def make_tasks(
     visible_gpus: Sequence[str] = (),
     cpus_per_worker: int | None = None,
     usable_cpus: Sequence[int] = (),
+    status_dir: Path | None = None,
 ) -> list[Task]:
     """Makes the tasks of a job, the chief first.
 
     Args:
       workers: "host:port" of each.
       servers: "host:port" of each parameter server.
-      evaluator: is there a task that evaluates the checkpoints.
+      evaluator: whether there is a task that evaluates the checkpoints.
       args: of `python -m trainer`.
       gpus_per_worker: GPUs that each worker sees; 0: all. No other task sees any.
       visible_gpus: which GPUs there are to share out.
       cpus_per_worker: cores to which each worker is bound; None: an equal share of all, where there is one; 0: none
         are. No other task is bound.
       usable_cpus: which cores there are to share out, neighbours together.
+      status_dir: where each task has a status file; None: there are none.
 
     Raises:
       ValueError: there are fewer GPUs or cores than the workers need.
@@ -70,10 +75,18 @@ def make_tasks(
     tasks = []
     for job, index in jobs:
         environment = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})}
+        environment["TRAINER_TASK"] = f"{job} {index}"  # `ps e` shows it.
+        if status_dir:
+            environment[status.VARIABLE] = str(status_path(status_dir, job, index))
         if gpus_per_worker or job != "worker":
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index] if job == "worker" else [])
         tasks.append(Task(job, index, command, environment, tuple(cpus[index] if job == "worker" else [])))
     return tasks
+
+
+def status_path(status_dir: Path, job: str, index: int) -> Path:
+    """Returns the path of a task's status file."""
+    return status_dir / f"{job}-{index}.jsonl"
 
 
 def _share(there: Sequence[T], workers: int, each: int, flag: str, what: str, how: str) -> list[Sequence[T]]:
@@ -88,14 +101,24 @@ def _share(there: Sequence[T], workers: int, each: int, flag: str, what: str, ho
 def find_gpus(environment: Mapping[str, str], listed: Sequence[str]) -> list[str]:
     """Finds the GPUs to share out: those of CUDA_VISIBLE_DEVICES, else all that are listed.
 
+    As for CUDA, the variable's list ends at the first entry that names no device, as -1 or NoDevFiles, and a list that
+    names one twice shows none.
+
     Args:
       environment: as `os.environ`.
       listed: names in /proc/driver/nvidia/gpus, of which only the number counts.
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip()]
-    return [str(number) for number in range(len(listed))]
+    if visible is None:
+        return [str(number) for number in range(len(listed))]
+    names = [name.strip() for name in visible.split(",")]
+    valid = list(itertools.takewhile(_is_gpu, names))
+    return valid if len(set(valid)) == len(valid) else []
+
+
+def _is_gpu(name: str) -> bool:
+    """Returns whether CUDA takes a name for that of a device: its number, or the beginning of its UUID."""
+    return name.isdecimal() or name.startswith(("GPU-", "MIG-"))
 
 
 def find_cpus() -> list[int]:
@@ -104,7 +127,7 @@ def find_cpus() -> list[int]:
 
 
 def _place(cpu: int) -> tuple[int, int, int]:
-    """Says where a core is, so that neighbours share most: the threads of a core, then the cores of a socket."""
+    """Returns a core's place; neighbours share most: the threads of a core, then the cores of a socket."""
     folder = CPUS / f"cpu{cpu}" / "topology"
     try:
         return int((folder / "physical_package_id").read_text()), int((folder / "core_id").read_text()), cpu

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from launch.supervising import NOT_FINITE, PEER_LOST, STOPPED, USAGE, Ended
 
 MAX_BACKOFF_SECONDS = 30.0
-FRUITLESS = 3  # starts that failed without progress between them, each by itself and not by a signal
+MAX_FAILURES = 3  # starts in a row that failed without progress between them, each by itself and not by a signal
 BACK_SECONDS = 10.0  # after which a lost worker is taken back
 PERMANENT = (USAGE, NOT_FINITE)
-FRUITFUL_SECONDS = 60.0  # of the life of a task: it has come to something
+LONG_SECONDS = 60.0  # of the life of a task: its failure is not one of its start
 
 
 class Restarts:
@@ -20,13 +20,14 @@ class Restarts:
     def __init__(
         self, largest: int, say: Callable[[str], None], *, may_be_alone: bool, step: Callable[[], int] = lambda: 0
     ) -> None:
-        """Takes what all restarts share.
+        """Makes the counter of a job.
 
         Args:
           largest: starts, at most.
           say: is told of each.
-          may_be_alone: can a worker that is not the chief come back while the others go on; an evaluator always can.
-          step: tells the last one that the chief has named.
+          may_be_alone: whether a worker that is not the chief can come back while the others go on; an evaluator
+            always can.
+          step: returns the last one that the chief has reported.
         """
         self.used = 0
         self._largest = largest
@@ -34,17 +35,22 @@ class Restarts:
         self._may_be_alone = may_be_alone
         self._step = step
         self._step_before = 0
-        self._fruitless: dict[str, int] = {}  # starts in a row that came to nothing, by what was started
+        self._tries: dict[str, int] = {}  # starts in a row without progress, by what was started
         self._failures: dict[str, int] = {}  # those among them that failed by themselves
 
     def all(self, root: Ended, *, progress: bool) -> float | None:
-        """Decides on another start of all tasks: after so many seconds; None: there is none."""
-        if progress or root.seconds > FRUITFUL_SECONDS:
-            self._fruitless["all"] = self._failures["all"] = 0
+        """Returns the seconds to the next start of all tasks, None where there is none.
+
+        Args:
+          root: the task that ended the others.
+          progress: whether this start has made a step.
+        """
+        if progress or root.seconds > LONG_SECONDS:
+            self._tries["all"] = self._failures["all"] = 0
         return self._decide("all tasks start again", "all", root, ", from the last checkpoint")
 
     def alone(self, ended: Ended) -> float | None:
-        """Decides on another start of one task, beside the others: after so many seconds; None: there is none."""
+        """Returns the seconds to the next start of one task, beside the others, None where there is none."""
         of_no_other = ended.task.job == "evaluator" or (
             self._may_be_alone and ended.task.job == "worker" and ended.task.index > 0
         )
@@ -54,21 +60,21 @@ class Restarts:
             return None
         name, step = ended.task.name, self._step()
         if step != self._step_before:  # It begins anew with all tasks.
-            self._fruitless[name] = 0
-        if ended.seconds > FRUITFUL_SECONDS:  # The others may go on without it.
+            self._tries[name] = 0
+        if ended.seconds > LONG_SECONDS:  # The others may go on without it.
             self._failures[name] = 0
         self._step_before = step
         return self._decide("it starts again", name, ended, "")
 
-    def _decide(self, what: str, name: str, ended: Ended, whence: str) -> float | None:
-        self._fruitless[name] = self._fruitless.get(name, 0) + 1
+    def _decide(self, what: str, name: str, ended: Ended, place: str) -> float | None:
+        self._tries[name] = self._tries.get(name, 0) + 1
         self._failures[name] = self._failures.get(name, 0) + (0 < ended.code != PEER_LOST)
-        if self.used == self._largest or ended.code in PERMANENT or self._failures[name] == FRUITLESS:
+        if self.used == self._largest or ended.code in PERMANENT or self._failures[name] == MAX_FAILURES:
             return None
         self.used += 1
-        wait = min(MAX_BACKOFF_SECONDS, 2.0 ** (self._fruitless[name] - 1))
+        wait = min(MAX_BACKOFF_SECONDS, 2.0 ** (self._tries[name] - 1))
         self._say(
-            f"{ended.task.name} {ended.how}: {what} in {wait:g} s{whence} "
+            f"{ended.task.name} {ended.how}: {what} in {wait:g} s{place} "
             f"(restart {self.used} of --max_restarts={self._largest})"
         )
         return wait
@@ -100,7 +106,7 @@ class Size:
             self._say(f"the job goes on with {self.now} of {self._largest} workers")
 
     def may_grow(self) -> bool:
-        """Is it time to take back what was lost?"""
+        """Returns whether it is time to take back the workers that were lost."""
         return self.now < self._largest and self._clock() >= self._whole_at
 
     def change(self, root: Ended | None, *, progress: bool) -> bool:
@@ -108,7 +114,7 @@ class Size:
 
         Args:
           root: the task that ended the others; None: they had to be killed.
-          progress: was a step made.
+          progress: whether a step was made.
         """
         if root and self.now < self._largest and root.code == USAGE and not progress and self.now > 1:
             self.now -= 1

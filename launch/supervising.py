@@ -23,7 +23,8 @@ CHIEF = "worker 0"
 LATE_SECONDS = 5.0  # from the end of the chief's work to that of a worker that started again, and may not know of it
 # Exit codes of a trainer: the request cannot be met; it became NaN; another task was lost.
 USAGE, NOT_FINITE, PEER_LOST = 2, 3, 200
-STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPED = tuple(code for number in STOP_SIGNALS for code in (-number, 128 + number))
 
 
 class Ended(NamedTuple):
@@ -37,10 +38,12 @@ class Ended(NamedTuple):
 
     @property
     def exit_code(self) -> int:
+        """Returns the exit code as a shell gives it."""
         return self.code if self.code >= 0 else 128 - self.code
 
     @property
     def how(self) -> str:
+        """Returns the end of a sentence that begins with the task's name."""
         return f"was killed by {signal.Signals(-self.code).name}" if self.code < 0 else f"ended with code {self.code}"
 
 
@@ -65,6 +68,7 @@ class Process:
         )
         assert self._popen.stdout
         self.stdout: IO[bytes] = self._popen.stdout
+        self.pid = self._popen.pid
         os.set_blocking(self.stdout.fileno(), False)
 
     def read(self) -> list[str]:
@@ -81,6 +85,7 @@ class Process:
         return texts
 
     def ended(self) -> Ended | None:
+        """Returns how the task ended, None where it has not."""
         code = self._popen.poll()
         if code is None:
             return None
@@ -111,16 +116,19 @@ class Stop:
     """Remembers the signals that ask the launcher to stop."""
 
     def __init__(self) -> None:
-        self.number = 0
-        self.count = 0
+        self.number = 0  # the first of them
+        self.count = 0  # with the second, the tasks are killed
 
     def install(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        """Handles the signals from now on; one that `nohup` has made the launcher ignore stays ignored."""
+        for number in STOP_SIGNALS:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._handle)
 
     def _handle(self, number: int, _: object) -> None:
         self.number = self.number or number
-        self.count += 1
+        # The system, the shell and the session's manager each send a SIGHUP when a terminal is closed.
+        self.count += number != signal.SIGHUP
 
 
 def run_once(
@@ -130,16 +138,19 @@ def run_once(
     grace_seconds: float,
     alone: Callable[[Ended], float | None] = lambda ended: None,
     is_over: Callable[[], bool] = lambda: False,
+    look: Callable[[], None] = lambda: None,
 ) -> list[Ended]:
     """Runs all tasks until the last has ended; returns how each ended, in that order.
 
     The first that fails, or a signal, ends the others: by SIGTERM, and `grace_seconds` later by SIGKILL. A task that
-    `alone` gives some seconds starts again after them instead, while the others go on. `is_over` too ends all.
+    `alone` gives some seconds starts again after them instead, while the others go on. `is_over` too ends all. `look`
+    is called again and again, and after the last end.
     """
-    job = _Running(tasks)
+    job = _Running(tasks, output)
     deadline: float | None = None  # after which all are killed
     while job.processes or job.waiting:
-        job.print_lines(output)
+        job.print_lines()
+        look()
         job.collect(alone if deadline is None and not stop.number else lambda ended: None)
         failed = any(each.code and not each.forced for each in job.ended)
         ends = failed or stop.number or (job.chief_done is None and is_over())
@@ -147,34 +158,36 @@ def run_once(
             job.waiting.clear()
         if job.processes and deadline is None and ends:
             deadline = time.monotonic() + grace_seconds
-            job.send(signal.SIGTERM)
+            job.stop()
         if deadline is not None and (time.monotonic() > deadline or stop.count > 1):
             job.send(signal.SIGKILL)
         job.start_again()
-        job.end_stragglers(grace_seconds)
+        job.end_late(grace_seconds)
     for _ in range(2):  # What is left, and a last line without an end.
-        job.print_lines(output)
+        job.print_lines()
+    look()
     return job.ended
 
 
 class _Running:
     """The processes that are there, and those that are to start again."""
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
+    def __init__(self, tasks: Sequence[Task], output: Output) -> None:
+        self._output = output
         self.ended: list[Ended] = []
         self.waiting: list[tuple[float, Task]] = []  # when, and what
         self.processes: list[Process] = []
         self._late: list[Process] = []  # those that started again
         self.chief_done: float | None = None
         self._selector = selectors.DefaultSelector()
-        for task in tasks:
-            self._start(task)
+        self._start(tasks)
 
-    def _start(self, task: Task) -> Process:
-        process = Process(task)
-        self._selector.register(process.stdout, selectors.EVENT_READ, process)
-        self.processes.append(process)
-        return process
+    def _start(self, tasks: Sequence[Task]) -> None:
+        started = [Process(task) for task in tasks]
+        for process in started:
+            self._selector.register(process.stdout, selectors.EVENT_READ, process)
+        self.processes += started
+        self._output.say(", ".join(f"{process.task.name} is process {process.pid}" for process in started))
 
     def start_again(self) -> None:
         """Starts what is due; nothing that would find the work done."""
@@ -184,9 +197,10 @@ class _Running:
         for when, task in list(self.waiting):
             if now >= when:
                 self.waiting.remove((when, task))
-                self._late.append(self._start(task))
+                self._start([task])
+                self._late.append(self.processes[-1])
 
-    def end_stragglers(self, grace_seconds: float) -> None:
+    def end_late(self, grace_seconds: float) -> None:
         """Kills what goes on long after the chief has done its work; an evaluator has work of its own."""
         if self.chief_done is None:
             return
@@ -213,19 +227,23 @@ class _Running:
             if found.task.name == CHIEF and not found.code:
                 self.chief_done = time.monotonic()
 
+    def stop(self) -> None:
+        """Asks all to save and end."""
+        self.send(signal.SIGTERM)
+
     def send(self, number: int) -> None:
         """Sends a signal to all."""
         for process in self.processes:
             process.send(number)
 
-    def print_lines(self, output: Output) -> None:
+    def print_lines(self) -> None:
         """Prints what has been written, or waits a moment for more."""
         if not self._selector.get_map():
             time.sleep(POLL_SECONDS)
         for key, _ in self._selector.select(POLL_SECONDS):
             process: Process = key.data
             for line in process.read():
-                output.line(process.task.name, line)
+                self._output.line(process.task.name, line)
             if process.at_end:
                 self._selector.unregister(process.stdout)
 

@@ -4,6 +4,7 @@ A fault that makes a phase last says `PHASE` when the phase begins.
 """
 
 import functools
+import signal
 import sys
 import time
 
@@ -103,6 +104,11 @@ def feeder_that_ends():
     feed.batch_indices = lambda *args: (batch for batch, _ in zip(indices(*args), range(100), strict=False))
 
 
+def nohup():
+    """No fault: started as `nohup` starts it."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 FAULTS = {
     fault.__name__: fault
     for fault in (
@@ -114,6 +120,7 @@ FAULTS = {
         blocked_reader,
         no_runners,
         feeder_that_ends,
+        nohup,
     )
 }
 

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from rich.console import Console as RichConsole
 from rich.measure import Measurement
@@ -30,7 +30,15 @@ OWNER_ONLY, WITH_GROUP = 0o077, 0o027  # umasks
 
 
 class PatientConsole(RichConsole):
-    """Goes on silently when nobody reads any more, as behind `| head`: the log has every line."""
+    """Goes on silently when nobody reads any more, as behind `| head` or a closed terminal: the log has every line."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        try:
+            super().print(*objects, **settings)
+        except OSError as error:
+            if error.errno != errno.EIO:  # Of a terminal that has gone.
+                raise
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -165,7 +173,7 @@ def run_program(
     try:
         return main(sys.argv if argv is None else argv, console, signals)
     except Stopped as stop:
-        return _fail(console, f"{stop}{at_stop}", stop.exit_code)
+        return _say_stop(console, stop, at_stop)
     except TrainerError as error:
         return _fail(console, str(error), error.exit_code)
     except OSError as error:
@@ -175,7 +183,7 @@ def run_program(
         return _fail(console, describe_os_error(error), ERROR)
     except Exception as error:
         if behind := _stop_behind(error):
-            return _fail(console, f"{behind}{at_stop}", behind.exit_code)
+            return _say_stop(console, behind, at_stop)
         console.log_only(traceback.format_exc())
         if not _is_tensorflow_error(error):
             raise  # A bug of ours.
@@ -228,6 +236,14 @@ def exit_program(code: int) -> NoReturn:
 def _is_tensorflow_error(error: BaseException) -> bool:
     """Is it one of `tf.errors`, as for a file that cannot be written? TensorFlow itself is not imported here."""
     return any(kind.__name__ == "OpError" for kind in type(error).__mro__)
+
+
+def _say_stop(console: Console, stop: Stopped, at_stop: str) -> int:
+    """Says that a signal has ended the program, which is no error; returns the exit code."""
+    with contextlib.suppress(OSError):  # Of a terminal that has gone.
+        print(f"{stop}{at_stop}", file=sys.stderr)
+    console.log_only(f"{stop}{at_stop}")
+    return stop.exit_code
 
 
 def _fail(console: Console, message: str, code: int) -> int:

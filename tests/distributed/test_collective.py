@@ -254,3 +254,28 @@ def test_an_elastic_job_goes_on_without_a_lost_worker_and_takes_it_back(launch, 
     resumed = [int(step) for step in re.findall(r"resuming from step (\d+) \(/", out)]
     assert len(resumed) == 2 and int(last[0]) <= resumed[0] < resumed[1] < 8000, out
     assert json.loads((tmp_path / "job" / "result.json").read_text())["step"] == 8000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ps", [0, 1])
+def test_a_frozen_worker_is_named_by_the_others(ps, launch):
+    flags = ("--train_steps=100000", "--stall_seconds=2", "--log_every=20")
+    process = launch(*flags, ps=ps)
+    lines = wait_for_line(process, r"step \d{3,}/")
+    frozen = children(process)["worker 1"]
+    frozen.send_signal(signal.SIGSTOP)
+    lines += wait_for_line(process, r"worker 1 \(127\.0\.0\.1:\d+\) does not respond: its process is stopped")
+    frozen.send_signal(signal.SIGCONT)
+    lines += wait_for_line(process, r"\[worker 0\] it goes on, after")
+    lines += wait_for_line(process, r"\[worker 1\] this process was stopped for")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, "".join(lines) + out + err
+
+
+@pytest.mark.slow
+def test_a_web_proxy_is_not_asked_for_the_other_workers(run_job, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    logdir = run_job("--train_steps=20")
+    assert json.loads((logdir / "result.json").read_text())["status"] == "done"

@@ -13,7 +13,7 @@ import pytest
 from tests.soak import amounts
 
 pytestmark = pytest.mark.timeout(120)
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 BOTH = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 ENDLESS = ["--train_steps=1000000", "--decay=constant", "--log_every=10", "--eval_every=0"]
 
@@ -215,6 +215,34 @@ def test_three_thousand_signals_in_the_middle_of_matrix_products(program, args):
         process.send_signal(signal.SIGUSR1)
         time.sleep(0.001)
     stop(process, signal.SIGTERM)
+
+
+def test_a_closed_terminal_stops_a_run_as_sigterm_does(program, args, tmp_path):
+    process = program("trainer", *args, *ENDLESS)
+    wait_for(process, "step 50/")
+    out, err, _ = stop(process, signal.SIGHUP)
+    assert f"stopped by SIGHUP after step {newest_step(tmp_path / 'run')}" in out and err == ""
+
+
+def test_under_nohup_a_closed_terminal_changes_nothing(program, args):
+    process = program("tests.planted", "nohup", *args, *ENDLESS)
+    wait_for(process, "step 50/")
+    process.send_signal(signal.SIGHUP)
+    wait_for(process, "step ", count=5)
+    stop(process, signal.SIGTERM)
+
+
+def test_time_in_which_the_process_was_stopped_is_no_stall(program, args):
+    """SIGSTOP for longer than a fatal stall lasts; the rate leaves it out too."""
+    process = program("trainer", *args, *ENDLESS, "--stall_seconds=2", "--stall_fatal", "--log_every=2000")
+    wait_for(process, "step 2000/")
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(5)
+    process.send_signal(signal.SIGCONT)
+    wait_for(process, "this process was stopped for 5 s, as by SIGSTOP or with its machine; they do not count")
+    wait_for(process, "images/s")
+    out, _, _ = stop(process, signal.SIGTERM)
+    assert "has not ended" not in out
 
 
 def test_a_run_has_no_children(program, args):

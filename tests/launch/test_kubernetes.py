@@ -55,7 +55,7 @@ def validate():
 @pytest.fixture
 def make(capsys):
     def run(*options, args=("--logdir=/data/run",)):
-        assert main(["kubernetes", "--image=registry/trainer:1", *options, "--", *args]) == 0
+        assert main(["kubernetes", "--image=registry/trainer:1", "--no_check", *options, "--", *args]) == 0
         return list(yaml.safe_load_all(capsys.readouterr().out))
 
     return run
@@ -107,6 +107,81 @@ def test_servers_are_pods_without_gpus_that_start_again_after_a_loss(make):
     assert main(["kubernetes", "--image=i", "--kind=trainjob", "--ps=1"]) == 2
 
 
+def pods_of(manifests):
+    job = manifests[0]
+    if job["kind"] == "TFJob":
+        return [each["template"]["spec"] for each in job["spec"]["tfReplicaSpecs"].values()]
+    return [job["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]]
+
+
+@pytest.mark.parametrize(("options", "user"), [([], 1000), (["--run_as=5000"], 5000)], ids=["default", "another"])
+@pytest.mark.parametrize("kind", [["--kind=tfjob", "--ps=1", "--evaluator"], ["--kind=trainjob"]], ids=["v1", "v2"])
+def test_pods_keep_to_the_restricted_standard_and_own_their_volume(make, validate, kind, options, user):
+    manifests = make(*kind, *FULL, *options)
+    for manifest in manifests[:-1]:
+        validate(manifest)
+    for pod in pods_of(manifests):
+        assert pod["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        assert pod["containers"][0]["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        # All that the standard allows among what is used here.
+        kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
+        assert kinds <= {"emptyDir", "persistentVolumeClaim"}
+
+
+def test_the_images_user_is_that_of_the_pods(make):
+    lines = (REPO / "launch" / "Dockerfile").read_text()
+    assert "useradd --create-home --uid 1000 --gid 1000 trainer" in lines
+    assert lines.count("USER ") == 1 and "\nUSER 1000:1000\n" in lines
+
+
+@pytest.mark.parametrize("user", ["0", "-1", "root"])
+def test_pods_never_run_as_root(user, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["kubernetes", "--image=i", f"--run_as={user}"])
+    assert ended.value.code == 2 and "is out of range" in capsys.readouterr().err
+
+
+LOST = "the run directory is lost with the chief's pod"
+UNDER = "under --mount=/data, where the volume is"
+
+
+@pytest.mark.parametrize(
+    ("options", "args", "warnings"),
+    [
+        (["--workers=2"], [], [f"there is no --volume: {LOST}, and the other pods do not see it; give --volume=CLAIM"]),
+        (["--evaluator"], [], [f"there is no --volume: {LOST}, and the other pods do not see it; give --volume=CLAIM"]),
+        ([], ["--logdir=/data/run"], [f"there is no --volume: {LOST}; give --volume=CLAIM"]),
+        (["--workers=2"], ["--logdir=gs://bucket/run"], []),
+        (["--volume=c"], ["--logdir=/data/run", "--data_dir=/data/../data/mnist"], []),
+        (["--volume=c"], ["--flagfile=configs/mnist_lenet.flags"], []),
+        (["--volume=c", "--mount=/"], ["--logdir=/anything"], []),
+        (["--volume=c"], [], [f"there is no --logdir {UNDER}: {LOST}"]),
+        (
+            ["--volume=c", "--ps=1"],
+            ["--logdir", "/data2/run", "--data_dir=mnist"],
+            [
+                f"--logdir=/data2/run is not {UNDER}: {LOST}, and the other pods do not see it",
+                f"--data_dir=mnist is not {UNDER}: each pod needs the data in its image",
+            ],
+        ),
+    ],
+)
+def test_what_would_be_lost_with_a_pod_is_said_and_the_manifests_printed(options, args, warnings, capsys):
+    assert main(["kubernetes", "--image=i", "--no_check", *options, "--", *args]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [f"warning: {line}" for line in warnings]
+    assert next(yaml.safe_load_all(printed.out))["kind"] == "TFJob"
+
+
 def test_only_the_jobs_own_pods_are_let_in(make):
     _, policy = make("--name=mine")
     pods = {"podSelector": {"matchLabels": {"training.kubeflow.org/job-name": "mine"}}}
@@ -114,7 +189,7 @@ def test_only_the_jobs_own_pods_are_let_in(make):
 
 
 def test_the_nodes_of_a_trainjob_find_each_other(make):
-    from trainer.placing.cluster import find_cluster
+    from trainer.cluster.spec import find_cluster
 
     runtime, *_ = make("--kind=trainjob", "--workers=2", "--name=mine")
     job = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]
@@ -159,7 +234,7 @@ def test_the_dockerfile_copies_what_is_there():
 
 
 def test_the_command_of_each_host(capsys):
-    args = ["hosts", "--hosts=127.0.0.1,10.1.2.3", "--dry_run", "--", "--logdir=/data/my run"]
+    args = ["hosts", "--hosts=127.0.0.1,10.1.2.3", "--dry_run", "--no_check", "--", "--logdir=/data/my run"]
     assert main(args) == 0
     assert capsys.readouterr().out.splitlines() == [
         "# TensorFlow's servers listen on every interface of these hosts, without authentication:",
@@ -175,7 +250,7 @@ def test_the_command_of_each_host(capsys):
 
 
 def test_public_addresses_are_refused_until_they_are_said_to_be_isolated(capsys):
-    args = ["hosts", "--hosts=127.0.0.1,8.8.8.8", "--dry_run"]
+    args = ["hosts", "--hosts=127.0.0.1,8.8.8.8", "--dry_run", "--no_check"]
     assert main(args) == 2
     assert "8.8.8.8 has the public address 8.8.8.8" in capsys.readouterr().err
     assert main([*args, "--network_is_isolated"]) == 0
@@ -189,7 +264,7 @@ def test_lists_of_hosts_that_are_none(hosts, capsys):
 
 
 def test_hosts_of_servers_have_commands_too(capsys):
-    assert main(["hosts", "--hosts=127.0.0.1", "--ps_hosts=10.1.2.3", "--dry_run"]) == 0
+    assert main(["hosts", "--hosts=127.0.0.1", "--ps_hosts=10.1.2.3", "--dry_run", "--no_check"]) == 0
     lines = capsys.readouterr().out.splitlines()
     shared = "--worker_hosts=127.0.0.1:2222 --ps_hosts=10.1.2.3:2222"
     assert lines[-4:] == [

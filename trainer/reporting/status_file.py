@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,5 +21,6 @@ class StatusFile:
     def write(self, event: str, step: int) -> None:
         """Appends a line: `begun` once the run directory is this run's, `step` after a step."""
         if self._path:
-            with self._path.open("a", encoding="ascii") as file:
+            # Who asked for it may have gone, and the run goes on.
+            with contextlib.suppress(OSError), self._path.open("a", encoding="ascii") as file:
                 file.write(json.dumps({"event": event, "step": step, "last_step": self._last_step}) + "\n")

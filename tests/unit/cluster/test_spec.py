@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from trainer.cluster.spec import Cluster, expand_counts, expand_nodes, find_cluster
+from trainer.cluster.spec import Cluster, expand_counts, expand_nodes, find_cluster, parse_tf_config
 from trainer.errors import UsageError
 
 NO_FLAGS = {"job_name": "", "task_index": 0, "worker_hosts": (), "ps_hosts": ()}
@@ -94,6 +94,19 @@ def test_dialects_of_tf_config(value, expected):
 )
 def test_a_tf_config_of_one_task_is_none(value):
     assert from_tf_config(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"task": {"type": "worker", "index": 1}}, "TF_CONFIG.task is worker 1, and TF_CONFIG.cluster is missing"),
+        ({"cluster": {}, "task": {"type": "ps", "index": 0}}, "TF_CONFIG.task is ps 0, and TF_CONFIG.cluster"),
+        ({"sparseCluster": {"worker": {"0": "a:1"}}, "task": {"type": "worker"}}, "TF_CONFIG.sparseCluster"),
+    ],
+)  # fmt: skip
+def test_a_task_does_not_train_alone_because_its_cluster_is_not_known(value, message):
+    with pytest.raises(UsageError, match=message):
+        parse_tf_config(json.dumps(value))
 
 
 def test_a_sparse_cluster_knows_it():

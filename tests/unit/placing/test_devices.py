@@ -65,6 +65,14 @@ def test_too_few_gpus_are_an_error_with_what_would_work():
     )
 
 
+@pytest.mark.parametrize(
+    ("num_gpus", "wanted", "device"),
+    [(2, "auto", "/gpu:0"), (2, "cpu", "/cpu:0"), (2, "gpu", "/gpu:0"), (0, "auto", "/cpu:0")],
+)
+def test_variables_live_on_the_first_gpu_where_there_is_one(num_gpus, wanted, device):
+    assert choose(2, num_gpus, parameter_device=wanted).parameters == device
+
+
 def test_gpus_are_split_evenly_when_asked():
     devices = choose(5, 2, virtual_gpus=True)
     assert devices.towers == [f"/gpu:{index}" for index in range(5)] and devices.virtual_gpus == (3, 2)

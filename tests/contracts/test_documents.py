@@ -1,0 +1,116 @@
+"""The documents: every link resolves, every flag exists, every command runs."""
+
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import MNIST_FILES, REPO, environment
+
+PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_0-9]+)")
+OTHERS = {"set", "version", "help", "timeout", "soak_record", "tf_cnn_benchmarks", "flagfile", "rounds", "seconds"}
+
+
+def ids(path):
+    return path.stem
+
+
+def blocks(path, language):
+    return [(words.split(), text) for found, words, text in BLOCK.findall(path.read_text()) if found == language]
+
+
+def settings_of(module):
+    """The names of a program's flags."""
+    import importlib
+
+    loaded = importlib.import_module("trainer.settings.config" if module == "trainer" else module)
+    kinds = [loaded.Config] if module == "trainer" else [
+        value for name, value in vars(loaded).items() if name.endswith("Settings") and dataclasses.is_dataclass(value)
+    ]  # fmt: skip
+    return {field.name for kind in kinds for field in dataclasses.fields(kind)} | {"flagfile", "help", "version"}
+
+
+def launch_options():
+    found = set()
+    for name in ("local", "slurm", "kubernetes", "hosts"):
+        command = [sys.executable, "-m", "launch", name, "--help"]
+        found |= set(FLAG.findall(subprocess.run(command, cwd=REPO, capture_output=True, text=True).stdout))
+    return found
+
+
+PROGRAMS = ["trainer", *(f"trainer.{name}" for name in
+            ("convert", "evaluate", "predict", "export", "checkpoint", "benchmark"))]  # fmt: skip
+
+
+def test_the_readme_is_a_page_and_links_every_document():
+    text = (REPO / "README.md").read_text()
+    assert text.count("\n") <= 120
+    for path in (REPO / "docs").glob("*.md"):
+        assert f"(docs/{path.name})" in text, path
+
+
+@pytest.mark.parametrize("path", PAGES, ids=ids)
+def test_links_resolve(path):
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (path.parent / target.partition("#")[0]).exists(), f"{path}: {target}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=ids)
+def test_flags_exist(path):
+    known = set().union(*(settings_of(program) for program in PROGRAMS)) | launch_options() | OTHERS
+    text = path.read_text()
+    if path.stem == "migration":  # The left column holds those of other trainers.
+        rows = [line.split("|") for line in text.splitlines() if line.startswith("| `") or line.startswith("| no ")]
+        text = "\n".join(row[2] for row in rows)
+    unknown = sorted(set(FLAG.findall(text)) - known - {f"no{name}" for name in known})
+    assert not unknown, f"{path}: {unknown}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=ids)
+def test_commands_use_flags_of_their_program(path):
+    for _, text in blocks(path, "sh"):
+        for line in text.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] != ["python", "-m"] or words[2] not in PROGRAMS:
+                continue
+            names = {match[1] for word in words[3:] if (match := FLAG.match(word))}
+            assert names <= settings_of(words[2]), line
+
+
+def run_page(path, folder):
+    """Runs the commands of a page one after the other, in a directory of its own."""
+    chosen = []
+    for words, text in blocks(path, "sh"):
+        if "no-run" in words or ("needs=MNIST_DIR" in words and not MNIST_FILES.is_dir()):
+            continue
+        chosen.append(text)
+    for number, (_, text) in enumerate(blocks(path, "python")):
+        (folder / f"block{number}.py").write_text(text)
+        chosen.append(f"python block{number}.py\n")
+    folder_of_python = os.path.dirname(sys.executable)  # noqa: PTH120
+    variables = {**environment(), "MNIST_DIR": str(MNIST_FILES), "PATH": f"{folder_of_python}:{os.environ['PATH']}"}
+    command = ["bash", "-euxc", "".join(chosen)]
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(180)
+def test_the_commands_of_the_readme_run(tmp_path):
+    out = run_page(REPO / "README.md", tmp_path)
+    assert "training on 2 virtual CPU devices" in out or "GPU" in out
+    assert (tmp_path / "runs/digits_lenet/export/frozen.pb").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("path", PAGES[1:], ids=ids)
+def test_the_commands_of_each_page_run(path, tmp_path):
+    run_page(path, tmp_path)
