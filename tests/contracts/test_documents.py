@@ -102,6 +102,7 @@ def run_page(path, folder):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_commands_of_the_readme_run(tmp_path):
     out = run_page(REPO / "README.md", tmp_path)

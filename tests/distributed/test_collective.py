@@ -23,6 +23,7 @@ from tests.soak import amounts, pairs
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.mark.slow
 def test_two_workers_with_two_towers_give_the_losses_of_one_process(run_job, run_program, digits_dir, tmp_path):
     done = run_program("trainer", *LOSSES, "--eval_every=0", f"--logdir={tmp_path / 'one'}", f"--data_dir={digits_dir}")
     assert done.code == 0, done

@@ -23,6 +23,7 @@ from tests.soak import amounts, pairs
 pytestmark = pytest.mark.timeout(300)
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_losses_of_one_process(run_job, run_program, digits_dir, tmp_path):
     done = run_program("trainer", *LOSSES, "--eval_every=0", f"--logdir={tmp_path / 'one'}", f"--data_dir={digits_dir}")
     assert done.code == 0, done
@@ -101,7 +102,7 @@ def test_a_run_goes_on_with_another_strategy(run_job, run_program, digits_dir, t
     same_losses(tmp_path / "job", tmp_path / "one")
 
 
-@pytest.mark.parametrize("strategy", ["ps_sync", "ps_async"])
+@pytest.mark.parametrize("strategy", [pytest.param("ps_sync", marks=pytest.mark.slow), "ps_async"])
 def test_a_signal_to_one_worker_stops_all_and_the_servers_end(strategy, launch, tmp_path):
     process = launch("--train_steps=100000", "--checkpoint_every=0", f"--strategy={strategy}", ps=2)
     wait_for_line(process, r"step \d{3,}/")
@@ -115,7 +116,7 @@ def test_a_signal_to_one_worker_stops_all_and_the_servers_end(strategy, launch, 
     assert not [task for task in tasks.values() if task.is_running()]
 
 
-@pytest.mark.parametrize("strategy", ["ps_sync", "ps_async"])
+@pytest.mark.parametrize("strategy", ["ps_sync", pytest.param("ps_async", marks=pytest.mark.slow)])
 def test_a_save_that_a_worker_is_asked_for_is_made_once(strategy, launch, tmp_path):
     process = launch("--train_steps=100000", "--checkpoint_every=0", f"--strategy={strategy}", ps=1)
     wait_for_line(process, r"step \d{3,}/")

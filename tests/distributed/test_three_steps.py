@@ -111,7 +111,7 @@ def test_two_towers_make_the_steps_of_numpy(run_here, digits_dir, tmp_path, chec
 @pytest.mark.parametrize("optimizer", [pytest.param("momentum", marks=pytest.mark.slow), "adam"])
 @pytest.mark.parametrize(
     ("strategy", "workers", "towers", "servers"),
-    [("collective", 2, 1, 0), ("ps_sync", 2, 1, 2), ("ps_async", 1, 2, 1)],
+    [("collective", 2, 1, 0), ("ps_sync", 2, 1, 2), pytest.param("ps_async", 1, 2, 1, marks=pytest.mark.slow)],
 )
 def test_a_cluster_makes_the_steps_of_numpy(run_job, check, strategy, workers, towers, servers, optimizer):
     flags = [*flags_of(optimizer), f"--strategy={strategy}", f"--train_steps={STEPS}"]

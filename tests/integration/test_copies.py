@@ -22,7 +22,10 @@ from trainer.training.starting import prepare
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.mark.parametrize(("source", "towers", "loop"), [("queue", 1, 1), ("feed", 2, 1), ("queue", 2, 10)])
+@pytest.mark.parametrize(
+    ("source", "towers", "loop"),
+    [("queue", 1, 1), ("feed", 2, 1), pytest.param("queue", 2, 10, marks=pytest.mark.slow)],
+)
 def test_staged_batches_are_the_same_batches(train, tmp_path, source, towers, loop):
     """Also over the end of a run: what was staged and not consumed comes again."""
     settings = {"input": source, "num_gpus": towers, "steps_per_loop": loop, "log_every": "10"}
@@ -38,7 +41,7 @@ def test_staging_needs_batches_that_wait():
         validate(Config(staging="yes", input="preloaded"))
 
 
-@pytest.mark.parametrize("towers", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("towers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_gradients_in_buckets_have_the_same_mean(train, tmp_path, towers):
     settings = {"num_gpus": towers, "train_steps": 20, "log_every": "10", "batch_size": 64}
     one = train(**settings, logdir=str(tmp_path / "one"))

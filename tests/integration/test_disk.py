@@ -67,6 +67,7 @@ def test_a_disk_that_is_full_for_a_while(program, digits_dir, tmpfs):
     assert not list(logdir.glob("*.temp*")) and not list(logdir.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_fails_at_the_end(program, run_program, digits_dir, tmpfs):
     small = tmpfs("40m")
     logdir = small / "run"
@@ -86,6 +87,7 @@ def test_a_disk_that_stays_full_fails_at_the_end(program, run_program, digits_di
     assert again.code == 0 and f"resuming from step {step}" in again.out
 
 
+@pytest.mark.slow
 def test_a_lost_directory_is_made_again(program, run_program, digits_dir, tmp_path):
     logdir = tmp_path / "run"
     process = program("trainer", f"--data_dir={digits_dir}", f"--logdir={logdir}", *ENDLESS, *BUSY)

@@ -200,7 +200,7 @@ def test_weights_that_are_not_finite_are_exit_code_3(run, run_here, layer, tmp_p
         (["--logdir=RUN", "--follow", "--checkpoint=80"], "conflict"),
         (["--logdir=RUN", "--batch_size=0"], "out of range"),
         (["--logdir=RUN", "--device=gpu"], "no GPU that TensorFlow can use"),
-        (["--logdir=RUN", "--data_dir=OTHER"], "the model wants (8, 8, 1)"),
+        (["--logdir=RUN", "--data_dir=OTHER"], "the model wants 8x8x1 in 10"),
         (["--logdir=NOTHING"], "holds no config.json"),
         (["stray"], "unexpected argument"),
     ],

@@ -157,7 +157,7 @@ def _graph_def(folder):
 @pytest.mark.parametrize("size", [(8, 8), (64, 48), (5, 3), (20, 31)])
 def test_encoded_images_become_what_pillow_and_predict_make_of_them(mode, size):
     from trainer.data.pictures import read_pictures
-    from trainer.saving.exporting import _decode
+    from trainer.inputs.decoding import decode_images
 
     rng = np.random.default_rng(3)
     smooth = Image.fromarray(rng.integers(0, 256, [6, 6, 4]).astype(np.uint8), "RGBA").resize(size)
@@ -166,7 +166,7 @@ def test_encoded_images_become_what_pillow_and_predict_make_of_them(mode, size):
     picture.save(buffer, "JPEG" if mode == "JPEG" else "PNG")
     for depth in (1, 3):
         with tf.Graph().as_default(), tf.Session() as session:
-            (found,) = session.run(_decode(tf.constant([buffer.getvalue()]), (8, 8, depth)))
+            (found,) = session.run(decode_images(tf.constant([buffer.getvalue()]), (8, 8, depth)))
         with tempfile.NamedTemporaryFile() as file:
             Path(file.name).write_bytes(buffer.getvalue())
             (wanted,) = read_pictures([file.name], shape=(8, 8, depth), resize="stretch", invert=False)

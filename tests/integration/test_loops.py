@@ -89,8 +89,8 @@ def test_everything_is_due_at_its_own_step(train, tmp_path):
     ("fault", "more"),
     [
         pytest.param(None, [], marks=pytest.mark.slow),
-        pytest.param("blocked_reader", [], marks=pytest.mark.slow),
-        ("blocked_reader", ["--staging=yes", "--num_gpus=2", "--steps_per_loop=1"]),
+        ("blocked_reader", []),
+        pytest.param("blocked_reader", ["--staging=yes", "--num_gpus=2", "--steps_per_loop=1"], marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_in_a_loop_keeps_the_steps_that_it_has_made(program, digits_dir, tmp_path, train, fault, more):

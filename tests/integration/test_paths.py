@@ -154,9 +154,9 @@ def test_the_umask_decides_who_reads_data_and_exports_and_runs_are_the_owners(ru
             assert modes == {mode}, group
             assert {stat.S_IMODE(path.stat().st_mode) for path in data.iterdir()} == {0o644}
             assert stat.S_IMODE(data.stat().st_mode) == 0o755
-            output = tmp_path / f"export{group}"
-            assert run_program("trainer.export", f"--logdir={logdir}", f"--output={output}").code == 0
-            assert {stat.S_IMODE(path.stat().st_mode) & 0o444 for path in output.rglob("*")} == {0o444}
+        output = tmp_path / "export"
+        assert run_program("trainer.export", f"--logdir={logdir}", f"--output={output}").code == 0
+        assert {stat.S_IMODE(path.stat().st_mode) & 0o444 for path in output.rglob("*")} == {0o444}
     finally:
         os.umask(old)
 

@@ -41,33 +41,32 @@ def test_the_first_command_of_the_readme(run_program, tmp_path):
     assert again.code == 0 and "already trained to step 1179" in again.out
 
 
-def test_a_run_that_is_interrupted_saves_and_goes_on(program, run_program, digits_dir, tmp_path):
-    for number, code, name in ((signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM")):
-        logdir = tmp_path / name
-        args = [
-            f"--data_dir={digits_dir}",
-            f"--logdir={logdir}",
-            "--train_steps=1000000",
-            "--log_every=10",
-            "--decay=constant",
-            "--eval_every=0",
-        ]
-        process = program("trainer", *args)
-        for line in process.stdout:
-            if line.startswith("step 50/"):
-                break
-        process.send_signal(number)
-        out, err = process.communicate(timeout=30)
-        assert process.returncode == code, err
-        result = json.loads((logdir / "result.json").read_text())
-        step = result["step"]
-        assert step >= 50 and result["status"] == f"stopped by {name}"
-        assert f"stopped by {name} after step {step}; the same command goes on from there" in out
-        assert (logdir / f"model.ckpt-{step}.index").exists()
+def test_a_run_that_is_interrupted_saves_and_goes_on(program, run_here, digits_dir, tmp_path):
+    logdir = tmp_path / "run"
+    args = [
+        f"--data_dir={digits_dir}",
+        f"--logdir={logdir}",
+        "--train_steps=1000000",
+        "--log_every=10",
+        "--decay=constant",
+        "--eval_every=0",
+    ]
+    process = program("trainer", *args)
+    for line in process.stdout:
+        if line.startswith("step 50/"):
+            break
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 143, err
+    result = json.loads((logdir / "result.json").read_text())
+    step = result["step"]
+    assert step >= 50 and result["status"] == "stopped by SIGTERM"
+    assert f"stopped by SIGTERM after step {step}; the same command goes on from there" in out
+    assert (logdir / f"model.ckpt-{step}.index").exists()
 
-        again = run_program("trainer", *args, f"--train_steps={step + 7}", "--log_every=1")
-        assert again.code == 0 and f"resuming from step {step}" in again.out
-        assert list(read_metrics(logdir, "loss"))[-7:] == list(range(step + 1, step + 8))
+    again = run_here("trainer", *args, f"--train_steps={step + 7}", "--log_every=1")
+    assert again.code == 0 and f"resuming from step {step}" in again.out
+    assert list(read_metrics(logdir, "loss"))[-7:] == list(range(step + 1, step + 8))
 
 
 def test_sigusr1_saves_and_goes_on(program, digits_dir, tmp_path):
@@ -109,19 +108,19 @@ def test_a_second_ctrl_c_stops_at_once(program, mnist_dir, tmp_path):
     assert process.wait(timeout=1) == 130
 
 
-def test_a_second_run_in_one_directory_is_refused(program, run_program, digits_dir, tmp_path):
+def test_a_second_run_in_one_directory_is_refused(program, run_here, digits_dir, tmp_path):
     args = [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'run'}", "--train_steps=1000000", "--eval_every=0"]
     process = program("trainer", *args)
     for line in process.stdout:
         if line.startswith("step 100/"):
             break
     for more in ([], ["--resume=never"]):
-        done = run_program("trainer", *args, *more)
+        done = run_here("trainer", *args, *more)
         assert done.code == 1 and f"is in use by process {process.pid} on " in one_error_line(done)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     # The lock has gone with the process.
-    assert run_program("trainer", *args, "--train_steps=3").code == 0
+    assert run_here("trainer", *args, "--train_steps=3").code == 0
 
 
 def test_weights_that_are_not_finite_are_never_saved(run_here, digits_dir, tmp_path):
@@ -157,7 +156,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run(digits_dir, tmp_path):
         (["--queue_capacity=1000000000000"], "queue_capacity=1000000000000 is out of range: 1 to 1,000,000"),
         (["--eval_every=" + "9" * 400], "is out of range"),
         (["--learning_rate=1e300"], "learning_rate=1e+300 is out of range"),
-        (["--modle=mlp"], "Unknown command line flag 'modle'. Did you mean: model ?"),
+        (["--modle=mlp"], "--modle is no flag; did you mean --model?"),
         (["--batch_size=100", "--num_gpus=3"], "batch_size=100 does not split over 3 towers; use 99 or 102"),
         (["--train_steps=5", "--epochs=2"], "--train_steps and --epochs conflict"),
         (["train"], "unexpected argument 'train'"),
@@ -239,14 +238,6 @@ def test_corrupt_records_are_skipped_where_that_is_allowed(run_here, own_digits_
     assert round(result["test_accuracy"] * 358, 6) % 1 == 0  # Of 359 images, one is left out.
     again = run_here("trainer", *args, "--skip_corrupt=3", "--train_steps=40")
     assert again.code == 0 and "resuming from step 30" in again.out
-
-
-def test_files_are_written_for_their_owner(run_program, tmp_path):
-    assert run_program("trainer", "--train_steps=20", "--trace_every=10", cwd=tmp_path).code == 0
-    paths = [path for folder in ("runs", "data") for path in (tmp_path / folder).rglob("*")]
-    assert len(paths) > 20
-    for path in [tmp_path / "runs", tmp_path / "data", *paths]:
-        assert path.stat().st_mode & 0o077 == 0, path
 
 
 @pytest.mark.parametrize(
@@ -370,6 +361,7 @@ def test_a_one_process_run_opens_no_port(program, digits_dir, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("python3") is None, reason="no python3")
 def test_the_wheel_holds_configs_and_data(tmp_path):
     """Built and unpacked: the package finds its configs and digits without the checkout."""

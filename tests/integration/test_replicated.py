@@ -33,7 +33,7 @@ def test_the_losses_are_those_of_one_copy(train, tmp_path, reduce, towers):
     assert {n: v.shape for n, v in weights(run).items()} == {n: v.shape for n, v in weights(one).items()}
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("optimizer", ["adam", pytest.param("rmsprop", marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_copies_from_a_checkpoint_without(train, tmp_path, optimizer):
     """Slots of the optimizer too are the same for all copies."""
     settings = SETTINGS | {"optimizer": optimizer, "decay": "constant", "num_gpus": 2}

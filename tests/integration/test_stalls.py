@@ -9,6 +9,7 @@ import pytest
 from tests.integration.test_signals import ENDLESS, newest_step, stop, wait_for
 
 pytestmark = pytest.mark.timeout(120)
+DEAD = "is dead or was never started"
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def read_until(process, text):
     raise AssertionError("".join(lines) + process.stderr.read())
 
 
+@pytest.mark.slow
 def test_a_reader_that_blocks_is_reported_with_its_stack(program, args):
     process = program("tests.planted", "blocked_reader", *args, "--stall_seconds=1")
     told = read_until(process, "the main thread:")
@@ -39,8 +41,8 @@ def test_a_reader_that_blocks_is_reported_with_its_stack(program, args):
     ("fault", "more", "message"),
     [
         ("blocked_reader", [], "queue input/reader_0 is empty and the thread that fills it is blocked"),
-        ("no_runners", [], "the thread that fills queue input/reader_0_files is dead or was never started"),
-        ("feeder_that_ends", ["--input=feed"], "thread that fills queue input/batches is dead or was never started"),
+        pytest.param("no_runners", [], f"queue input/reader_0_files {DEAD}", marks=pytest.mark.slow),
+        pytest.param("feeder_that_ends", ["--input=feed"], f"queue input/batches {DEAD}", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_a_fatal_stall_saves_and_ends_with_code_1(program, args, tmp_path, fault, more, message):

@@ -113,15 +113,33 @@ def gpu_memory_mib() -> list[float]:
     Raises:
       TrainerError: it does not answer.
     """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
     try:
         # TensorFlow itself could only tell after it has taken the memory.
-        output = subprocess.run(
-            query + ([f"--id={visible}"] if visible else []), check=True, capture_output=True, text=True
-        )
-        return [float(line) for line in output.stdout.split()]
+        output = subprocess.run(query, check=True, capture_output=True, text=True)
+        rows = [line.split(", ") for line in output.stdout.splitlines()]
+        return visible_memory(os.environ.get("CUDA_VISIBLE_DEVICES"), [(a, b, float(c)) for a, b, c in rows])
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         raise TrainerError(
             f"--virtual_gpus: the size of the GPUs is unknown, {' '.join(query)} failed: {error}"
         ) from error
+
+
+def visible_memory(visible: str | None, gpus: Sequence[tuple[str, str, float]]) -> list[float]:
+    """Picks the memory of the GPUs that CUDA_VISIBLE_DEVICES names, in its order.
+
+    As for CUDA, the list ends at the first entry that names no device, as -1 or NoDevFiles.
+
+    Args:
+      visible: the variable; None: all.
+      gpus: number, UUID and memory of each GPU.
+    """
+    if visible is None:
+        return [memory for _, _, memory in gpus]
+    found = []
+    for name in (each.strip() for each in visible.split(",")):
+        named = [memory for number, uuid, memory in gpus if name == number or (name and uuid.startswith(name))]
+        if len(named) != 1:
+            break
+        found += named
+    return found

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trainer.errors import UsageError
-from trainer.placing.devices import choose_devices, make_session_config
+from trainer.placing.devices import choose_devices, make_session_config, visible_memory
 from trainer.tf1 import tf
 
 
@@ -96,3 +96,21 @@ def test_deterministic_runs_treat_tiny_numbers_alike_whichever_thread_ends_the_w
         waited = session.run(tiny, feed)
         bring.join()
     assert found == waited == 0.0
+
+
+@pytest.mark.parametrize(
+    ("visible", "memory"),
+    [
+        (None, [1, 2, 3]),
+        ("2,0", [3, 1]),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("0,-1,1", [1]),
+        ("GPU-b,0", [2, 1]),
+        ("GPU-,0", []),
+        ("7", []),
+        ("", []),
+    ],
+)
+def test_the_memory_is_that_of_the_gpus_that_cuda_shows(visible, memory):
+    assert visible_memory(visible, [("0", "GPU-a1", 1), ("1", "GPU-b2", 2), ("2", "GPU-c3", 3)]) == memory
