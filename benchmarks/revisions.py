@@ -19,6 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True, help="a commit, a tag or a branch")
     parser.add_argument("--data_dir", default="data/mnist")
+    parser.add_argument("--base_data_dir", help="the same data in that commit's format, where it is another")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--work", choices=[*WORK, "all"], default="all")
     parser.add_argument("--input", default="queue", help="of the trainer")
@@ -40,7 +41,7 @@ def compare(args: argparse.Namespace, base: Path) -> None:
         rows = [
             (
                 images_per_second([*flags, *args.flags], steps, args.data_dir, args.input),
-                images_per_second(flags, steps, args.data_dir, args.input, base),
+                images_per_second(flags, steps, args.base_data_dir or args.data_dir, args.input, base),
             )
             for _ in range(args.rounds)
         ]
