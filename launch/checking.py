@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,7 +12,9 @@ SECONDS = 60.0  # for the trainer's answer
 LAST_LINES = 20  # of a failure without a line of its own
 
 
-def check_flags(python: str, args: Sequence[str], *, with_data: bool, seconds: float = SECONDS) -> int:
+def check_flags(
+    python: str, args: Sequence[str], *, with_data: bool, workers: int = 1, servers: int = 0, seconds: float = SECONDS
+) -> int:
     """Lets the trainer check its flags, and prints on standard error what it says against them.
 
     Where there is no trainer, or no answer, one line says that nothing was checked.
@@ -19,15 +23,28 @@ def check_flags(python: str, args: Sequence[str], *, with_data: bool, seconds: f
       python: the interpreter that has the trainer.
       args: of `python -m trainer`.
       with_data: whether the data must be there too: this machine and those of the job share a file system.
+      workers: of the job, whose number the flags must fit.
+      servers: parameter servers of the job.
       seconds: to wait for the answer.
 
     Returns:
       The trainer's exit code; 0: the job may start.
     """
     command = [python, "-m", "trainer", *args, f"--dry_run={'data' if with_data else 'flags'}"]
+    cluster = {
+        "worker": [f"worker{index}:1" for index in range(workers)],
+        "ps": [f"ps{index}:1" for index in range(servers)],
+    }
+    place = {"cluster": cluster, "task": {"type": "worker", "index": 0}} if workers + servers > 1 else {}
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=seconds
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            env={**os.environ, "TF_CONFIG": json.dumps(place)},
         )
     except OSError as error:
         return _go_on(f"{python}: {error.strerror}")

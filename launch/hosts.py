@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from launch.checking import check_flags
+from launch.checking import check_flags, flag_value
 
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
@@ -22,11 +22,17 @@ def run(options: argparse.Namespace, args: Sequence[str]) -> int:
       ValueError: an address is public, and nobody said that its network is isolated.
     """
     lines = make_commands(options, args)
-    # The hosts' data need not be here.
-    if not options.no_check and (code := check_flags(sys.executable, args, with_data=False)):
-        return code
+    if not options.no_check:
+        # The hosts' data need not be here.
+        number = {"workers": len(_parse("--hosts", options.hosts)), "servers": len(_servers_of(options))}
+        if code := check_flags(sys.executable, args, with_data=False, **number):
+            return code
     print("\n".join(lines))
     return 0
+
+
+def _servers_of(options: argparse.Namespace) -> list[str]:
+    return _parse("--ps_hosts", options.ps_hosts) if options.ps_hosts else []
 
 
 def make_commands(options: argparse.Namespace, args: Sequence[str]) -> list[str]:
@@ -36,7 +42,10 @@ def make_commands(options: argparse.Namespace, args: Sequence[str]) -> list[str]
       ValueError: a host is named twice, is no name, or has a public address.
     """
     workers = _parse("--hosts", options.hosts)
-    servers = _parse("--ps_hosts", options.ps_hosts) if options.ps_hosts else []
+    servers = _servers_of(options)
+    for name in ("worker_hosts", "ps_hosts", "job_name", "task_index"):
+        if flag_value(args, name) is not None:
+            raise ValueError(f"--{name} is written by launch hosts itself, for each host: leave it out behind --")
     if set(workers) & set(servers):
         raise ValueError(f"--ps_hosts={options.ps_hosts}: a host of --hosts is among them, and has one port")
     lines = ["# TensorFlow's servers listen on every interface of these hosts, without authentication:"]

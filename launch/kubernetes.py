@@ -38,9 +38,11 @@ def run(options: argparse.Namespace, args: Sequence[str]) -> int:
       ValueError: an option is no legal value of Kubernetes.
     """
     manifests = make_manifests(options, args)
-    # The pods' data are not here.
-    if not options.no_check and (code := check_flags(sys.executable, args, with_data=False)):
-        return code
+    if not options.no_check:
+        # The pods' data are not here.
+        number = {"workers": options.workers, "servers": options.ps}
+        if code := check_flags(sys.executable, args, with_data=False, **number):
+            return code
     for line in find_risks(options, args):
         print(f"warning: {line}", file=sys.stderr)
     print(yaml.dump_all(manifests, Dumper=PlainDumper, sort_keys=False), end="")

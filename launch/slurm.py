@@ -204,6 +204,12 @@ def _make_roles(options: argparse.Namespace) -> str:
     )
 
 
+def _check(python: str, options: argparse.Namespace, args: Sequence[str]) -> int:
+    # The login node and the nodes of a job share their file system.
+    workers = options.nodes * options.tasks_per_node
+    return check_flags(python, args, with_data=True, workers=workers, servers=options.ps)
+
+
 def run(options: argparse.Namespace, args: Sequence[str]) -> int:
     """Prints the batch script, or submits it; returns the exit code.
 
@@ -215,8 +221,7 @@ def run(options: argparse.Namespace, args: Sequence[str]) -> int:
     script = make_script(options, args, python)
     if not options.python:
         print(f"the nodes will use {python}: give --python for another one", file=sys.stderr)
-    # The login node and the nodes of a job share their file system.
-    if not options.no_check and (code := check_flags(python, args, with_data=True)):
+    if not options.no_check and (code := _check(python, options, args)):
         return code
     if not options.submit:
         print(script, end="")

@@ -11,22 +11,29 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.cluster.roles import choose_strategy
-from trainer.cluster.spec import find_cluster
-from trainer.console import Console
-from trainer.errors import UsageError, unknown_name
+from trainer.cluster.roles import choose_strategy, cluster_of
+from trainer.console import Console, describe_os_error
+from trainer.errors import TrainerError, UsageError
 from trainer.grammars import local_path
 from trainer.settings.config import Config, validate
+from trainer.settings.flags import nearest
 from trainer.signals import Signals
 
 if TYPE_CHECKING:
     from trainer.reporting.result import RunResult
 
 
+# Settings that only mean something to a program, and what stands for them here.
+OF_COMMANDS = {
+    "dry_run": "make_config(...) checks settings",
+    "group_readable": "os.umask decides who may read what this process writes",
+}
+
+
 def train(*, quiet: bool = False, **settings: Any) -> RunResult:
     """Trains, as `python -m trainer` does with flags of the same names; returns what `result.json` holds.
 
-    Files are written as the process's umask says.
+    Files are written as the process's umask says. Ctrl-C, a KeyboardInterrupt, saves what has been trained first.
 
     Args:
       quiet: print nothing; the run directory holds all lines.
@@ -38,13 +45,7 @@ def train(*, quiet: bool = False, **settings: Any) -> RunResult:
       TrainerError: anything else that ends a run.
     """
     config = make_config(**settings)
-    cluster = find_cluster(
-        job_name=config.job_name,
-        task_index=config.task_index,
-        worker_hosts=config.worker_hosts,
-        ps_hosts=config.ps_hosts,
-        environment=os.environ,
-    )
+    cluster = cluster_of(config, os.environ)
     if cluster and not cluster.is_chief:
         raise UsageError(
             f"api.train is of a process that is alone, or the chief; {cluster.source} makes this {cluster.task}"
@@ -57,6 +58,8 @@ def train(*, quiet: bool = False, **settings: Any) -> RunResult:
     console.rich.quiet = quiet
     try:
         result = train_to_result(config, console, Signals(), cluster)
+    except OSError as error:
+        raise TrainerError(describe_os_error(error)) from error
     finally:
         console.close()
     assert result
@@ -72,7 +75,10 @@ def make_config(**settings: Any) -> Config:
     fields = {field.name: field for field in dataclasses.fields(Config)}
     for name in settings:
         if name not in fields:
-            raise unknown_name("setting", name, fields)
+            hint = nearest(name, list(fields), dashes="") or "; `python -m trainer --help` lists all"
+            raise UsageError(f"{name} is no setting{hint}")
+        if name in OF_COMMANDS:
+            raise UsageError(f"{name} is of the command line: {OF_COMMANDS[name]}")
     return validate(Config(**{name: _value(fields[name], value) for name, value in settings.items()}))
 
 
@@ -84,7 +90,17 @@ def _value(field: dataclasses.Field[Any], value: Any) -> Any:
     """
     if isinstance(value, os.PathLike):
         value = str(Path(value))
-    if isinstance(field.default, tuple) and isinstance(value, list | tuple):
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()  # Of numpy.
+    if isinstance(field.default, tuple):
+        one = int if field.default else str
+        if isinstance(value, str) and one is str:
+            value = [value] if field.metadata["repeated"] else value.split(",")
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{field.name}={value!r} is a {type(value).__name__}, wanted a list of {one.__name__}")
+        for item in value:
+            if not isinstance(item, one) or isinstance(item, bool):
+                raise UsageError(f"{field.name} holds {item!r}, a {type(item).__name__}; wanted {one.__name__}")
         return tuple(value)
     kind = type(field.default)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -172,25 +172,26 @@ def run_program(
     signals.install()
     try:
         return main(sys.argv if argv is None else argv, console, signals)
-    except Stopped as stop:
-        return _say_stop(console, stop, at_stop)
-    except TrainerError as error:
-        return _fail(console, str(error), error.exit_code)
-    except OSError as error:
-        if not error.strerror:
-            raise
-        console.log_only(traceback.format_exc())
-        return _fail(console, describe_os_error(error), ERROR)
     except Exception as error:
-        if behind := _stop_behind(error):
-            return _say_stop(console, behind, at_stop)
-        console.log_only(traceback.format_exc())
-        if not _is_tensorflow_error(error):
-            raise  # A bug of ours.
-        return _fail(console, reason(error), ERROR)
+        signals.defer()  # A signal changes nothing any more.
+        return _say_end(console, error, at_stop)
     finally:
-        signals.defer()  # All is done and said.
+        signals.defer()
         console.close()
+
+
+def _say_end(console: Console, error: Exception, at_stop: str) -> int:
+    """Says in one line what has ended a program; returns the exit code. Raises a bug of ours again."""
+    if isinstance(error, TrainerError) and not isinstance(error, Stopped):
+        return _fail(console, str(error), error.exit_code)
+    if behind := _stop_behind(error):
+        return _say_stop(console, behind, at_stop)
+    console.log_only(traceback.format_exc())
+    if isinstance(error, OSError) and error.strerror:
+        return _fail(console, describe_os_error(error), ERROR)
+    if _is_tensorflow_error(error):
+        return _fail(console, reason(error), ERROR)
+    raise error
 
 
 def _show_warning(

@@ -51,6 +51,8 @@ def _export(argv: Sequence[str], console: Console, signals: Signals) -> int:
         raise unknown_name("weights", settings.weights, ("ema", "raw"))
     if settings.version < 1:
         raise UsageError(f"version={settings.version} is out of range: 1 or more")
+    if settings.version != 1 and settings.format != "saved_model":
+        raise UsageError(f"--version={settings.version} is of --format=saved_model, not of {settings.format}")
     signals.shield()  # Before TensorFlow's first thread.
 
     from trainer.saving import exporting, models  # TensorFlow is imported after parsing.

@@ -87,6 +87,8 @@ def local_path(name: str, text: str) -> str:
     Raises:
       UsageError: it is an address, as gs://bucket/run, or longer than the file system allows.
     """
+    if "\0" in text:
+        raise UsageError(f"{name}={text!r} is no path: it holds a zero byte")
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
     if scheme:
         raise UsageError(

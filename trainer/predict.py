@@ -74,6 +74,8 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
             console.say("\n".join(lines))
             failed += sum(picture.image is None for picture in batch)
             count += len(batch)
+    if not count:
+        raise UsageError(f"{', '.join(names)}: no images there")
     if failed:
         console.error(f"{failed} of {count} images could not be read")
     return ERROR if failed else OK

@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trainer.cluster.roles import choose_strategy
-from trainer.cluster.spec import find_cluster
+from trainer.cluster.roles import choose_strategy, cluster_of
 from trainer.console import OWNER_ONLY, WITH_GROUP, Console, run_program
 from trainer.data.looking import check_data
 from trainer.errors import OK
@@ -34,19 +33,14 @@ def main(argv: Sequence[str] | None = None, *, follow: Run) -> int:
 def _program(argv: Sequence[str], console: Console, signals: Signals, follow: Run) -> int:
     config = flags.config_from_flags(argv)
     if config.dry_run:
+        choose_strategy(config, cluster_of(config, os.environ))
         if config.dry_run == "data":
             check_data(config.dataset, Path(config.data_dir))
         console.say("the flags are right" + (", and the data is there" if config.dry_run == "data" else ""))
         return OK
     if config.group_readable:
         os.umask(WITH_GROUP)
-    cluster = find_cluster(
-        job_name=config.job_name,
-        task_index=config.task_index,
-        worker_hosts=config.worker_hosts,
-        ps_hosts=config.ps_hosts,
-        environment=os.environ,
-    )
+    cluster = cluster_of(config, os.environ)
     if cluster and cluster.job == "evaluator":
         rundir = RunDir(config.logdir)
         rundir.path.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,20 @@
 """The trainer called from Python: the same runs as from the command line, in any thread, beside eager TensorFlow."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from tests.conftest import environment
 from trainer import api
-from trainer.errors import NotFiniteError, UsageError
+from trainer.errors import NotFiniteError, TrainerError, UsageError
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -20,12 +24,12 @@ def settings(digits_dir, tmp_path):
     return {"data_dir": digits_dir, "logdir": tmp_path / "run", "train_steps": 30, "eval_every": 0, "quiet": True}
 
 
-def test_the_result_is_what_the_run_directory_holds(settings, tmp_path, run_program, digits_dir):
+def test_the_result_is_what_the_run_directory_holds(settings, tmp_path, run_here, digits_dir):
     result = api.train(**settings, num_gpus=2, learning_rate=0.01)
     assert result.status == "done" and result.step == 30 and result.test_accuracy > 0.5
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == vars(result)
     flags = ["--num_gpus=2", "--learning_rate=0.01", "--train_steps=30", "--eval_every=0", f"--data_dir={digits_dir}"]
-    done = run_program("trainer", *flags, f"--logdir={tmp_path / 'other'}")
+    done = run_here("trainer", *flags, f"--logdir={tmp_path / 'other'}")
     assert done.code == 0, done
     other = json.loads((tmp_path / "other" / "result.json").read_text())
     same = ("step", "train_loss", "test_accuracy", "validation_accuracy", "devices")
@@ -84,7 +88,7 @@ def test_threads_train_without_signals_and_again_and_again(settings, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ({"learning_rat": 1}, UsageError, "setting=learning_rat is unknown: .*; did you mean learning_rate?"),
+        ({"learning_rat": 1}, UsageError, "learning_rat is no setting; did you mean learning_rate?"),
         ({"learning_rate": "fast"}, UsageError, "learning_rate='fast' is a str, wanted float"),
         ({"batch_size": True}, UsageError, "batch_size=True is a bool, wanted int"),
         ({"model": "cnn"}, UsageError, "model=cnn is unknown"),
@@ -96,3 +100,49 @@ def test_threads_train_without_signals_and_again_and_again(settings, tmp_path):
 def test_errors_are_exceptions(settings, wrong, error, message):
     with pytest.raises(error, match=message):
         api.train(**{**settings, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": 1}, "lr is no setting; did you mean learning_rate?"),
+        ({"dry_run": "flags"}, "dry_run is of the command line"),
+        ({"group_readable": True}, "os.umask decides"),
+        ({"hidden_sizes": ["a"]}, "hidden_sizes holds 'a', a str; wanted int"),
+        ({"hidden_sizes": [3.5]}, "hidden_sizes holds 3.5, a float; wanted int"),
+        ({"trainable_scopes": [1]}, "trainable_scopes holds 1, a int; wanted str"),
+        ({"hidden_sizes": "300,100"}, "wanted a list of int"),
+        ({"logdir": "a\0b"}, "it holds a zero byte"),
+        ({"epochs": None}, "epochs=None is a NoneType, wanted float"),
+    ],
+)
+def test_mistakes_are_exceptions_of_one_line(settings, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        api.train(**settings)
+
+
+def test_numbers_of_numpy_and_lists_are_taken():
+    config = api.make_config(train_steps=np.int64(3), learning_rate=np.float32(0.5), trainable_scopes="conv1,conv2")
+    assert (config.train_steps, config.learning_rate, config.trainable_scopes) == (3, 0.5, ("conv1", "conv2"))
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_of_the_trainer(settings):
+    with pytest.raises(TrainerError, match="/proc/x"):
+        api.train(**{**settings, "logdir": "/proc/x"})
+
+
+def test_ctrl_c_saves_what_has_been_trained(settings, tmp_path):
+    rows = tmp_path / "run" / "metrics.jsonl"
+
+    def press():
+        while not rows.exists() or "loss" not in rows.read_text():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        api.train(**{**settings, "train_steps": 1_000_000, "log_every": "1"})
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "stopped by SIGINT" and result["step"] > 0
+    assert (tmp_path / "run" / f"model.ckpt-{result['step']}.index").is_file()
+    assert api.train(**{**settings, "train_steps": result["step"] + 2}).step == result["step"] + 2

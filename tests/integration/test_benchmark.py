@@ -85,8 +85,8 @@ def test_scaling_measures_towers_and_batches(run_program, digits_dir, tmp_path):
         ("--batch_size=0", "batch_size=0 is out of range"),
     ],
 )
-def test_a_mistake_is_one_line_and_code_2(run_program, digits_dir, flag, told):
-    done = run_program("trainer.benchmark", *SHORT, f"--data_dir={digits_dir}", flag)
+def test_a_mistake_is_one_line_and_code_2(run_here, digits_dir, flag, told):
+    done = run_here("trainer.benchmark", *SHORT, f"--data_dir={digits_dir}", flag)
     assert done.code == 2 and told in done.err and "Traceback" not in done.err, done
 
 

@@ -197,6 +197,18 @@ def test_what_is_no_export_is_never_replaced(run, run_here, kind):
     assert set(before) <= {path.name for path in run.iterdir()}
 
 
+def test_files_of_a_run_are_never_replaced(run, run_here):
+    for name in ("model.ckpt-100.index", "config.json"):
+        before = (run / name).read_bytes()
+        done = run_here("trainer.export", f"--logdir={run}", "--format=frozen", f"--output={run / name}", "--overwrite")
+        assert done.code == 2 and "is a file of a run" in done.err, done
+        assert (run / name).read_bytes() == before
+    done = run_here("trainer.export", f"--logdir={run}", f"--output={run / 'config.json'}")
+    assert done.code == 2 and "config.json is a file; give another --output" in done.err, done
+    done = run_here("trainer.export", f"--logdir={run}", "--format=frozen", "--version=3")
+    assert done.code == 2 and "--version=3 is of --format=saved_model" in done.err, done
+
+
 def test_a_frozen_graph_runs_by_import_graph_def(export, images, logits):
     output, done = export("frozen")
     for name in ("images:0", *OUTPUTS):

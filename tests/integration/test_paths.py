@@ -205,7 +205,7 @@ def test_a_float16_checkpoint_is_cast_and_said(train, run_here, tmp_path, digits
     np.testing.assert_array_equal(found["hidden1/weights"], half["hidden1/weights"].astype(np.float32))
 
 
-@pytest.mark.parametrize("kind", ["moved", "state file", "one .ckpt", "h5", "empty"])
+@pytest.mark.parametrize("kind", ["moved", "state file", "one .ckpt", "h5", "text", "empty"])
 def test_a_checkpoint_is_found_by_what_names_it_or_what_lies_there_is_named(run_here, tmp_path, kind):
     folder = tmp_path / "old"
     folder.mkdir()
@@ -226,8 +226,13 @@ def test_a_checkpoint_is_found_by_what_names_it_or_what_lies_there_is_named(run_
     elif kind == "h5":
         wanted = folder / "weights.h5"
         wanted.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    elif kind == "text":
+        wanted = folder / "notes.txt"
+        wanted.write_text("no checkpoint\n")
     done = run_here("trainer.checkpoint", "show", str(wanted))
-    if kind == "h5":
+    if kind == "text":
+        assert done.code == 2 and "notes.txt is no checkpoint; wanted a checkpoint of TensorFlow" in done.err, done
+    elif kind == "h5":
         assert done.code == 2 and "is an HDF5 file, as Keras writes it; wanted a checkpoint" in done.err, done
         done = run_here("trainer.checkpoint", "show", str(folder))
         assert done.code == 2 and f"in {folder} there are weights.h5" in done.err, done

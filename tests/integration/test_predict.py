@@ -158,12 +158,14 @@ def test_pictures_become_what_the_model_takes(tmp_path):
         (["--model=/nowhere", "x.png"], "no such file or directory"),
         (["--model=README", "x.png"], "is no frozen graph"),
         (["--model=TESTS", "x.png"], "neither a run (config.json) nor a SavedModel"),
+        (["--model=RUN", "EMPTY"], "empty: no images there"),
         (["--model=RUN", "--batch_size=0", "x.png"], "out of range"),
         (["--model=README", "--weights=raw", "x.png"], "belong to a run directory"),
     ],
 )
-def test_mistakes_of_a_prediction_are_explained(run, run_here, args, message):
-    places = {"RUN": run, "README": REPO / "README.md", "TESTS": REPO / "tests"}
+def test_mistakes_of_a_prediction_are_explained(run, run_here, tmp_path, args, message):
+    (tmp_path / "empty").mkdir()
+    places = {"RUN": run, "README": REPO / "README.md", "TESTS": REPO / "tests", "EMPTY": tmp_path / "empty"}
     for name, path in places.items():
         args = [arg.replace(name, str(path)) for arg in args]
     done = run_here("trainer.predict", *args)

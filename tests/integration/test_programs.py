@@ -160,10 +160,13 @@ def test_a_reader_that_goes_away_does_not_end_the_run(digits_dir, tmp_path):
         (["--batch_size=100", "--num_gpus=3"], "batch_size=100 does not split over 3 towers; use 99 or 102"),
         (["--train_steps=5", "--epochs=2"], "--train_steps and --epochs conflict"),
         (["train"], "unexpected argument 'train'"),
+        (["--task_index=1"], "--task_index=1 is of a cluster: give --job_name and --worker_hosts too"),
+        (["--flagfile=/proc/self/exe"], "--flagfile: the file is no text"),
+        (["--flagfile=/proc"], "--flagfile=/proc is a directory"),
     ],
 )
-def test_usage_errors_are_one_line_and_code_2(run_program, tmp_path, args, message):
-    done = run_program("trainer", *args, cwd=tmp_path)
+def test_usage_errors_are_one_line_and_code_2(run_here, tmp_path, args, message):
+    done = run_here("trainer", *args, cwd=tmp_path)
     assert done.code == 2 and message in one_error_line(done)
     assert list(tmp_path.iterdir()) == []
 

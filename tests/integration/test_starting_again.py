@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -14,14 +15,16 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def files_of(logdir):
-    return {name: (logdir / name).read_text() for name in ("flags.txt", "config.json", "result.json")}
+    return {name: (logdir / name).read_text() for name in ("flags.txt", "config.json", "data.json", "result.json")}
 
 
 def test_a_finished_run_stays_as_it_is(train, run_here, digits_dir, tmp_path):
     logdir = train(train_steps=20)
     before = files_of(logdir)
-    flags = [f"--data_dir={digits_dir}", f"--logdir={logdir}", "--train_steps=20", "--learning_rate=0.5"]
+    other = shutil.copytree(digits_dir, tmp_path / "other")
+    flags = [f"--data_dir={other}", f"--logdir={logdir}", "--train_steps=20", "--learning_rate=0.5"]
     done = run_here("trainer", *flags)
+    assert "changed" not in done.out  # Nothing is trained with it, and nothing remembers it.
     assert done.code == 0 and "already trained to step 20" in done.out, done
     assert files_of(logdir) == before
     assert json.loads(before["result.json"])["images_per_second"]
@@ -55,19 +58,45 @@ def test_going_back_to_an_earlier_checkpoint(train, run_here, digits_dir, tmp_pa
         (logdir / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-20"\n')
     done = run_here("trainer", *flags, *([how] if how.startswith("--") else []))
     assert done.code == 0 and "resuming from step 20 (" in done.out, done
-    assert "going back to step 20; the newer checkpoints (40, 60) are kept as abandoned.model.ckpt-*" in done.out, done
-    assert (logdir / "abandoned.model.ckpt-40.index").is_file()
+    names = "abandoned.model.ckpt-40, abandoned.model.ckpt-60"
+    assert f"going back to step 20; the newer checkpoints are kept as {names}" in done.out, done
+    first = (logdir / "abandoned.model.ckpt-60.index").read_bytes()
     # What follows is what followed before, and the next start goes on from its end.
     done = run_here("trainer", *flags)
     assert "already trained to step 60" in done.out, done
+    # What was put aside before stays when one goes back again.
+    done = run_here("trainer", *flags, "--resume=20", "--learning_rate=0.1")
+    assert done.code == 0 and "abandoned2.model.ckpt-60" in done.out, done
+    assert (logdir / "abandoned2.model.ckpt-60.index").is_file()
+    assert (logdir / "abandoned.model.ckpt-60.index").read_bytes() == first
 
 
 def test_going_back_to_what_is_not_there_is_refused(train, run_here, digits_dir):
     logdir = train(train_steps=20)
     done = run_here("trainer", f"--data_dir={digits_dir}", f"--logdir={logdir}", "--resume=7")
-    assert done.code == 1 and "holds no checkpoint of step 7; there are: 20" in done.err, done
+    assert done.code == 2 and "holds no checkpoint of step 7; there are: 20" in done.err, done
     done = run_here("trainer", f"--data_dir={digits_dir}", f"--logdir={logdir}", "--resume=sometimes")
     assert done.code == 2 and "resume=sometimes is out of range: auto, must, never, or a step" in done.err, done
+
+
+def test_the_best_of_what_was_abandoned_is_put_aside(run_here, digits_dir, tmp_path):
+    logdir = tmp_path / "run"
+    flags = [f"--data_dir={digits_dir}", f"--logdir={logdir}", "--checkpoint_every=20", "--eval_every=20"]
+    assert run_here("trainer", *flags, "--train_steps=60", "--keep_best").code == 0
+    step = json.loads((logdir / "best" / "best.json").read_text())["step"]
+    assert step > 20
+    done = run_here("trainer", *flags, "--train_steps=40", "--keep_best", "--resume=20")
+    assert done.code == 0 and f"is kept in {logdir / 'abandoned1.best'}" in done.out, done
+    assert json.loads((logdir / "abandoned1.best" / "best.json").read_text())["step"] == step
+    assert json.loads((logdir / "best" / "best.json").read_text())["step"] == 40
+
+
+def test_a_directory_that_cannot_hold_the_run_is_refused_before_anything_is_written(run_here, own_digits_dir, tmp_path):
+    done = run_here("trainer", "--resume=must", "--logdir=run", cwd=tmp_path / "own_digits")
+    assert done.code == 2 and "holds no checkpoint" in done.err, done
+    done = run_here("trainer", f"--logdir={own_digits_dir}", cwd=own_digits_dir)
+    assert done.code == 2 and "holds a data set" in done.err, done
+    assert all(path.is_file() for path in own_digits_dir.iterdir())
 
 
 def test_a_checkpoint_of_another_program_is_named_and_left_alone(train, run_here, digits_dir):

@@ -127,6 +127,27 @@ def test_flags_that_are_right_print_it(kind, trainer, capsys):
     assert "dry_run" not in printed.out
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["slurm", "--nodes=3", f"--python={sys.executable}"],
+        ["kubernetes", "--image=i", "--volume=c", "--workers=3"],
+        ["hosts", "--hosts=127.0.0.1,127.0.0.2,127.0.0.3", "--dry_run"],
+    ],
+    ids=lambda args: args[0],
+)
+def test_flags_that_do_not_fit_the_number_of_workers_print_no_script(args, capsys):
+    assert main([*args, "--", "--logdir=/data/run", "--data_dir=/data/digits", "--batch_size=64"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and "batch_size=64 does not split over 3 towers (3 workers with 1 each)" in printed.err
+
+
+@pytest.mark.parametrize("flag", ["--worker_hosts=a:1", "--ps_hosts=a:1", "--job_name=ps", "--task_index=1"])
+def test_what_is_written_for_each_host_is_no_flag_of_the_trainer(flag, capsys):
+    assert main(["hosts", "--hosts=127.0.0.1", "--dry_run", "--", flag]) == 2
+    assert "is written by launch hosts itself" in capsys.readouterr().err
+
+
 def test_only_where_the_file_system_is_shared_the_data_must_be_there(trainer, capsys):
     args = ["--", "--logdir=/data/run", "--data_dir=none"]
     assert main([*KINDS["slurm"], *args]) == 1

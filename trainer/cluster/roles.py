@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
-from trainer.cluster.spec import Cluster
+from trainer.cluster.spec import Cluster, find_cluster
 from trainer.errors import UsageError
 from trainer.settings.config import Config, uneven_split
 
 ALONE = ("parameter_device", "replicated")  # of one process
 WITH_SERVERS = ("ps_sync", "ps_async")
 BUCKET_MB = 32.0  # between workers, where no flag says otherwise
+
+
+def cluster_of(config: Config, environment: Mapping[str, str]) -> Cluster | None:
+    """Finds the cluster of this process, as `find_cluster` does.
+
+    Raises:
+      UsageError: what says so is contradictory or illegal.
+    """
+    return find_cluster(
+        job_name=config.job_name,
+        task_index=config.task_index,
+        worker_hosts=config.worker_hosts,
+        ps_hosts=config.ps_hosts,
+        environment=environment,
+    )
 
 
 def choose_strategy(config: Config, cluster: Cluster | None) -> Config:

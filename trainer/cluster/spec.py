@@ -72,6 +72,8 @@ def find_cluster(
     """
     if job_name or worker_hosts or ps_hosts:
         return _from_flags(job_name, task_index, worker_hosts, ps_hosts)
+    if task_index:
+        raise UsageError(f"--task_index={task_index} is of a cluster: give --job_name and --worker_hosts too")
     if text := environment.get("TF_CONFIG", "").strip():
         return parse_tf_config(text)
     tasks = environment.get("SLURM_STEP_NUM_TASKS", "")

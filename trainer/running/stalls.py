@@ -61,6 +61,7 @@ class StallWatcher:
         self._fatal = fatal
         self._say = say
         self._should_stop = should_stop
+        self._trains = threading.get_ident()  # of the thread that runs the steps
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="stalls")
 
@@ -106,7 +107,7 @@ class StallWatcher:
     def _report(self) -> str:
         """Says what stalls; returns it where it ends the run."""
         frames = sys._current_frames()
-        main = frames[threading.main_thread().ident or 0]
+        main = frames[self._trains]
         lines = [f"nothing has ended for --stall_seconds={self._seconds:g}: {place(main)}"]
         in_step = self._state.in_step
         if in_step:

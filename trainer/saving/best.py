@@ -71,6 +71,21 @@ def keep_best(rundir: RunDir, path: str, found: Best) -> None:
             file.unlink()
 
 
+def put_best_aside(rundir: RunDir, *, after: int) -> Path | None:
+    """Renames `best/` where it holds a checkpoint of a later step; returns its new path.
+
+    Raises:
+      TrainerError: its file is damaged.
+    """
+    best = load_best(rundir)
+    if best is None or best.step <= after:
+        return None
+    number = 1
+    while (target := rundir.best.with_name(f"abandoned{number}.{rundir.best.name}")).exists():
+        number += 1
+    return rundir.best.rename(target)
+
+
 def link_checkpoint(path: str, folder: Path) -> str:
     """Gives the files of a checkpoint second names in a folder, which is made; returns its path there.
 

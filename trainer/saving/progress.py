@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.errors import TrainerError, reason
+from trainer.errors import TrainerError, UsageError, reason
 from trainer.graph.update import STREAM
 from trainer.inputs import order
 from trainer.rundir import CHECKPOINT_PREFIX, RunDir
+from trainer.saving.best import put_best_aside
 from trainer.saving.files import READ_ERRORS, files_by_step
 from trainer.tf1 import tf, tf_path
 
@@ -59,7 +60,8 @@ def load_progress(rundir: RunDir, say: Callable[[str], None], *, back_to: int | 
       back_to: the step of the checkpoint to take instead of a newer one; newer ones are put aside.
 
     Raises:
-      TrainerError: there are checkpoints, but none is whole; or none of the step that is asked for.
+      UsageError: there is none of the step that is asked for.
+      TrainerError: there are checkpoints, but none is whole.
     """
     reasons: list[str] = []
     files = own_files(rundir, say)
@@ -87,27 +89,34 @@ def load_progress(rundir: RunDir, say: Callable[[str], None], *, back_to: int | 
     return None
 
 
-def _put_aside(files: Sequence[Path], word: str) -> None:
+def _put_aside(files: Sequence[Path], word: str) -> str:
+    """Renames the files of a checkpoint, never over those that were put aside before; returns what they begin with."""
+    number, prefix = 1, word
+    while any(path.with_name(f"{prefix}.{path.name}").exists() for path in files):
+        number += 1
+        prefix = f"{word}{number}"
     for path in files:
-        path.rename(path.with_name(f"{word}.{path.name}"))
+        path.rename(path.with_name(f"{prefix}.{path.name}"))
+    return prefix
 
 
 def _go_back(rundir: RunDir, files: dict[int, list[Path]], step: int, say: Callable[[str], None]) -> None:
     """Puts what is newer than a step aside, in the directory and in `files`; the next save could not tell it apart.
 
     Raises:
-      TrainerError: there is no whole checkpoint of that step.
+      UsageError: there is no checkpoint of that step.
+      TrainerError: it is damaged.
     """
     if step not in files:
         there = ", ".join(str(other) for other in sorted(files)) or "none"
-        raise TrainerError(f"{rundir.path} holds no checkpoint of step {step}; there are: {there}")
+        raise UsageError(f"{rundir.path} holds no checkpoint of step {step}; there are: {there}")
     read_progress(f"{rundir.checkpoint_prefix}-{step}")
     newer = [other for other in sorted(files) if other > step]
-    for other in newer:
-        _put_aside(files.pop(other), "abandoned")
-    if newer:
-        listed = ", ".join(str(other) for other in newer)
-        say(f"going back to step {step}; the newer checkpoints ({listed}) are kept as abandoned.{CHECKPOINT_PREFIX}-*")
+    kept = [f"{_put_aside(files.pop(other), 'abandoned')}.{CHECKPOINT_PREFIX}-{other}" for other in newer]
+    if kept:
+        say(f"going back to step {step}; the newer checkpoints are kept as {', '.join(kept)}")
+    if aside := put_best_aside(rundir, after=step):
+        say(f"the best checkpoint was of a later step, and is kept in {aside}")
 
 
 def edited_step(rundir: RunDir) -> int | None:

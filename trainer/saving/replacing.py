@@ -15,6 +15,7 @@ import psutil
 from trainer.errors import UsageError
 from trainer.saving.files import sync
 
+OWN_FILES = ("config.json", "manifest.json")  # of a run, and of a data set
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of <fcntl.h> and <linux/fs.h>
 
 
@@ -33,10 +34,14 @@ def replacing(target: Path, *, overwrite: bool, marker: str = "") -> Iterator[Pa
     target = Path(os.path.abspath(target))  # noqa: PTH100  (`.` has no name)
     if not target.name:
         raise UsageError(f"{target} cannot be written; give another --output")
+    if target.parent.exists() and not target.parent.is_dir():
+        raise UsageError(f"{target.parent} is a file; give another --output")
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target)
     if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists already; --overwrite replaces it, another --output or --version keeps it")
+        raise UsageError(f"{target} exists already; --overwrite replaces it, another --output keeps it")
+    if target.is_file() and any((target.parent / name).is_file() for name in OWN_FILES):
+        raise UsageError(f"{target} is a file of a run or of a data set; give another --output")
     if target.is_dir() and not (marker and (target / marker).is_file()):
         raise UsageError(f"{target} is a directory of something else, which --overwrite does not replace")
     aside = aside_of(target)

@@ -19,6 +19,8 @@ from trainer.tf1 import tf, tf_path
 
 FORMATS = ("v1", "v2")
 SHOWN_NAMES = 8  # of a directory, in a message
+TABLE_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")  # tensorflow/core/lib/io/format.h
+WANTED = "wanted a checkpoint of TensorFlow, as `tf.train.Saver` writes it"
 
 
 class TensorInfo(NamedTuple):
@@ -62,7 +64,8 @@ def _find_in(folder: Path) -> str:
     named = [Path(state.model_checkpoint_path).name] if state else []  # The directory may have been moved since.
     newest = sorted(folder.glob("*.index"), key=lambda file: file.stat().st_mtime, reverse=True)
     single = sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for name in [*named, *(file.stem for file in newest), *(file.name for file in single)]:
+    inside = ["variables/variables"] if (folder / "saved_model.pb").is_file() else []
+    for name in [*named, *(file.stem for file in newest), *(file.name for file in single), *inside]:
         if tf.train.checkpoint_exists(tf_path(folder / name)):
             return str(folder / name)
     raise UsageError(f"{folder} holds no checkpoint{_describe_folder(folder)}")
@@ -82,7 +85,16 @@ def _check_kind(file: Path) -> None:
     }
     for magic, kind in kinds.items():
         if head.startswith(magic):
-            raise UsageError(f"{file} is {kind}; wanted a checkpoint of TensorFlow, as `tf.train.Saver` writes it")
+            raise UsageError(f"{file} is {kind}; {WANTED}")
+    if not _is_table(file):
+        raise UsageError(f"{file} is no checkpoint; {WANTED}")
+
+
+def _is_table(file: Path) -> bool:
+    """Returns whether a file ends as the tables of TensorFlow's checkpoints do, those of one file too."""
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - len(TABLE_MAGIC)))
+        return opened.read() == TABLE_MAGIC
 
 
 def _describe_folder(folder: Path) -> str:

@@ -94,21 +94,23 @@ def parse_command(settings: type[Any], argv: Sequence[str], usage: str) -> tuple
         sys.exit(0)
     try:
         _, *rest = values([argv[0], *(find_flagfile(arg) for arg in _join_flagfile(argv[1:]))])
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--flagfile: the file is no text ({error}); wanted a flag a line, as --name=value") from error
     except absl_flags.UnrecognizedFlagError as error:
         known = [field.name for field in dataclasses.fields(settings)]
         raise UsageError(
-            f"--{error.flagname} is no flag{_nearest(error.flagname, known)} (--help lists the flags)"
+            f"--{error.flagname} is no flag{nearest(error.flagname, known)} (--help lists the flags)"
         ) from error
     except absl_flags.Error as error:
         raise UsageError(f"{error}; --help lists the flags") from error
     return settings(**{field.name: _value(field, values) for field in dataclasses.fields(settings)}), rest
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    """Finds the flag that was meant: `; did you mean --batch_size?`."""
+def nearest(name: str, known: Sequence[str], dashes: str = "--") -> str:
+    """Finds the setting that was meant, also by its name in other trainers: `; did you mean --batch_size?`."""
     alias = ALIASES.get(name.replace("-", "_"))
     close = [alias] if alias in known else difflib.get_close_matches(name.replace("-", "_"), known, n=1)
-    return f"; did you mean --{close[0]}?" if close else ""
+    return f"; did you mean {dashes}{close[0]}?" if close else ""
 
 
 def _define(field: dataclasses.Field[Any], values: absl_flags.FlagValues) -> None:
@@ -161,6 +163,8 @@ def find_flagfile(arg: str) -> str:
     path = Path(local_path("--flagfile", arg.removeprefix(dashes)))
     if path.is_file():
         return f"--flagfile={path}"
+    if path.is_dir():
+        raise UsageError(f"--flagfile={path} is a directory; wanted a file with a flag a line")
     bundled = [folder / path.name for folder in CONFIG_DIRS if path.parent.name in ("", "configs")]
     for candidate in bundled:
         if candidate.is_file():

@@ -6,17 +6,20 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from trainer.errors import unknown_name
+from trainer.errors import UsageError, unknown_name
 
 
 def load_function(path: str) -> Callable[..., Any]:
     """Imports the function that `package.module:function` names.
 
     Raises:
-      UsageError: the module defines no such function; the message lists those that it has.
+      UsageError: there is no such module, or it defines no such function; the message lists those that it has.
     """
     module_name, _, name = path.partition(":")
-    module = importlib.import_module(module_name)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{path}: {error}; wanted package.module:function") from error
     found = getattr(module, name, None)
     if not callable(found):
         known = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]

@@ -91,6 +91,9 @@ def train_chief(chief: Chief, opened: OpenSession) -> None:
             _train_steps(chief, opened)
         except Stopped:
             pass  # In an evaluation.
+        except KeyboardInterrupt:  # Of a Python program that has called the trainer; a step may just have ended.
+            _save_after_loss(chief, opened)
+            raise
         except Exception as error:
             state.beat()  # What was stuck is not.
             if isinstance(error, PeerLostError):
@@ -103,6 +106,8 @@ def train_chief(chief: Chief, opened: OpenSession) -> None:
             _fill_result(chief)
         if _save_last(chief, opened):
             signals.saved_step = state.step
+        if report.result.status == "done":  # Of an earlier start, after which nothing was left to train.
+            return
         status = _evaluate_last(chief, opened.session)
         # Where it could not be saved before: now, or this is an error.
         chief.periodic.checkpoint.save(opened.session, state.step)

@@ -89,7 +89,7 @@ def _make_strategy(job: Job, variables: RendezvousVariables | None) -> Strategy:
     if config.strategy == "ps_async":
         assert variables
         return OwnUpdates(member.workers, variables.all_votes, position=position, batch_size=config.batch_size)
-    return AllReduce(member.workers, bucket_bytes=int(config.bucket_mb * 1e6))
+    return AllReduce(member.workers, bucket_bytes=job.bucket_bytes)
 
 
 def _build_source(job: Job, counters: Counters, strategy: Strategy) -> Input:

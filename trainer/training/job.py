@@ -45,6 +45,11 @@ class Job(NamedTuple):
         return self.member is None or self.member.cluster.is_chief
 
     @property
+    def is_finished(self) -> bool:
+        """Returns whether an earlier start has come to the last step, so that there is nothing to train."""
+        return self.start.step >= self.last_step
+
+    @property
     def batch_shard(self) -> slice:
         """Returns what this process takes of each batch."""
         if self.member is None:

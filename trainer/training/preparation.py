@@ -123,9 +123,6 @@ def prepare_rundir(
       UsageError: another experiment is there, or `--resume` does not allow what is there.
       TrainerError: another run is at work there, or no checkpoint there is whole.
     """
-    back_to = int(config.resume) if config.resume.isdecimal() else None
-    if (config.resume == "must" or back_to is not None) and not checkpoint_files.has_files(rundir):
-        raise UsageError(f"--resume={config.resume}, but {rundir.path} holds no checkpoint")
     if config.resume == "never" and rundir.path.is_dir():
         with RunLock(rundir):
             moved = checkpoint_files.move_aside(rundir)
@@ -143,11 +140,31 @@ def prepare_rundir(
                 f"{rundir.path} holds another run; use another --logdir, or --resume=never to move it aside:"
                 + bullet_list(differences)
             )
-    progress = load_progress(rundir, console.say, back_to=back_to)
-    if progress and rundir.config.exists():
+    return lock, load_progress(rundir, console.say, back_to=_step_of(config))
+
+
+def check_rundir(config: Config, rundir: RunDir) -> None:
+    """Refuses, before anything is written, a directory that cannot hold the run.
+
+    Raises:
+      UsageError: it is a data set's, or holds no checkpoint where `--resume` asks for one.
+    """
+    if (rundir.path / manifest.MANIFEST).is_file():
+        raise UsageError(f"--logdir={rundir.path} holds a data set; give a directory of the run's own")
+    if (config.resume == "must" or _step_of(config) is not None) and not checkpoint_files.has_files(rundir):
+        raise UsageError(f"--resume={config.resume}, but {rundir.path} holds no checkpoint")
+
+
+def _step_of(config: Config) -> int | None:
+    """Returns the step to go back to, of `--resume=STEP`."""
+    return int(config.resume) if config.resume.isdecimal() else None
+
+
+def say_changed_settings(config: Config, rundir: RunDir, say: Callable[[str], None]) -> None:
+    """Says which settings are others than at the last start, a line each."""
+    if rundir.config.exists():
         for change in config_lib.job_differences(config_lib.load_config(rundir.config), config):
-            console.say(f"changed since the last start: {change}")
-    return lock, progress
+            say(f"changed since the last start: {change}")
 
 
 def _remove_unused(rundir: RunDir, console: Console, kind: type[BaseException] | None, *_: object) -> None:

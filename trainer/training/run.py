@@ -68,7 +68,7 @@ def train_to_result(
             if not job.is_chief:
                 _run_worker(job, signals)
                 return None
-            if not job.member and job.start.step >= job.last_step and (finished := load_result(job.rundir.result)):
+            if not job.member and job.is_finished and (finished := load_result(job.rundir.result)):
                 console.say(f"already trained to step {job.start.step}; a larger --train_steps or --epochs goes on")
                 return finished
             result = _run_chief(job, signals, begin)
@@ -115,8 +115,8 @@ def _run_worker(job: Job, signals: Signals) -> None:
 def _run_chief(job: Job, signals: Signals, begin: float) -> RunResult:
     """Trains and writes result.json, whatever ends the training."""
     result = RunResult(step=job.start.step, devices=job.devices.towers, skipped_records=job.skipped_records)
-    if job.start.step >= job.last_step:
-        result = load_result(job.rundir.result) or result
+    finished = load_result(job.rundir.result) if job.is_finished else None
+    result = finished or result
     try:
         _train_with_report(job, signals, result)
     except BaseException as error:
@@ -125,12 +125,15 @@ def _run_chief(job: Job, signals: Signals, begin: float) -> RunResult:
             result.status = "not finite"
         elif isinstance(error, Stopped):
             result.status = str(error)
+        elif isinstance(error, KeyboardInterrupt):
+            result.status = "stopped by SIGINT"
         result.seconds = round(time.monotonic() - begin, 3)
         with contextlib.suppress(OSError):  # The first error is the one to tell.
             result.save(job.rundir.result)
         raise
-    result.seconds = round(time.monotonic() - begin, 3)
-    result.save(job.rundir.result)
+    if not finished:
+        result.seconds = round(time.monotonic() - begin, 3)
+        result.save(job.rundir.result)
     return result
 
 
@@ -188,7 +191,7 @@ def _train_with_report(job: Job, signals: Signals, result: RunResult) -> None:
                 _open(job, graphs, restore, signals, chief.periodic.hooks) as opened,
                 servers_until_the_end(opened.session, graphs.rendezvous, signals),
             ):
-                if job.start.step < job.last_step:  # Else nothing is trained, and what was told of it stays.
+                if not job.is_finished:  # Else nothing is trained, and what was told of it stays.
                     write_settings(config, job.rundir)
                 job.status.write("begun", job.start.step)
                 signals.check()

@@ -22,7 +22,16 @@ from trainer.saving.progress import Progress
 from trainer.settings.config import Config
 from trainer.tf1 import NUM_PHYSICAL_GPUS
 from trainer.training.job import Job, session_config
-from trainer.training.preparation import Data, compare_data, is_checked, prepare_data, prepare_rundir, skip_damaged
+from trainer.training.preparation import (
+    Data,
+    check_rundir,
+    compare_data,
+    is_checked,
+    prepare_data,
+    prepare_rundir,
+    say_changed_settings,
+    skip_damaged,
+)
 
 
 def prepare(
@@ -42,9 +51,11 @@ def prepare(
       check: raises where a signal asks to stop.
     """
     devices = _choose_devices(config)
-    data = prepare_data(config, console)
     rundir = RunDir(config.logdir)
     is_chief = cluster is None or cluster.is_chief
+    if is_chief:
+        check_rundir(config, rundir)
+    data = prepare_data(config, console)
     lock, progress = prepare_rundir(config, rundir, console, stack) if is_chief else (None, None)
     begin = progress or Progress.at_start(config.batch_size)
     member = None
@@ -120,7 +131,9 @@ def _announce(job: Job) -> None:
         f"{config.model} on {config.dataset}: {num_images:,} images, {job.last_step:,} steps of "
         f"{config.batch_size} over {towers}; to watch: tensorboard --logdir={shlex.quote(str(job.rundir.path))}"
     )
-    if job.is_chief:
+    if job.is_chief and not job.is_finished:
+        if job.start.step:
+            say_changed_settings(config, job.rundir, say)
         compare_data(job.spec, job.rundir, say)
     if job.start.step:
         say(f"resuming from step {job.start.step} ({job.start.path or 'of the chief'})")
