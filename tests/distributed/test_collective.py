@@ -267,8 +267,9 @@ def test_a_frozen_worker_is_named_by_the_others(ps, launch):
     frozen.send_signal(signal.SIGSTOP)
     lines += wait_for_line(process, r"worker 1 \(127\.0\.0\.1:\d+\) does not respond: its process is stopped")
     frozen.send_signal(signal.SIGCONT)
-    lines += wait_for_line(process, r"\[worker 0\] it goes on, after")
-    lines += wait_for_line(process, r"\[worker 1\] this process was stopped for")
+    woken = r"\[worker 0\] it goes on, after|\[worker 1\] this process was stopped for"
+    told = [wait_for_line(process, woken)[-1] for _ in range(2)]
+    assert {line.split("]")[0] for line in told} == {"[worker 0", "[worker 1"}, told
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143, "".join(lines) + out + err
