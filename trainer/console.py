@@ -172,7 +172,7 @@ def run_program(
     signals.install()
     try:
         return main(sys.argv if argv is None else argv, console, signals)
-    except Exception as error:
+    except (Stopped, Exception) as error:
         signals.defer()  # A signal changes nothing any more.
         return _say_end(console, error, at_stop)
     finally:
@@ -180,7 +180,7 @@ def run_program(
         console.close()
 
 
-def _say_end(console: Console, error: Exception, at_stop: str) -> int:
+def _say_end(console: Console, error: BaseException, at_stop: str) -> int:
     """Says in one line what has ended a program; returns the exit code. Raises a bug of ours again."""
     if isinstance(error, TrainerError) and not isinstance(error, Stopped):
         return _fail(console, str(error), error.exit_code)

@@ -23,6 +23,7 @@ def oracle(program):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["collective", "ps_sync"])
 def test_two_steps_of_two_workers_by_hand(strategy, oracle):
     found = oracle(strategy)

@@ -116,6 +116,7 @@ def test_a_signal_to_one_worker_stops_all_and_the_servers_end(strategy, launch, 
     assert not [task for task in tasks.values() if task.is_running()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ps_sync", pytest.param("ps_async", marks=pytest.mark.slow)])
 def test_a_save_that_a_worker_is_asked_for_is_made_once(strategy, launch, tmp_path):
     process = launch("--train_steps=100000", "--checkpoint_every=0", f"--strategy={strategy}", ps=1)

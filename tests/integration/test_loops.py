@@ -39,6 +39,7 @@ def test_steps_in_a_loop_are_the_steps_outside_of_it(train, tmp_path, source, to
         assert read_metrics(many, name) == read_metrics(one, name)
 
 
+@pytest.mark.slow
 def test_the_models_and_optimizers_all_loop(train, tmp_path):
     for model, optimizer in (("mlp", "sgd"), ("mlp", "rmsprop"), ("lenet", "momentum")):
         runs = [
@@ -85,6 +86,7 @@ def test_everything_is_due_at_its_own_step(train, tmp_path):
     assert {path.name for path in many.glob("*.index")} == {path.name for path in one.glob("*.index")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "more"),
     [

@@ -60,6 +60,7 @@ def test_a_name_that_is_too_long_is_one_line(run_here, tmp_path, short):
     assert done.code == 2 and done.err.count("\n") == 1 and "too long for a file system" in done.err, done
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_utf8_works(tmp_path):
     def run_program(module, *args):
         command = [sys.executable, "-m", module, *args]
@@ -129,6 +130,7 @@ def test_a_file_system_that_cannot_sync_directories_is_said_once_and_keeps_all_c
     assert sorted(path.stem for path in (tmp_path / "run").glob("*.index")) == [f"model.ckpt-{n}" for n in (3, 6, 9)]
 
 
+@pytest.mark.slow
 def test_no_temporary_directory_is_needed_and_a_place_that_cannot_be_written_is_named(digits_dir, tmp_path):
     code = "import tempfile, sys\ntempfile._candidate_tempdir_list = lambda: []\n"
     code += "from trainer import evaluate, train\nsys.exit(train.main(follow=evaluate.run))\n"

@@ -46,6 +46,7 @@ def test_products_are_of_that_type_and_their_results_nearly_those_of_float32(mod
         assert np.sum(one * other) > 0.98 * np.linalg.norm(one) * np.linalg.norm(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("towers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_it_learns_and_its_checkpoints_are_those_of_float32(train, tmp_path, towers):
     settings = {"train_steps": 300, "num_gpus": towers, "dropout": 0.0}

@@ -20,6 +20,7 @@ def one_error_line(finished):
     return finished.err
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_first_command_of_the_readme(run_program, tmp_path):
     """From an empty directory: two towers on the embedded digits to 97.5%, in under 60 s with start-up and all."""
@@ -87,6 +88,7 @@ def test_sigusr1_saves_and_goes_on(program, digits_dir, tmp_path):
     assert process.returncode == 143
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once(program, mnist_dir, tmp_path):
     """In a step of many seconds: all images of a large batch."""
     args = [

@@ -24,7 +24,9 @@ def losses(run):
     return np.array(list(read_metrics(run, "loss").values()))
 
 
-@pytest.mark.parametrize(("reduce", "towers"), [("copy", 2), ("tree", 3), ("collective", 2)])
+@pytest.mark.parametrize(
+    ("reduce", "towers"), [("copy", 2), pytest.param("tree", 3, marks=pytest.mark.slow), ("collective", 2)]
+)
 def test_the_losses_are_those_of_one_copy(train, tmp_path, reduce, towers):
     one = train(**SETTINGS, logdir=str(tmp_path / "one"), num_gpus=towers)
     settings = {**SETTINGS, "strategy": "replicated", "reduce": reduce, "bucket_mb": 0.1}
@@ -33,6 +35,7 @@ def test_the_losses_are_those_of_one_copy(train, tmp_path, reduce, towers):
     assert {n: v.shape for n, v in weights(run).items()} == {n: v.shape for n, v in weights(one).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", pytest.param("rmsprop", marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_copies_from_a_checkpoint_without(train, tmp_path, optimizer):
     """Slots of the optimizer too are the same for all copies."""

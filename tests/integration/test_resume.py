@@ -19,7 +19,7 @@ def weights(logdir):
 
 
 @pytest.mark.parametrize("source", ["queue", "preloaded", "feed"])
-@pytest.mark.parametrize("towers", [1, pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("towers", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2)), 4])
 def test_stopped_and_resumed_runs_end_as_one_that_was_never_stopped(train, tmp_path, source, towers):
     """With dropout, averages, momentum and a moving rate; stops within an epoch and around its edge, 19.66 steps."""
     settings = {

@@ -81,6 +81,7 @@ def test_while_it_starts_up(program, run_program, tmp_path, number, delay):
     assert again.code == 0, again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", BOTH)
 def test_while_it_restores(program, run_program, args, tmp_path, number):
     assert run_program("trainer", *args, "--train_steps=20").code == 0
@@ -115,6 +116,7 @@ def test_while_it_evaluates(program, args, tmp_path, number, when):
     assert result["status"] == f"stopped by {number.name}" and result["test_accuracy"] is None
 
 
+@pytest.mark.slow
 def test_while_an_evaluation_hangs_in_its_read(program, own_digits_dir, tmp_path):
     """The validation shards become pipes that nobody writes to."""
     args = [f"--data_dir={own_digits_dir}", f"--logdir={tmp_path / 'run'}", *ENDLESS, "--eval_every=300"]
@@ -137,6 +139,7 @@ def test_while_it_saves(program, args, tmp_path, number):
     assert newest_step(tmp_path / "run") >= 25
 
 
+@pytest.mark.slow
 def test_what_hangs_is_left_after_the_grace(program, run_program, args, tmp_path):
     """A save that never ends: nothing can be done but say so; the checkpoint before it is as it was."""
     assert run_program("trainer", *args, "--train_steps=20").code == 0
@@ -148,6 +151,7 @@ def test_what_hangs_is_left_after_the_grace(program, run_program, args, tmp_path
     assert newest_step(tmp_path / "run") == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [*BOTH, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_after_the_last_line_nothing_changes_any_more(program, args, number):
     process = program("trainer", *args, "--train_steps=20")
@@ -206,6 +210,7 @@ def test_at_random_moments(signals, program, args, tmp_path):
     print(f"{signals} signals, the slowest end after {slowest:.2f} s, step {step}")
 
 
+@pytest.mark.slow
 def test_three_thousand_signals_in_the_middle_of_matrix_products(program, args):
     """A handler that runs in the thread of a matrix product would corrupt memory: the process then aborts."""
     flags = ["--model=mlp", "--decay=constant", "--eval_every=200", "--log_every=200", "--checkpoint_every=0"]
@@ -224,6 +229,7 @@ def test_a_closed_terminal_stops_a_run_as_sigterm_does(program, args, tmp_path):
     assert f"stopped by SIGHUP after step {newest_step(tmp_path / 'run')}" in out and err == ""
 
 
+@pytest.mark.slow
 def test_under_nohup_a_closed_terminal_changes_nothing(program, args):
     process = program("tests.planted", "nohup", *args, *ENDLESS)
     wait_for(process, "step 50/")
@@ -232,6 +238,7 @@ def test_under_nohup_a_closed_terminal_changes_nothing(program, args):
     stop(process, signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_time_in_which_the_process_was_stopped_is_no_stall(program, args):
     """SIGSTOP for longer than a fatal stall lasts; the rate leaves it out too."""
     process = program("trainer", *args, *ENDLESS, "--stall_seconds=2", "--stall_fatal", "--log_every=2000")

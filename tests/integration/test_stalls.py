@@ -64,6 +64,7 @@ def test_a_save_that_hangs_is_named(program, args):
     process.kill()
 
 
+@pytest.mark.slow
 def test_a_stall_that_ends_is_said_to_go_on(program, args, tmp_path):
     process = program("tests.planted", "slow_save", *args, "--checkpoint_every=25", "--stall_seconds=0.5")
     wait_for(process, "nothing has ended for --stall_seconds=0.5")

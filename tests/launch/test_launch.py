@@ -363,6 +363,7 @@ while not (here / "back").exists():
     assert said == ["worker 1 was killed by SIGKILL: it starts again in 1 s (restart 1 of --max_restarts=10)"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_starts_again_after_the_work_is_done_is_ended():
     deciding, _ = restarts()
     code = """

@@ -65,8 +65,7 @@ def prepare(
     start = begin.with_batch_size(config.batch_size)
     rundir.path.mkdir(parents=True, exist_ok=True)  # On a host that does not share the chief's.
     console.open_log(rundir.task_log(cluster.job, cluster.task_index) if cluster else rundir.log)
-    clean_shards = rundir.clean_shards_of(cluster.task_index if cluster else 0)
-    spec = skip_damaged(data, clean_shards, console.say)
+    spec = skip_damaged(data, rundir.clean_shards_of(cluster.task_index if cluster else 0), console.say)
     job = Job(
         config=config,
         console=console,
