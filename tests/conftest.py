@@ -21,6 +21,13 @@ PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 MNIST_FILES = Path(os.environ.get("MNIST_DIR", REPO.parent / "shared" / "data" / "mnist"))
 
 
+def pytest_configure() -> None:
+    """Lets signals do what they do in a terminal, also where the tests run under nohup or in the background."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def mnist_files() -> Path:
     if not (MNIST_FILES / "train-images-idx3-ubyte.gz").is_file():
