@@ -102,6 +102,7 @@ def test_a_run_goes_on_with_another_strategy(run_job, run_program, digits_dir, t
     same_losses(tmp_path / "job", tmp_path / "one")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [pytest.param("ps_sync", marks=pytest.mark.slow), "ps_async"])
 def test_a_signal_to_one_worker_stops_all_and_the_servers_end(strategy, launch, tmp_path):
     process = launch("--train_steps=100000", "--checkpoint_every=0", f"--strategy={strategy}", ps=2)

@@ -38,6 +38,7 @@ def test_the_parts_of_a_step_add_up(run_program, digits_dir, tmp_path):
     assert not (tmp_path / "runs").exists()  # Nothing is left behind.
 
 
+@pytest.mark.slow
 def test_flags_of_a_run_are_measured_too(run_program, digits_dir):
     short = ["--windows=1", "--window_seconds=0.1", "--warmup_seconds=0", f"--data_dir={digits_dir}"]
     flags = [
@@ -51,6 +52,7 @@ def test_flags_of_a_run_are_measured_too(run_program, digits_dir):
     assert done.code == 0, done
 
 
+@pytest.mark.slow
 def test_what_does_not_split_is_left_out_and_said(run_program, digits_dir):
     short = ["--windows=1", "--window_seconds=0.02", "--warmup_seconds=0", "--batch_size=6"]
     done = run_program("trainer.benchmark", "--scaling", *short, *MLP, f"--data_dir={digits_dir}", "--num_gpus=3")

@@ -34,6 +34,7 @@ def wait_for_checkpoint(logdir):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_a_while(program, digits_dir, tmpfs):
     """The training goes on, says once what failed, and saves again when there is room."""
     small = tmpfs("40m")

@@ -80,6 +80,7 @@ def test_tables_pictures_and_curves_are_there(run, run_here):
     assert "pr_3/pr_curves" in tags["tensors"]
 
 
+@pytest.mark.slow
 def test_it_follows_a_running_training_and_ends_with_it(program, run_program, digits_dir, tmp_path):
     logdir = tmp_path / "run"
     follower = program("trainer.evaluate", f"--logdir={logdir}", "--follow", "--interval=0.1", "--split=validation")

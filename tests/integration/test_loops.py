@@ -24,7 +24,11 @@ def same(found, wanted):
 
 @pytest.mark.parametrize(
     ("source", "towers", "optimizer"),
-    [("queue", 1, "adam"), ("queue", 2, "momentum"), ("preloaded", 2, "adam"), ("feed", 1, "momentum")],
+    [
+        ("queue", 2, "momentum"),
+        ("preloaded", 2, "adam"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("queue", 1, "adam"), ("feed", 1, "momentum")]),
+    ],
 )
 def test_steps_in_a_loop_are_the_steps_outside_of_it(train, tmp_path, source, towers, optimizer):
     """With dropout, averages, L2, clipping and a moving rate: what stayed as it was before the loop would show."""

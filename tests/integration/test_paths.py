@@ -107,6 +107,7 @@ def test_a_file_system_without_locks_is_said_and_the_run_goes_on(run_here, tmp_p
     assert done.code == 0 and done.out.count("this file system has no locks") == 1, done
 
 
+@pytest.mark.slow
 def test_a_file_system_that_cannot_sync_directories_is_said_once_and_keeps_all_checkpoints(
     run_program, tmp_path, digits_dir
 ):
@@ -145,6 +146,7 @@ def test_no_temporary_directory_is_needed_and_a_place_that_cannot_be_written_is_
         assert done.returncode == 1 and done.stderr.count("\n") == 1, done
 
 
+@pytest.mark.slow
 def test_the_umask_decides_who_reads_data_and_exports_and_runs_are_the_owners(run_program, tmp_path):
     old = os.umask(0o022)
     try:

@@ -100,6 +100,7 @@ def test_float16_stops_where_the_loss_itself_is_not_finite(train, plant):  # noq
         train(train_steps=10, precision="float16", model="mlp")
 
 
+@pytest.mark.slow
 def test_float16_resumes_with_its_scale(train, plant, tmp_path):  # noqa: F811
     plant(infinite_gradient, first=3, times=2)
     settings = {"model": "mlp", "precision": "float16", "log_every": "1", "decay": "constant"}

@@ -18,7 +18,10 @@ def weights(logdir):
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
-@pytest.mark.parametrize("source", ["queue", "preloaded", "feed"])
+SOURCES = ["queue", *(pytest.param(name, marks=pytest.mark.slow) for name in ("preloaded", "feed"))]
+
+
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("towers", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2)), 4])
 def test_stopped_and_resumed_runs_end_as_one_that_was_never_stopped(train, tmp_path, source, towers):
     """With dropout, averages, momentum and a moving rate; stops within an epoch and around its edge, 19.66 steps."""
@@ -79,7 +82,7 @@ def census(monkeypatch):
     return seen, crashes
 
 
-@pytest.mark.parametrize("source", ["queue", "preloaded", "feed"])
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("towers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_each_epoch_reads_each_record_once_over_stops_and_crashes(train, tmp_path, census, monkeypatch, source, towers):
     """Without --deterministic; 36 records that hold their number, batches of 8: an epoch has 4.5 steps."""

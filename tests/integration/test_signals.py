@@ -92,6 +92,7 @@ def test_while_it_restores(program, run_program, args, tmp_path, number):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["step"] == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", BOTH)
 def test_while_a_step_waits_for_its_input(program, args, tmp_path, number):
     """The steps before it are saved, though the reader never comes back."""

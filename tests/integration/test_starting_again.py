@@ -50,7 +50,7 @@ def test_an_epoch_means_the_same_with_another_batch_size(train, tmp_path):
     assert result["step"] == 20 + round((4 * 1258 - 1280) / 32) and result["epochs"] == pytest.approx(4, abs=0.02)
 
 
-@pytest.mark.parametrize("how", ["--resume=20", "the file"])
+@pytest.mark.parametrize("how", ["--resume=20", pytest.param("the file", marks=pytest.mark.slow)])
 def test_going_back_to_an_earlier_checkpoint(train, run_here, digits_dir, tmp_path, how):
     logdir = train(train_steps=60, checkpoint_every="20")
     flags = [f"--data_dir={digits_dir}", f"--logdir={logdir}", "--train_steps=60", "--eval_every=0"]
@@ -169,6 +169,7 @@ def test_a_short_run_has_scalars(train):
     assert [event.step for event in EventAccumulator(str(logdir)).Reload().Scalars("loss")] == [1, 60]
 
 
+@pytest.mark.slow
 def test_weights_after_going_back_are_those_of_a_run_that_never_went_on(train, tmp_path):
     once = train(train_steps=30, logdir=tmp_path / "once", checkpoint_every="10", deterministic=True, decay="constant")
     wanted = weights(once)

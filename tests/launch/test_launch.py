@@ -448,6 +448,7 @@ def test_servers_are_tasks_without_gpus():
     assert config == {"cluster": {"worker": ["a:1", "b:2"], "ps": ["c:3"]}, "task": {"type": "ps", "index": 0}}
 
 
+@pytest.mark.slow
 def test_a_worker_that_stays_after_the_work_is_done_is_ended_and_does_not_count():
     begin = time.monotonic()
     ended, _ = run("print('done')", "import time; time.sleep(60)", grace_seconds=1)
