@@ -69,6 +69,7 @@ def test_a_stopped_job_goes_on_bit_for_bit(source, launch, run_job, tmp_path):
         np.testing.assert_array_equal(value, got[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_save_that_any_worker_is_asked_for_is_made(launch, tmp_path):
     process = launch("--train_steps=100000", "--checkpoint_every=0")
     wait_for_line(process, r"step 100/")

@@ -14,6 +14,7 @@ SHORT = ["--windows=3", "--window_seconds=0.3", "--warmup_seconds=0.2"]
 MLP = ["--model=mlp", "--hidden_sizes=64", "--dropout=0"]
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_step_add_up(run_program, digits_dir, tmp_path):
     files = [f"--json={tmp_path / 'figures.json'}", f"--plot={tmp_path / 'figures.png'}"]
     done = run_program("trainer.benchmark", *SHORT, *MLP, f"--data_dir={digits_dir}", *files, cwd=tmp_path)

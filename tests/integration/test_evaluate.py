@@ -227,6 +227,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(run_program):
     assert done.code == 2 and done.err.startswith("error: --logdir is missing") and done.err.count("\n") == 1, done
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_in_the_curves_once_whoever_evaluates_it(run, run_here, tmp_path):
     for args in ([], [], ["--weights=both"], ["--follow", "--split=test"]):
         assert run_here("trainer.evaluate", f"--logdir={run}", *args).code == 0

@@ -128,6 +128,7 @@ def test_a_saved_model_is_loaded_by_tensorflow_2_in_a_fresh_process(export, imag
             assert np.array_equal(found[f"{name}.classes"], wanted.argmax(1))
 
 
+@pytest.mark.slow
 def test_saved_model_cli_knows_the_signatures_and_runs_them(export, images, logits, tmp_path):
     output, _ = export("saved_model", "--version=3")
     cli = [str(Path(sys.executable).with_name("saved_model_cli"))]

@@ -162,6 +162,7 @@ def test_after_the_last_line_nothing_changes_any_more(program, args, number):
     assert process.returncode == 0 and err == ""
 
 
+@pytest.mark.slow
 def test_sigusr1_in_any_phase_ends_nothing(program, args, tmp_path):
     process = program("trainer", *args, *ENDLESS, "--checkpoint_every=0")
     while not handles(process, signal.SIGUSR1):
