@@ -152,10 +152,13 @@ def test_the_umask_decides_who_reads_data_and_exports_and_runs_are_the_owners(ru
     try:
         for group, mode in (("", 0o600), ("--group_readable", 0o640)):
             data, logdir = tmp_path / f"data{group}", tmp_path / f"run{group}"
-            flags = [f"--logdir={logdir}", f"--data_dir={data}", "--train_steps=3", "--eval_every=0"]
+            flags = [f"--logdir={logdir}", f"--data_dir={data}", "--train_steps=3", "--eval_every=0", "--trace_every=2"]
             assert run_program("trainer", *flags, *([group] if group else [])).code == 0
             modes = {stat.S_IMODE(path.stat().st_mode) for path in logdir.rglob("*") if path.is_file()}
             assert modes == {mode}, group
+            folders = [logdir, *(path for path in logdir.rglob("*") if path.is_dir())]
+            assert logdir / "traces" in folders
+            assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o750 if group else 0o700}
             assert {stat.S_IMODE(path.stat().st_mode) for path in data.iterdir()} == {0o644}
             assert stat.S_IMODE(data.stat().st_mode) == 0o755
         output = tmp_path / "export"

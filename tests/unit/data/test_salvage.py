@@ -12,7 +12,7 @@ from trainer.data.records import read_records
 from trainer.data.salvage import find_damage, write_clean_shards
 from trainer.data.spec import DataError
 
-FAST, MANY = 2, 50  # mutants of each kind
+FAST, MANY = 3, 50  # mutants of each kind
 
 
 @pytest.fixture
