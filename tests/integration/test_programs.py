@@ -42,7 +42,9 @@ def test_the_first_command_of_the_readme(run_program, tmp_path):
     assert again.code == 0 and "already trained to step 1179" in again.out
 
 
-def test_a_run_that_is_interrupted_saves_and_goes_on(program, run_here, digits_dir, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_run_that_is_interrupted_saves_and_goes_on(program, run_here, digits_dir, tmp_path, number):
+    name = number.name
     logdir = tmp_path / "run"
     args = [
         f"--data_dir={digits_dir}",
@@ -56,13 +58,13 @@ def test_a_run_that_is_interrupted_saves_and_goes_on(program, run_here, digits_d
     for line in process.stdout:
         if line.startswith("step 50/"):
             break
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 143, err
+    assert process.returncode == 128 + number, err
     result = json.loads((logdir / "result.json").read_text())
     step = result["step"]
-    assert step >= 50 and result["status"] == "stopped by SIGTERM"
-    assert f"stopped by SIGTERM after step {step}; the same command goes on from there" in out
+    assert step >= 50 and result["status"] == f"stopped by {name}"
+    assert f"stopped by {name} after step {step}; the same command goes on from there" in out
     assert (logdir / f"model.ckpt-{step}.index").exists()
 
     again = run_here("trainer", *args, f"--train_steps={step + 7}", "--log_every=1")

@@ -40,7 +40,14 @@ def run(build):
         return session.run(build())
 
 
-@pytest.mark.parametrize(("kind", "big_endian"), [("JPEG", False), ("PNG", True)])
+@pytest.mark.parametrize(
+    ("kind", "big_endian"),
+    [
+        ("JPEG", False),
+        ("PNG", True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("JPEG", True), ("PNG", False)]),
+    ],
+)
 def test_every_orientation_is_read_and_turned_as_pillow_does_it(picture, kind, big_endian):
     encoded = [encode(picture, number, kind, big_endian=big_endian) for number in range(9)]
     found = run(lambda: [read_orientation(tf.constant(data)) for data in encoded])
