@@ -10,6 +10,7 @@ from tests.integration.test_signals import ENDLESS, newest_step, stop, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 DEAD = "is dead or was never started"
+STALL = "--stall_seconds=3"  # a step on a busy machine takes a second
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def read_until(process, text):
 
 @pytest.mark.slow
 def test_a_reader_that_blocks_is_reported_with_its_stack(program, args):
-    process = program("tests.planted", "blocked_reader", *args, "--stall_seconds=1")
+    process = program("tests.planted", "blocked_reader", *args, STALL)
     told = read_until(process, "the main thread:")
-    assert "the step has not ended for --stall_seconds=1: queue input/reader_0 is empty" in told
+    assert f"the step has not ended for {STALL}: queue input/reader_0 is empty" in told
     assert "  queue input/reader_0_files: 2 of 2 elements (full)" in told
     assert "planted.py" in told and "block" in told  # The line where the reader waits.
     assert process.poll() is None
@@ -46,11 +47,11 @@ def test_a_reader_that_blocks_is_reported_with_its_stack(program, args):
     ],
 )  # fmt: skip
 def test_a_fatal_stall_saves_and_ends_with_code_1(program, args, tmp_path, fault, more, message):
-    process = program("tests.planted", fault, *args, *more, "--stall_seconds=1", "--stall_fatal", "--log_every=1")
+    process = program("tests.planted", fault, *args, *more, STALL, "--stall_fatal", "--log_every=1")
     begin = time.monotonic()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and time.monotonic() - begin < 40
-    assert err.startswith("error: the step has not ended for --stall_seconds=1: ") and message in err
+    assert err.startswith(f"error: the step has not ended for {STALL}: ") and message in err
     assert "Traceback" not in err
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["status"] == "error" and result["step"] == (newest_step(tmp_path / "run") or 0)

@@ -9,6 +9,7 @@ import numpy as np
 
 from trainer.placing.devices import server_of
 from trainer.placing.means_check import difference_from_plain, uniform_values
+from trainer.placing.reductions import tower_mean
 from trainer.placing.strategy import NUM_VOTES, MeansCheck, OneProcess, Votes, Workers
 from trainer.tf1 import tf
 
@@ -111,7 +112,7 @@ class GradientQueues(OneProcess):
                     shapes = [tf.TensorShape([]), *(tensor.shape for tensor in mine)]
                     of_workers.append(_take(queues[-1], tag, shapes)[1:])
                 for index, values in zip(chosen, zip(*of_workers, strict=True), strict=True):
-                    means[index] = tf.add_n(list(values)) * (1 / self.workers.count)
+                    means[index] = tower_mean(values)
         return [means[index] for index in range(len(tensors))], queues
 
     def _push(

@@ -12,7 +12,19 @@ def tower_mean(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Averages tensors of one shape, one from each tower; of one tower it is that tensor itself."""
     if len(tensors) == 1:
         return tensors[0]
-    return tf.add_n(list(tensors)) * (1 / len(tensors))
+    return tower_sum(tensors) * (1 / len(tensors))
+
+
+def tower_sum(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Adds tensors of one shape in the order given, to the bit, whatever else reads them.
+
+    AddN begins with the first of its inputs whose memory nobody else holds, and writes its sum there: of three or more,
+    the last bit would follow from which of their other readers have ended by then. Nobody else holds a Snapshot's.
+    """
+    first, *others = tensors
+    if len(tensors) == 2:
+        return first + others[0]  # The same in either order, and without a copy.
+    return tf.add_n([tf.raw_ops.Snapshot(input=first), *others])
 
 
 def average_gradients(

@@ -9,7 +9,7 @@ from trainer.errors import UsageError
 from trainer.placing.all_reduce import CollectiveKeys
 from trainer.placing.devices import Placement
 from trainer.placing.means_check import difference_from_plain, uniform_values
-from trainer.placing.reductions import split_into_buckets
+from trainer.placing.reductions import split_into_buckets, tower_sum
 from trainer.tf1 import tf
 
 PREFIX = "replica_"
@@ -113,7 +113,7 @@ def _sum_by_copies(
     tensors: Sequence[tf.Tensor], devices: Sequence[str], parameter_device: Placement
 ) -> list[tf.Tensor]:
     with tf.device(parameter_device), tf.name_scope("copy"):
-        total = tf.add_n(list(tensors))
+        total = tower_sum(tensors)
     return [total] * len(devices)
 
 
