@@ -34,13 +34,13 @@ PEERS = {"PyTorch DistributedDataParallel, gloo": "torch_workers.py"}
 STEPS = {"lenet": 300, "mnist_mlp": 1500}
 
 
-def our_speed(way: str, work: str, data_dir: str) -> float:
-    """Trains in one of the ways; reads the speed of its steps, start-up apart."""
+def our_speed(way: str, work: str, data_dir: str, tree: Path = REPO) -> float:
+    """Trains in one of the ways by the sources in `tree`; reads the speed of its steps, start-up apart."""
     module, flags = WAYS[way]
     with tempfile.TemporaryDirectory() as logdir:
         command = [sys.executable, "-m", *module, "--dataset=mnist", f"--data_dir={Path(data_dir).absolute()}"]
         command += [f"--logdir={logdir}", *WORK[work][0], *QUIET, "--batch_size=128", f"--train_steps={STEPS[work]}"]
-        subprocess.run([*command, *flags], check=True, stdout=subprocess.DEVNULL, cwd=REPO, timeout=300)
+        subprocess.run([*command, *flags], check=True, stdout=subprocess.DEVNULL, cwd=tree, timeout=300)
         return float(json.loads((Path(logdir) / "result.json").read_text())["images_per_second"])
 
 

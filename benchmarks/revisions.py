@@ -1,6 +1,6 @@
 """What a change costs: the same steps by the sources here and by those of an earlier commit, in turn.
 
-    python benchmarks/revisions.py --base=REVISION --data_dir=data/mnist
+    python benchmarks/revisions.py --base=REVISION --data_dir=data/mnist [--way='collective, two workers']
 
 prints the images per second of each (median and range) and the median of the ratios of neighbouring runs.
 """
@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from cluster import WAYS, our_speed
 from input_cost import REPO, WORK, images_per_second, show
 
 
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--work", choices=[*WORK, "all"], default="all")
     parser.add_argument("--input", default="queue", help="of the trainer")
+    parser.add_argument("--way", choices=WAYS, help="one of those of cluster.py, with its steps")
     parser.add_argument("flags", nargs="*", help="more flags of the trainer, for the sources here only, after --")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -37,17 +39,23 @@ def main() -> None:
 def compare(args: argparse.Namespace, base: Path) -> None:
     print(f"{'work':<10} {'here':>24} {args.base:>24} {'ratio':>20}   (median [range], images/s)")
     for name in WORK if args.work == "all" else [args.work]:
-        flags, steps = WORK[name]
-        rows = [
-            (
-                images_per_second([*flags, *args.flags], steps, args.data_dir, args.input),
-                images_per_second(flags, steps, args.base_data_dir or args.data_dir, args.input, base),
-            )
-            for _ in range(args.rounds)
-        ]
+        rows = []
+        for number in range(args.rounds):
+            trees = [REPO, base] if number % 2 == 0 else [base, REPO]  # Neither is always the first.
+            speeds = {tree: speed(args, name, tree) for tree in trees}
+            rows.append((speeds[REPO], speeds[base]))
         here, there = zip(*rows, strict=True)
         ratios = [a / b for a, b in rows]
         print(f"{name:<10} {show(here, ',.0f'):>24} {show(there, ',.0f'):>24} {show(ratios, '.3f'):>20}", flush=True)
+
+
+def speed(args: argparse.Namespace, name: str, tree: Path) -> float:
+    """Trains by the sources in a tree; reads the images per second."""
+    data_dir, more = (args.data_dir, args.flags) if tree == REPO else (args.base_data_dir or args.data_dir, [])
+    if args.way:
+        return our_speed(args.way, name, data_dir, tree)
+    flags, steps = WORK[name]
+    return images_per_second([*flags, *more], steps, data_dir, args.input, tree)
 
 
 if __name__ == "__main__":
