@@ -169,6 +169,18 @@ def test_an_evaluator_scores_every_checkpoint_and_ends_with_the_job(launch, tmp_
     assert (tmp_path / "job" / "best").is_dir()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("ps", [0, 1])
+def test_a_finished_job_that_is_started_again_changes_nothing(ps, run_job):
+    def contents(logdir):
+        files = [path for path in logdir.rglob("*") if path.is_file() and path.suffix != ".log" and path.name != "lock"]
+        return {path.relative_to(logdir): path.read_bytes() for path in files}
+
+    before = contents(run_job("--train_steps=20", ps=ps))
+    assert {"result.json", "flags.txt", "metrics.jsonl"} <= {path.name for path in before}
+    assert contents(run_job("--train_steps=20", "--learning_rate=0.5", ps=ps)) == before
+
+
 @amounts("kills", 2, 10)
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.timeout(1200)

@@ -36,7 +36,7 @@ class EventFile:
     """Appends events to one file of a directory; an event that cannot be written is dropped whole."""
 
     def __init__(self, folder: Path, *, suffix: str, failures: Failures) -> None:
-        """Creates the file.
+        """Chooses the file's name; the first event creates it.
 
         Args:
           folder: is made where it does not exist.
@@ -50,8 +50,6 @@ class EventFile:
         self._failures = failures
         self._file: int | None = None
         self._size = 0  # bytes of whole events
-        with failures.tolerated("the event file"):
-            self._open()
 
     def add_summary(self, summary: tf.Summary | bytes, step: int) -> None:
         value = summary if isinstance(summary, tf.Summary) else tf.Summary.FromString(summary)

@@ -182,7 +182,8 @@ def _train_with_report(job: Job, signals: Signals, result: RunResult) -> None:
         tf.set_random_seed(config.seed)
         graphs = build_graphs(job)
         ops = checkpoints.build_checkpoint_ops()
-        report.start(graph, flags.to_flagfile(config))
+        if result.status != "done":
+            report.start(graph, flags.to_flagfile(config))
         restore = _with_stream(_make_restore(job, ops), graphs)
         chief = make_chief(job, graphs, signals, report, ops)
         try:
