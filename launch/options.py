@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 LOCAL = """runs a job of several tasks on this machine
 
@@ -33,6 +33,13 @@ MAX_USER = 2_147_483_647  # of Kubernetes
 Run = Callable[[argparse.Namespace, Sequence[str]], int]
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, as the trainer does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 class Command:
     """A subcommand; knows its options before they are parsed."""
 
@@ -56,7 +63,7 @@ class Command:
 
 def make_parser() -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     """Makes the parser of the command line; returns it with the subcommands by name."""
-    parser = argparse.ArgumentParser(prog="python -m launch", description="Starts many trainers.", allow_abbrev=False)
+    parser = Parser(prog="python -m launch", description="Starts many trainers.", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     made = [_make_local(commands), _make_slurm(commands), _make_kubernetes(commands), _make_hosts(commands)]
     return parser, {command.name: command for command in made}

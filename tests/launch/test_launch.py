@@ -313,7 +313,7 @@ def own_addresses():
 def test_mistakes_have_one_line_and_exit_code_2(run_program, args, code, message):
     done = run_program("launch", *args)
     assert done.code == code and message in done.out + done.err, done
-    assert "Traceback" not in done.out + done.err
+    assert "usage:" not in done.err and "Traceback" not in done.out + done.err, done
 
 
 def test_help_answers_at_once(run_program):
