@@ -100,8 +100,8 @@ def feeder_that_ends():
     """A feeding thread that ends without a word."""
     from trainer.inputs import feed
 
-    indices = feed.batch_indices
-    feed.batch_indices = lambda *args: (batch for batch, _ in zip(indices(*args), range(100), strict=False))
+    indices = feed.batch_keys
+    feed.batch_keys = lambda *args: (batch for batch, _ in zip(indices(*args), range(100), strict=False))
 
 
 def nohup():

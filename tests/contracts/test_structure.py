@@ -11,7 +11,7 @@ from tests.conftest import REPO
 ORDER = [
     ["errors", "__init__"], ["grammars"], ["settings"],
     ["rundir", "timing", "signals", "console", "plotting", "tf1"],
-    ["data"], ["inputs"], ["models"], ["learning"], ["placing"], ["graph"],
+    ["data"], ["preprocessing"], ["inputs"], ["models"], ["learning"], ["placing"], ["graph"],
     ["saving"], ["reporting"], ["running"], ["cluster"], ["evaluating"], ["training"],
 ]  # fmt: skip
 PROGRAMS = ["__main__", "train", "convert", "benchmark", "evaluate", "export", "predict", "checkpoint", "api"]

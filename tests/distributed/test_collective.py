@@ -44,6 +44,7 @@ def test_any_number_of_workers_and_towers_gives_the_losses_of_one_process(
     source, shape, run_job, run_program, digits_dir, tmp_path
 ):
     flags = (*LOSSES, f"--input={source}", "--optimizer=momentum", "--clip=global_norm:1", "--weight_decay=1e-3")
+    flags += ("--preprocess=translate(1)|rotate(10)|contrast(0.5..1.5)",)
     where = (f"--logdir={tmp_path / 'one'}", f"--data_dir={digits_dir}")
     assert run_program("trainer", *flags, "--eval_every=0", *where).code == 0
     workers, towers, bucket_mb = shape

@@ -105,14 +105,14 @@ def test_skipped_steps_leave_no_trace_but_their_count(train, tmp_path, plant, mo
     """As if the stream had never held those batches: compared with a run whose input drops them."""
     from trainer.inputs import feed
 
-    indices = feed.batch_indices
+    indices = feed.batch_keys
 
     def without_three(*args):
         stream = indices(*args)
         return (batch for number, batch in enumerate(stream) if number not in (6, 7, 8))
 
     with monkeypatch.context() as patch:
-        patch.setattr(feed, "batch_indices", without_three)
+        patch.setattr(feed, "batch_keys", without_three)
         wanted = weights(train(**PLAIN, train_steps=12, input="feed", logdir=str(tmp_path / "wanted")))
     plant(nan_logits, 7, times=3)
     logdir = train(**PLAIN, train_steps=12, input="feed", nonfinite="skip", max_skips=3)

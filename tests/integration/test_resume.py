@@ -24,10 +24,11 @@ SOURCES = ["queue", *(pytest.param(name, marks=pytest.mark.slow) for name in ("p
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("towers", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2)), 4])
 def test_stopped_and_resumed_runs_end_as_one_that_was_never_stopped(train, tmp_path, source, towers):
-    """With dropout, averages, momentum and a moving rate; stops within an epoch and around its edge, 19.66 steps."""
+    """With dropout, augmentation, averages, a moving rate; stops within an epoch and around its edge, 19.66 steps."""
     settings = {
         "input": source, "num_gpus": towers, **READERS[source], "log_every": "1", "optimizer": "adam",
         "decay": "exponential:0.9:7", "warmup": "5", "clip": "global_norm:1", "weight_decay": 1e-4,
+        "preprocess": "translate(1)|rotate(10)|contrast(0.5..1.5)",
     }  # fmt: skip
     whole = train(**settings, train_steps=45, logdir=str(tmp_path / "whole"))
     parts = tmp_path / "parts"

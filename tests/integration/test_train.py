@@ -198,7 +198,7 @@ def test_evaluation_is_exact_whatever_the_batch_size(train, digits_dir, batch_si
     with tf.Graph().as_default(), tf.Session() as session:
         counters = build_counters()
         task = make_task(found, model="mlp", hidden_sizes=(20,), precision="float32")
-        task.build(tf.placeholder(tf.uint8, [None, 8, 8, 1]))
+        task.build({"image": tf.placeholder(tf.uint8, [None, 8, 8, 1])})
         ema = make_averages(0.99, counters.step)
         ema.make(tf.trainable_variables())
         graph = build_eval_graph(task, found, data_format="auto", device="/cpu:0", ema=ema)

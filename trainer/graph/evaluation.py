@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from trainer.data.spec import IMAGE, DatasetSpec
+from trainer.data.spec import DatasetSpec
 from trainer.inputs.batch import Features, parse_examples
 from trainer.learning import averages
 from trainer.learning.task import Task
@@ -46,5 +46,5 @@ def build_eval_graph(
             serialized = tf.placeholder(tf.string, [None], name="serialized")
             features = parse_examples(serialized, spec)
         with tf.variable_scope("", reuse=reuse or None, custom_getter=averages.averaged_getter(ema)):
-            outputs = task.build(features[IMAGE], channels_first=channels_first(data_format, device))
+            outputs = task.build(features, channels_first=channels_first(data_format, device))
         return EvalGraph(serialized, task.metrics.sums(outputs, features), outputs, features)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-from trainer.data.spec import IMAGE
 from trainer.inputs.batch import Features
 from trainer.learning import freezing, losses
 from trainer.learning.loss_scaling import LossScale
@@ -112,7 +111,8 @@ class TowerBuilder:
         number = self._workers.index * num_towers + index
         draw = self._step.read_value() * (num_towers * self._workers.count) + number
         outputs = task.build(
-            features[IMAGE],
+            features,
+            training=True,
             channels_first=channels_first(config.data_format, self._places.towers[index]),
             dropout=layers.make_dropout(config.seed, draw),
         )

@@ -14,7 +14,8 @@ from trainer.tf1 import tf
 
 # The features of a batch by name, each [batch, ...]: those of the data set, and in training RECORD.
 Features = Mapping[str, tf.Tensor]
-RECORD = "record"  # int64 [batch], which record of the training set each example is: its number in the manifest's order
+# int64 [batch], which record of which epoch each example is: epoch * records of the set + its number in the manifest.
+RECORD = "record"
 
 
 class Input(NamedTuple):

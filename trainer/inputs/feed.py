@@ -44,9 +44,10 @@ def build(
         # An error in here ends the run, with its own message.
         with coord.stop_on_exception():
             put = session.make_callable(enqueue, feed_list=placeholders)
-            for chosen in batch_indices(len(labels), batch_size, position, seed):
-                records = chosen[shard]
-                values = {IMAGE: images[records], LABEL: labels[records], RECORD: records}
+            for keys in batch_keys(len(labels), batch_size, position, seed):
+                mine = keys[shard]
+                records = mine % len(labels)
+                values = {IMAGE: images[records], LABEL: labels[records], RECORD: mine}
                 try:
                     put(*(values[name] for name in features))
                 except tf.errors.CancelledError:
@@ -74,8 +75,8 @@ def _start_thread(
     return thread
 
 
-def batch_indices(num_examples: int, batch_size: int, position: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields the indices of one batch after another, without end; each epoch is a permutation of its own."""
+def batch_keys(num_examples: int, batch_size: int, position: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields the RECORD of one batch after another, without end; each epoch is a permutation of its own."""
     epoch, offset = divmod(position, num_examples)
     remainder = _permutation(num_examples, epoch, seed)[offset:]
     while True:
@@ -87,4 +88,4 @@ def batch_indices(num_examples: int, batch_size: int, position: int, seed: int) 
 
 
 def _permutation(num_examples: int, epoch: int, seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(num_examples)
+    return epoch * num_examples + np.random.default_rng([seed, epoch]).permutation(num_examples)

@@ -30,6 +30,10 @@ class Plan(NamedTuple):
     seed: int
 
     @property
+    def num_records(self) -> int:
+        return int(self.counts.sum())
+
+    @property
     def first_records(self) -> np.ndarray:
         """Returns the number of the first record of each shard: int64 [shards]."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts)[:-1]])
@@ -71,7 +75,7 @@ def block_order(plan: Plan, size: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
 
 def find_start(plan: Plan, position: int) -> Start:
     """Finds the block that holds record `position` of the stream, so that no earlier one has to be read."""
-    epoch, wanted = divmod(position, int(plan.counts.sum()))
+    epoch, wanted = divmod(position, plan.num_records)
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
         order = session.run(shard_order(plan, tf.constant(epoch, tf.int64)))
     first_shard = epoch * len(order)

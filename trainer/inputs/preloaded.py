@@ -35,7 +35,7 @@ def build(
         last = np.int64(len(labels) - 1)
         chosen = tf.raw_ops.RandomIndexShuffle(index=positions % len(labels), seed=seeds, max_index=last)
         gathered = [tf.gather(variable, chosen) for variable in stored]
-        return {IMAGE: gathered[0], LABEL: gathered[1], RECORD: chosen}
+        return {IMAGE: gathered[0], LABEL: gathered[1], RECORD: epochs * len(labels) + chosen}
 
     def start(session: tf.Session, _: tf.train.Coordinator) -> list[threading.Thread]:
         for fill, array in zip(fillers, (images, labels), strict=True):

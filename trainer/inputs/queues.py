@@ -167,7 +167,8 @@ def _next_block(readers: list[tf.FIFOQueue], plan: Plan, start: Start, remainder
         message = "a shard holds another number of records than its manifest says"
         with tf.control_dependencies([tf.Assert(legal, [message, number, record, length, total])]):
             length = tf.identity(length)
-        records = tf.gather(first_records, of_shard) + record + tf.range(length)
+        epoch = number // len(plan.paths)
+        records = epoch * plan.num_records + tf.gather(first_records, of_shard) + record + tf.range(length)
         values = {**chunk, RECORD: records}
         return (
             number + tf.cast(done, tf.int64),

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trainer.data.spec import CLASS, IMAGE, LABEL, DatasetSpec
 from trainer.errors import UsageError
-from trainer.inputs.batch import Features
+from trainer.inputs.batch import RECORD, Features
 from trainer.learning.losses import cross_entropy
 from trainer.learning.metrics import Metrics, is_correct, mean_metrics
-from trainer.models import layers
 from trainer.models.inference import inference
+from trainer.preprocessing.preprocessing import Preprocessing, make_preprocessing
 from trainer.tf1 import tf
 
 
 class Task(NamedTuple):
     """A model on a data set, and what is asked of it."""
 
-    features: tuple[str, ...]  # of the data set, which a training reads
-    build: Callable[..., tf.Tensor]  # (images, channels_first=, dropout=) -> outputs, [batch, ...]
+    features: tuple[str, ...]  # of a batch, which a training reads
+    preprocessing: Preprocessing  # of the pictures, part of `build`
+    build: Callable[..., tf.Tensor]  # (features, training=, channels_first=, dropout=) -> outputs, [batch, ...]
     loss: Callable[[tf.Tensor, Features], tf.Tensor]  # (outputs, features) -> [batch], so that towers average exactly
     scalars: Callable[[tf.Tensor, Features], dict[str, tf.Tensor]]  # of a training step, beside the loss: [] each
     metrics: Metrics  # of an evaluation; among them `loss`
@@ -32,6 +34,7 @@ def make_task(
     model: str,
     hidden_sizes: Sequence[int],
     precision: str,
+    preprocessing: Preprocessing | None = None,
     input_dropout: float = 0.0,
     hidden_dropout: float = 0.0,
 ) -> Task:
@@ -42,6 +45,7 @@ def make_task(
       model: of `settings.model.MODELS`.
       hidden_sizes: of the mlp.
       precision: float32, bfloat16 or float16, of the activations.
+      preprocessing: of the pictures; None: the model sees them as they are stored.
       input_dropout: fraction of the mlp's input that is dropped in training.
       hidden_dropout: fraction of the hidden units that is dropped in training.
 
@@ -50,23 +54,30 @@ def make_task(
     """
     if spec.label_kind != CLASS:
         raise UsageError(f"{spec.name} has labels of kind {spec.label_kind!r}; this version learns one class an image")
+    seen = preprocessing or make_preprocessing(spec.image_shape)
+    infer = functools.partial(
+        inference,
+        model=model,
+        num_classes=spec.num_classes,
+        hidden_sizes=hidden_sizes,
+        precision=precision,
+        input_dropout=input_dropout,
+        hidden_dropout=hidden_dropout,
+    )
 
-    def build(
-        images: tf.Tensor, *, channels_first: bool = False, dropout: layers.Dropout = layers.no_dropout
-    ) -> tf.Tensor:
-        return inference(
-            images,
-            model=model,
-            num_classes=spec.num_classes,
-            hidden_sizes=hidden_sizes,
-            precision=precision,
-            channels_first=channels_first,
-            input_dropout=input_dropout,
-            hidden_dropout=hidden_dropout,
-            dropout=dropout,
-        )
+    def build(features: Features, *, training: bool = False, **more: Any) -> tf.Tensor:
+        images = features[IMAGE]
+        return infer(seen.train(images, features.get(RECORD)) if training else seen.evaluate(images), **more)
 
-    return Task((IMAGE, LABEL), build, _class_loss, _class_scalars, mean_metrics(_class_metrics), class_predictions)
+    return Task(
+        features=(IMAGE, LABEL, RECORD) if seen.training.is_random else (IMAGE, LABEL),
+        preprocessing=seen,
+        build=build,
+        loss=_class_loss,
+        scalars=_class_scalars,
+        metrics=mean_metrics(_class_metrics),
+        predictions=class_predictions,
+    )
 
 
 def _class_loss(logits: tf.Tensor, features: Features) -> tf.Tensor:

@@ -82,11 +82,11 @@ def write_saved_model(serving: Serving, target: Path) -> list[str]:
     Encoded images become what `trainer.predict` makes of the same files, but for rounding.
     """
     model = serving.model
-    shape = model.spec.image_shape
+    shape, seen = model.spec.image_shape, list(model.task.preprocessing.shape)
     signatures = {"uint8_images": _signature(serving.images, serving.outputs)}
     with tf.variable_scope("", reuse=True):
         with tf.name_scope("serving_default"):
-            floats = tf.placeholder(tf.float32, [None, *shape], name="images")
+            floats = tf.placeholder(tf.float32, [None, *seen], name="images")
             signatures["serving_default"] = _signature(floats, _predictions(model, floats))
         if shape[2] in DECODABLE_DEPTHS:
             with tf.name_scope("encoded_images"):
@@ -98,7 +98,8 @@ def write_saved_model(serving: Serving, target: Path) -> list[str]:
         serving.session, [tf.saved_model.SERVING], signature_def_map=signatures, strip_default_attrs=True
     )
     builder.save()
-    inputs = {"serving_default": f"float32 {list(shape)}, 0..1", "uint8_images": f"uint8 {list(shape)}"}
+    unit = ", 0..1" if model.task.preprocessing.dtype == tf.uint8 else ", as the model sees them"
+    inputs = {"serving_default": f"float32 {seen}{unit}", "uint8_images": f"uint8 {list(shape)}"}
     return [f"signature {name}: {inputs.get(name, 'PNG or JPEG bytes')}" for name in sorted(signatures)]
 
 

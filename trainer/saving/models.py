@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from trainer.data.manifest import load_run_data
-from trainer.data.spec import DatasetSpec
+from trainer.data.spec import IMAGE, DatasetSpec
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.grammars import check_path
 from trainer.learning.task import Task, make_task
 from trainer.models.inference import channels_first
+from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.rundir import CHECKPOINT_PREFIX, RunDir
 from trainer.saving.files import READ_ERRORS, find_steps
 from trainer.saving.tensors import find_checkpoint, list_tensors
@@ -55,6 +56,7 @@ def task_of(config: Config, spec: DatasetSpec) -> Task:
         model=config.model,
         hidden_sizes=config.hidden_sizes,
         precision=config.precision,
+        preprocessing=make_preprocessing(spec.image_shape, config.preprocess, config.eval_preprocess, seed=config.seed),
         input_dropout=config.input_dropout,
         hidden_dropout=config.dropout,
     )
@@ -65,12 +67,13 @@ def build_outputs(model: Model, images: tf.Tensor, *, device: str = "", data_for
 
     Args:
       model: from `load_model`.
-      images: [n, height, width, depth], uint8, or float32 in 0..1.
+      images: [n, height, width, depth], uint8 as they are stored, or float32 as the model sees them.
       device: of the operations; none: any.
       data_format: of convolutions; none: that of the run.
     """
+    chosen = channels_first(data_format or model.config.data_format, device)
     with tf.device(device):
-        return model.task.build(images, channels_first=channels_first(data_format or model.config.data_format, device))
+        return model.task.build({IMAGE: images}, channels_first=chosen)
 
 
 def choose_checkpoint(rundir: RunDir, name: str) -> str:

@@ -19,6 +19,14 @@ class DataSettings:
     dataset: str = option("digits", "data set", DATASETS, scope=IDENTITY)
     data_dir: str = option("", "directory of its TFRecord shards (default: data/DATASET)", scope=TASK, path=True)
     input: str = option("queue", "how batches reach the towers", INPUTS)
+    preprocess: str = option(
+        "",
+        "what is done to the pictures of the training: operations joined by |, as 'pad(4)|random_crop(32)|flip_lr', or "
+        "the name of a pipeline (docs/preprocessing.md); empty: nothing",
+    )
+    eval_preprocess: str = option(
+        "", "the same for evaluation, export and predict (default: --preprocess without what is random)"
+    )
     queue_readers: int = option(
         1,
         "threads that read and parse shards; the order of the records stays the same",

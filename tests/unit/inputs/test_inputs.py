@@ -70,9 +70,11 @@ def test_an_epoch_reads_each_example_once(name, digits_dir):
     batches = read(name, digits_dir, 74, batch_size=34)
     wanted = Counter(image.tobytes() for image in images)
     assert census(batches[:37]) == wanted and census(batches[37:]) == wanted
-    for batch in batches:  # A record's number is its place in the manifest's order, whatever the input.
-        np.testing.assert_array_equal(batch["image"], images[batch["record"]])
-        np.testing.assert_array_equal(batch["label"], labels[batch["record"]])
+    for number, batch in enumerate(batches):  # A record's number tells its epoch and its place, whatever the input.
+        epochs, records = np.divmod(batch["record"], len(images))
+        assert (epochs == number // 37).all()
+        np.testing.assert_array_equal(batch["image"], images[records])
+        np.testing.assert_array_equal(batch["label"], labels[records])
     assert any((a["image"] != b["image"]).any() for a, b in zip(batches[:37], batches[37:], strict=True))
 
 
@@ -101,6 +103,6 @@ def test_an_error_in_the_feeding_thread_is_what_the_user_sees(digits_dir, monkey
         yield np.arange(64)
         raise RuntimeError("the feeding thread broke")
 
-    monkeypatch.setattr(feed, "batch_indices", broken)
+    monkeypatch.setattr(feed, "batch_keys", broken)
     with pytest.raises(RuntimeError, match="the feeding thread broke"):
         read("feed", digits_dir, 3)

@@ -1,0 +1,76 @@
+"""The grammar of --preprocess, and what it refuses."""
+
+import pytest
+
+from trainer.errors import UsageError
+from trainer.preprocessing.pipeline import OPERATIONS, PIPELINES, evaluation_of, parse_pipeline
+
+
+def parsed(text):
+    return [
+        (found.name, found.args, found.kwargs) for found in parse_pipeline("preprocess", text, training=True).operations
+    ]
+
+
+def test_operations_have_literals_ranges_and_names():
+    assert parsed("") == parsed("none") == []
+    assert parsed(" pad( 4 ) | flip_lr|random_crop(32, width=30)") == [
+        ("pad", (4,), {}),
+        ("flip_lr", (), {}),
+        ("random_crop", (32, 30), {}),
+    ]
+    assert parsed("contrast(0.2..1.8)") == parsed("contrast((0.2, 1.8))") == [("contrast", ((0.2, 1.8),), {})]
+    assert parsed("resize(7, method='area')|scale(-1,1)") == [
+        ("resize", (7,), {"method": "area"}),
+        ("scale", (-1, 1), {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("flip_l", "operation=flip_l is unknown: choose one of .*; did you mean flip_lr?"),
+        ("pad", "pad: missing a required argument: 'n'; it takes n"),
+        ("pad(0)", "n=0 is out of range: a whole number, 1 to 100,000"),
+        ("pad(1.5)", "n=1.5 is out of range: a whole number"),
+        ("pad(True)", "n=True is out of range"),
+        ("pad(4, 5)", "too many positional arguments; it takes n"),
+        ("flip_lr(1)", "too many positional arguments; it takes no arguments"),
+        ("pad(m=1)", "it takes n"),
+        ("rotate(181)", "degrees=181 is out of range: a number, above 0, to 180"),
+        ("contrast(2..1)", r"factor=\(2, 1\) is out of range: a range within 0 to 100, as 0.5..1.5"),
+        ("contrast(1)", "factor=1 is out of range"),
+        ("resize(8, method='cubic')", "method='cubic' is out of range: one of bilinear, nearest, bicubic, area"),
+        ("resize(8, None)", "width=None is out of range"),
+        ("subtract_mean(1, 'a')", "means='a' is out of range"),
+        ("pad(4", "'pad\\(4' is no operation"),
+        ("pad(4)||flip_lr", "'' is no operation"),
+        ("pad(__import__('os'))", "the arguments are no literals"),
+        ("pad(n=n)", "the arguments are no literals"),
+    ],
+)
+def test_mistakes_say_what_is_legal(text, message):
+    with pytest.raises(UsageError, match=message):
+        parse_pipeline("preprocess", text, training=True)
+
+
+def test_only_a_training_may_be_random():
+    with pytest.raises(UsageError, match=r"--eval_preprocess=pad\(1\)\|flip_lr: flip_lr is random"):
+        parse_pipeline("eval_preprocess", "pad(1)|flip_lr")
+
+
+def test_an_evaluation_is_the_training_without_what_is_random():
+    assert evaluation_of("pad(4)|random_crop(32)|flip_lr|scale(-1,1)", "") == "pad(4)|scale(-1,1)"
+    assert evaluation_of("flip_lr", "central_crop(0.5)") == "central_crop(0.5)"
+    assert evaluation_of("cifar", "") == "cifar" and evaluation_of("", "") == ""
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_named_pipelines_are_legal(name):
+    assert parse_pipeline("preprocess", name, training=True).text == PIPELINES[name].training
+    assert parse_pipeline("eval_preprocess", name).text == PIPELINES[name].evaluation
+
+
+def test_every_operation_is_described():
+    for name, function in OPERATIONS.items():
+        assert function.__doc__ and function.__doc__[0].isupper(), name

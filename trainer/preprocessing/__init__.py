@@ -1,0 +1,1 @@
+"""Pictures as they are stored -> pictures as the model sees them."""

@@ -1,0 +1,111 @@
+"""Operations on the values of pixels: pictures [n, height, width, depth] in and out.
+
+Those that give back what the model sees as it is, float32, say so; the others give back the type that they got, uint8
+rounded and clipped to 0..255. What takes `draws` is random, and does something else to each picture.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from trainer.errors import UsageError
+from trainer.preprocessing.draws import Draws
+from trainer.preprocessing.geometry import as_type_of
+from trainer.settings.fields import Legal, above, between
+from trainer.tf1 import tf
+
+Factors = Annotated[
+    tuple[float, float], Legal(lambda pair: 0 <= pair[0] <= pair[1] <= 100, "a range within 0 to 100, as 0.5..1.5")
+]
+
+Number = Annotated[float, between(-1e6, 1e6)]
+
+
+def _one_each(values: tf.Tensor) -> tf.Tensor:
+    """Gives numbers of each picture, [n, 1], four dimensions."""
+    return values[:, :, tf.newaxis, tf.newaxis]
+
+
+def to_float(images: tf.Tensor) -> tf.Tensor:
+    """Makes float32 of 0..255: what follows is not rounded."""
+    return tf.cast(images, tf.float32)
+
+
+def scale(
+    images: tf.Tensor, low: Annotated[float, between(-1e6, 1e6)], high: Annotated[float, between(-1e6, 1e6)]
+) -> tf.Tensor:
+    """Maps to low..high, float32: 0..255 of uint8, or 0..1 of float32."""
+    unit = tf.cast(images, tf.float32) * (1 / 255) if images.dtype == tf.uint8 else images
+    if high <= low:
+        raise UsageError(f"scale({low:g}, {high:g}): the second number must be larger")
+    return (unit + low / (high - low)) * (high - low)
+
+
+def standardize(images: tf.Tensor) -> tf.Tensor:
+    """Gives each picture mean 0 and deviation 1, float32 (`tf.image.per_image_standardization`)."""
+    return tf.image.per_image_standardization(tf.cast(images, tf.float32))
+
+
+def subtract_mean(images: tf.Tensor, *means: Number) -> tf.Tensor:
+    """Subtracts a number, or one from each channel: float32.
+
+    Raises:
+      UsageError: there are as many numbers as channels nowhere.
+    """
+    depth = int(images.shape[3])
+    if len(means) not in (1, depth):
+        raise UsageError(f"subtract_mean takes 1 or {depth} numbers here, got {len(means)}")
+    return tf.cast(images, tf.float32) - tf.constant(means, tf.float32)
+
+
+def divide(images: tf.Tensor, by: Annotated[float, above(0, 1e6)]) -> tf.Tensor:
+    """Divides by a number: float32."""
+    return tf.cast(images, tf.float32) / by
+
+
+def grayscale(images: tf.Tensor) -> tf.Tensor:
+    """Makes one channel of three (`tf.image.rgb_to_grayscale`); one channel stays as it is."""
+    return tf.image.rgb_to_grayscale(images) if _check_depth("grayscale", images, (1, 3)) == 3 else images
+
+
+def _check_depth(name: str, images: tf.Tensor, legal: tuple[int, ...]) -> int:
+    depth = int(images.shape[3])
+    if depth not in legal:
+        wanted = " or ".join(str(number) for number in legal)
+        raise UsageError(f"{name} takes pictures of {wanted} channels, and here they have {depth}")
+    return depth
+
+
+def brightness(images: tf.Tensor, draws: Draws, delta: Annotated[float, above(0, 255)]) -> tf.Tensor:
+    """Adds a number of -delta..delta (`tf.image.random_brightness` of float32), in the units that the pixels have."""
+    added = _one_each(draws.uniform(-delta, delta))
+    return as_type_of(tf.cast(images, tf.float32) + added, images)
+
+
+def contrast(images: tf.Tensor, draws: Draws, factor: Factors) -> tf.Tensor:
+    """Multiplies each channel's distance from its mean (`tf.image.random_contrast`)."""
+    pixels = tf.cast(images, tf.float32)
+    mean = tf.reduce_mean(pixels, [1, 2], keepdims=True)
+    return as_type_of((pixels - mean) * _one_each(draws.uniform(*factor)) + mean, images)
+
+
+def _on_hsv(images: tf.Tensor, change: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    """Adds to the hue of each picture, and multiplies its saturation; [n, 1] each."""
+    added, factor = (_one_each(values)[..., 0] for values in change)
+    hue, saturation, value = tf.unstack(tf.image.rgb_to_hsv(tf.cast(images, tf.float32)), axis=3)
+    changed = [tf.math.floormod(hue + added, 1.0), tf.clip_by_value(saturation * factor, 0.0, 1.0), value]
+    return as_type_of(tf.image.hsv_to_rgb(tf.stack(changed, 3)), images)
+
+
+def saturation(images: tf.Tensor, draws: Draws, factor: Factors) -> tf.Tensor:
+    """Multiplies the saturation (`tf.image.random_saturation`)."""
+    _check_depth("saturation", images, (3,))
+    drawn = draws.uniform(*factor)
+    return _on_hsv(images, (tf.zeros_like(drawn), drawn))
+
+
+def hue(images: tf.Tensor, draws: Draws, delta: Annotated[float, above(0, 0.5)]) -> tf.Tensor:
+    """Turns the hue by -delta..delta of the circle (`tf.image.random_hue`)."""
+    _check_depth("hue", images, (3,))
+    drawn = draws.uniform(-delta, delta)
+    return _on_hsv(images, (drawn, tf.ones_like(drawn)))

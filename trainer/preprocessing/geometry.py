@@ -1,0 +1,198 @@
+"""Operations that move pixels: pictures [n, height, width, depth] in, the same type out.
+
+What takes `draws` is random, and does something else to each picture.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import numpy as np
+
+from trainer.errors import UsageError
+from trainer.preprocessing.draws import Draws
+from trainer.settings.fields import Legal, above, between
+from trainer.tf1 import tf
+
+Side = Annotated[int, between(1, 100_000)]
+METHODS = {"bilinear": "bilinear", "nearest": "nearest", "bicubic": "bicubic", "area": "area", "lanczos": "lanczos3"}
+Method = Annotated[str, Legal(lambda name: name in METHODS, f"one of {', '.join(METHODS)}")]
+
+
+def _size(images: tf.Tensor) -> tuple[int, int]:
+    return int(images.shape[1]), int(images.shape[2])
+
+
+def as_type_of(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Gives float32 values the type of pictures: as uint8 they are rounded, and clipped to 0..255."""
+    if images.dtype != tf.uint8:
+        return values
+    return tf.cast(tf.clip_by_value(tf.round(values), 0.0, 255.0), tf.uint8)
+
+
+def pad(images: tf.Tensor, n: Side) -> tf.Tensor:
+    """Puts n rows and columns of zeros on each side."""
+    return tf.pad(images, [[0, 0], [n, n], [n, n], [0, 0]])
+
+
+def crop_or_pad(images: tf.Tensor, height: Side, width: Side | None = None) -> tf.Tensor:
+    """Cuts the middle out, or puts zeros around it (`tf.image.resize_with_crop_or_pad`).
+
+    Without a width it is square.
+    """
+    return tf.image.resize_with_crop_or_pad(images, height, width or height)
+
+
+def central_crop(images: tf.Tensor, fraction: Annotated[float, above(0, 1)]) -> tf.Tensor:
+    """Cuts the middle out: this fraction of each side (`tf.image.central_crop`)."""
+    return tf.image.central_crop(images, fraction)
+
+
+def resize(
+    images: tf.Tensor,
+    height: Side,
+    width: Side | None = None,
+    method: Method = "bilinear",
+    antialias: bool = False,
+) -> tf.Tensor:
+    """Resizes, as `tf.image.resize` of TensorFlow 2 (pixels are areas); without a width it becomes square."""
+    resized = tf.compat.v2.image.resize(images, [height, width or height], method=METHODS[method], antialias=antialias)
+    return as_type_of(tf.cast(resized, tf.float32), images) if resized.dtype != images.dtype else resized
+
+
+def _windows(images: tf.Tensor, top: tf.Tensor, left: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Cuts a window out of each picture, whose first row and column are int32 [n]."""
+    full_height, full_width = _size(images)
+    rows = top[:, tf.newaxis] + np.arange(height, dtype=np.int32)
+    columns = left[:, tf.newaxis] + np.arange(width, dtype=np.int32)
+    places = rows[:, :, tf.newaxis] * full_width + columns[:, tf.newaxis, :]
+    depth = int(images.shape[3])
+    flat = tf.reshape(images, [-1, full_height * full_width, depth])
+    found = tf.gather(flat, tf.reshape(places, [-1, height * width]), batch_dims=1)
+    return tf.reshape(found, [-1, height, width, depth])
+
+
+def random_crop(images: tf.Tensor, draws: Draws, height: Side, width: Side | None = None) -> tf.Tensor:
+    """Cuts a window of this size out, each place as likely; without a width it is square.
+
+    Raises:
+      UsageError: the pictures are smaller.
+    """
+    (full_height, full_width), width = _size(images), width or height
+    if height > full_height or width > full_width:
+        raise UsageError(f"random_crop({height}, {width}) of pictures of {full_height} x {full_width}: pad them before")
+    return _windows(
+        images, draws.integers(full_height - height + 1), draws.integers(full_width - width + 1), height, width
+    )
+
+
+def translate(images: tf.Tensor, draws: Draws, n: Side) -> tf.Tensor:
+    """Moves by -n..n rows and columns, each as likely; zeros come in."""
+    return random_crop(pad(images, n), draws, *_size(images))
+
+
+def _where(condition: tf.Tensor, chosen: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Takes each picture from one of two; the condition is bool [n]."""
+    return tf.raw_ops.SelectV2(condition=condition[:, tf.newaxis, tf.newaxis, tf.newaxis], t=chosen, e=other)
+
+
+def flip_lr(images: tf.Tensor, draws: Draws) -> tf.Tensor:
+    """Mirrors left and right, every other time (`tf.image.flip_left_right`)."""
+    return _where(draws.choices(), tf.reverse(images, [2]), images)
+
+
+def flip_ud(images: tf.Tensor, draws: Draws) -> tf.Tensor:
+    """Mirrors up and down, every other time (`tf.image.flip_up_down`)."""
+    return _where(draws.choices(), tf.reverse(images, [1]), images)
+
+
+def transpose(images: tf.Tensor) -> tf.Tensor:
+    """Makes rows of columns (`tf.image.transpose`)."""
+    return tf.transpose(images, [0, 2, 1, 3])
+
+
+def _sample(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Reads each picture between its pixels, bilinearly; zeros lie around it.
+
+    Args:
+      images: [n, height, width, depth].
+      rows: float32 [n, height, width], where to read.
+      columns: the same.
+    """
+    height, width = _size(images)
+    # One row and column of zeros on each side; what lies farther out is read there.
+    framed = tf.cast(pad(images, 1), tf.float32)
+    flat = tf.reshape(framed, [-1, (height + 2) * (width + 2), int(images.shape[3])])
+    rows = tf.clip_by_value(rows + 1, 0.0, height + 1.0)
+    columns = tf.clip_by_value(columns + 1, 0.0, width + 1.0)
+    top = tf.minimum(tf.floor(rows), float(height))
+    left = tf.minimum(tf.floor(columns), float(width))
+    down, right = (rows - top)[..., tf.newaxis], (columns - left)[..., tf.newaxis]
+    first = tf.cast(top, tf.int32) * (width + 2) + tf.cast(left, tf.int32)
+
+    def corner(offset: int) -> tf.Tensor:
+        places = tf.reshape(first + offset, [-1, height * width])
+        return tf.reshape(tf.gather(flat, places, batch_dims=1), [-1, height, width, int(images.shape[3])])
+
+    upper = corner(0) * (1 - right) + corner(1) * right
+    lower = corner(width + 2) * (1 - right) + corner(width + 3) * right
+    return as_type_of(upper * (1 - down) + lower * down, images)
+
+
+def _grid(images: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers rows, float32 [height, 1], and columns, float32 [1, width]."""
+    height, width = _size(images)
+    return np.arange(height, dtype=np.float32)[:, np.newaxis], np.arange(width, dtype=np.float32)[np.newaxis]
+
+
+def rotate(images: tf.Tensor, draws: Draws, degrees: Annotated[float, above(0, 180)]) -> tf.Tensor:
+    """Turns about the middle by -degrees..degrees, each as likely, bilinearly; zeros come in."""
+    angle = draws.uniform(-degrees * math.pi / 180, degrees * math.pi / 180)[:, :, tf.newaxis]
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    rows, columns = _grid(images)
+    (height, width) = _size(images)
+    y, x = rows - (height - 1) / 2, columns - (width - 1) / 2
+    return _sample(images, cosine * y + sine * x + (height - 1) / 2, cosine * x - sine * y + (width - 1) / 2)
+
+
+def elastic(
+    images: tf.Tensor,
+    draws: Draws,
+    alpha: Annotated[float, above(0, 1000)],
+    sigma: Annotated[float, above(0, 100)],
+) -> tf.Tensor:
+    """Bends: each pixel is read elsewhere, by a field of -1..1 that is smoothed and multiplied by alpha (in pixels).
+
+    Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks Applied to Visual Document
+    Analysis", 2003, who write sigma=4, alpha=34 for MNIST.
+
+    Args:
+      images: pictures.
+      draws: numbers.
+      alpha: strength.
+      sigma: of the Gaussian, in pixels; it is cut off at 3 sigma, and zeros lie around the field.
+    """
+    height, width = _size(images)
+    field = tf.reshape(draws.uniform(-1, 1, height * width * 2), [-1, height, width, 2])
+    reach = math.ceil(3 * sigma)
+    weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+    weights = (weights / weights.sum()).astype(np.float32)
+    for shape in ([-1, 1, 1, 1], [1, -1, 1, 1]):
+        kernel = np.tile(weights.reshape(shape), [1, 1, 2, 1])
+        field = tf.nn.depthwise_conv2d(field, kernel, [1, 1, 1, 1], "SAME")
+    rows, columns = _grid(images)
+    return _sample(images, rows + alpha * field[..., 0], columns + alpha * field[..., 1])
+
+
+def cutout(images: tf.Tensor, draws: Draws, n: Side) -> tf.Tensor:
+    """Sets a square of n x n pixels to zero, its middle anywhere in the picture (DeVries and Taylor, 2017)."""
+    height, width = _size(images)
+
+    def inside(size: int) -> tf.Tensor:
+        first = draws.integers(size)[:, tf.newaxis] - n // 2
+        places = np.arange(size, dtype=np.int32)
+        return (places >= first) & (places < first + n)
+
+    hole = inside(height)[:, :, tf.newaxis, tf.newaxis] & inside(width)[:, tf.newaxis, :, tf.newaxis]
+    return tf.raw_ops.SelectV2(condition=hole, t=tf.zeros([], images.dtype), e=images)

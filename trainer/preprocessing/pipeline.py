@@ -1,0 +1,231 @@
+"""`pad(4)|random_crop(32)|flip_lr` into a function of pictures: the grammar of --preprocess, and pipelines with a name.
+
+An operation is a function of pictures, [n, height, width, depth], and of its arguments; one that also takes `draws` is
+random. The annotations of its arguments say what is legal.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from trainer.errors import UsageError, unknown_name
+from trainer.preprocessing import colour, geometry
+from trainer.preprocessing.draws import make_draws
+from trainer.settings.fields import Legal
+from trainer.tf1 import tf
+
+OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
+    "brightness": colour.brightness,
+    "central_crop": geometry.central_crop,
+    "contrast": colour.contrast,
+    "crop_or_pad": geometry.crop_or_pad,
+    "cutout": geometry.cutout,
+    "divide": colour.divide,
+    "elastic": geometry.elastic,
+    "flip_lr": geometry.flip_lr,
+    "flip_ud": geometry.flip_ud,
+    "float": colour.to_float,
+    "grayscale": colour.grayscale,
+    "hue": colour.hue,
+    "pad": geometry.pad,
+    "random_crop": geometry.random_crop,
+    "resize": geometry.resize,
+    "rotate": geometry.rotate,
+    "saturation": colour.saturation,
+    "scale": colour.scale,
+    "standardize": colour.standardize,
+    "subtract_mean": colour.subtract_mean,
+    "translate": geometry.translate,
+    "transpose": geometry.transpose,
+}
+
+
+class Named(NamedTuple):
+    """A pipeline that has a name, as it is in training and in all else."""
+
+    training: str
+    evaluation: str
+
+
+# As TF-Slim's preprocessing of these names.
+PIPELINES = {
+    "cifar": Named(
+        "pad(4)|random_crop(32)|flip_lr|float|brightness(63)|contrast(0.2..1.8)|standardize",
+        "crop_or_pad(32)|standardize",
+    ),
+    "lenet": Named("crop_or_pad(28)|subtract_mean(128)|divide(128)", "crop_or_pad(28)|subtract_mean(128)|divide(128)"),
+    "none": Named("", ""),
+}
+RANGE = re.compile(r"(-?[\d.]*\d)\.\.(-?\d[\d.]*)")
+CALL = re.compile(r"\s*([A-Za-z_][\w.:/-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
+
+
+class Operation(NamedTuple):
+    """An operation with its arguments."""
+
+    name: str
+    function: Callable[..., tf.Tensor]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def is_random(self) -> bool:
+        return "draws" in inspect.signature(self.function).parameters
+
+
+class Pipeline(NamedTuple):
+    """What is done to pictures, in this order."""
+
+    text: str
+    operations: tuple[Operation, ...]
+
+    @property
+    def is_random(self) -> bool:
+        return any(operation.is_random for operation in self.operations)
+
+    def __call__(self, images: tf.Tensor, *, seed: int = 0, keys: tf.Tensor | None = None) -> tf.Tensor:
+        """Builds it.
+
+        Args:
+          images: uint8 [n, height, width, depth].
+          seed: of the run.
+          keys: int64 [n], of the records, as `make_draws` takes them; a random pipeline needs them.
+
+        Raises:
+          UsageError: an operation does not fit what it gets.
+        """
+        draws = make_draws(seed, keys) if self.is_random and keys is not None else None
+        with tf.name_scope("preprocess"):
+            for number, operation in enumerate(self.operations):
+                first = [images]
+                if operation.is_random:
+                    assert draws
+                    first.append(draws.of_operation(number))
+                images = operation.function(*first, *operation.args, **operation.kwargs)
+        return images
+
+
+def parse_pipeline(name: str, text: str, *, training: bool = False) -> Pipeline:
+    """Reads a pipeline.
+
+    Args:
+      name: of the flag, for messages.
+      text: operations joined by `|`, or the name of a pipeline.
+      training: may it be random.
+
+    Raises:
+      UsageError: it is none.
+    """
+    named = PIPELINES.get(text.strip())
+    if named:
+        text = named.training if training else named.evaluation
+    parts = _split(text)
+    known = [*OPERATIONS, *PIPELINES] if len(parts) == 1 else [*OPERATIONS]
+    operations = tuple(_parse_operation(name, part, known) for part in parts)
+    random = [operation.name for operation in operations if operation.is_random]
+    if random and not training:
+        raise UsageError(f"--{name}={text}: {random[0]} is random, and only --preprocess, of the training, may be")
+    return Pipeline(text, operations)
+
+
+def evaluation_of(preprocess: str, eval_preprocess: str) -> str:
+    """Chooses the pipeline of all but the training: given, or that of the same name, or the one without what is random.
+
+    Args:
+      preprocess: of the training.
+      eval_preprocess: empty where none is given.
+    """
+    if eval_preprocess or preprocess.strip() in PIPELINES:
+        return eval_preprocess or preprocess
+    parts = _split(preprocess)
+    return "|".join(part.strip() for part in parts if not _parse_operation("preprocess", part).is_random)
+
+
+def _split(text: str) -> list[str]:
+    """Splits at each `|` that stands in no parentheses and in no quotes."""
+    if not text.strip():
+        return []
+    return re.split(r"\|(?![^(]*\))", text)
+
+
+def _parse_operation(name: str, text: str, known: Sequence[str] = ()) -> Operation:
+    found = CALL.fullmatch(text)
+    if not found:
+        raise UsageError(f"--{name}: {text.strip()!r} is no operation; write NAME or NAME(1, name=2), joined by |")
+    function = OPERATIONS.get(found[1])
+    if function is None:
+        raise unknown_name(f"--{name}: operation", found[1], known or OPERATIONS)
+    what = f"--{name}: {text.strip()}"
+    args, kwargs = _parse_arguments(what, found[2] or "")
+    return Operation(found[1], function, *_bind(what, function, args, kwargs))
+
+
+def _parse_arguments(what: str, text: str) -> tuple[list[Any], dict[str, Any]]:
+    """Reads literals, and ranges as 0.5..1.5, which become pairs."""
+    with_pairs = RANGE.sub(r"(\1, \2)", text)
+    try:
+        call = ast.parse(f"f({with_pairs})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        args = list(map(ast.literal_eval, call.args))
+        return args, {keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError, AssertionError) as error:
+        raise UsageError(
+            f"{what}: the arguments are no literals; write numbers, ranges as 0.5..1.5 and 'texts', joined by commas"
+        ) from error
+
+
+def _bind(
+    what: str, function: Callable[..., tf.Tensor], args: list[Any], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Checks arguments by the annotations of a function; returns them."""
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in ("images", "draws")]
+    signature = inspect.Signature(parameters)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise UsageError(f"{what}: {error}; it takes {_describe(parameters) or 'no arguments'}") from error
+    types = typing.get_type_hints(function, include_extras=True)
+    for name, value in bound.arguments.items():
+        is_several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+        for each in value if is_several else (value,):
+            _check(f"{what}: {name}", types[name], each)
+    return bound.args, bound.kwargs
+
+
+def _describe(parameters: list[inspect.Parameter]) -> str:
+    def text(parameter: inspect.Parameter) -> str:
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            return f"{parameter.name}, ..."
+        empty = parameter.default is inspect.Parameter.empty
+        return parameter.name if empty else f"{parameter.name}={parameter.default!r}"
+
+    return ", ".join(map(text, parameters))
+
+
+def _check(what: str, annotation: Any, value: Any) -> None:
+    """Checks a value by `Annotated[TYPE, Legal]`, or a plain type; None is legal where the annotation has it."""
+    options = [option for option in typing.get_args(annotation) if option is not type(None)]
+    if typing.get_origin(annotation) not in (typing.Annotated, None, tuple):  # TYPE | None
+        (annotation,) = options
+    base, *legal = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Annotated else (annotation,)
+    limits = next((each for each in legal if isinstance(each, Legal)), None)
+    if not _is_of(base, value) or (limits and not limits.holds(value)):
+        wanted = limits.text if limits else base.__name__
+        kind = {int: "a whole number, ", float: "a number, "}.get(base, "")
+        raise UsageError(f"{what}={value!r} is out of range: {kind}{wanted}")
+
+
+def _is_of(base: Any, value: Any) -> bool:
+    if base is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if base is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if typing.get_origin(base) is tuple:
+        kinds = typing.get_args(base)
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_of, kinds, value))
+    return isinstance(value, base)
