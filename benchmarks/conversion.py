@@ -17,9 +17,10 @@ import numpy as np
 from input_cost import show
 
 from trainer.console import Console
-from trainer.data import conversion, sources
+from trainer.data import conversion
 from trainer.data.manifest import load_manifest
 from trainer.data.records import load_split
+from trainer.data.sources import named
 from trainer.tf1 import tf
 
 
@@ -30,7 +31,7 @@ def convert(source_dir: Path) -> float:
         begin = time.perf_counter()
         manifest = conversion.convert(
             "mnist",
-            sources.SOURCES["mnist"],
+            named.SOURCES["mnist"],
             source_dir=source_dir,
             data_dir=Path(folder) / "mnist",
             num_shards=10,

@@ -26,7 +26,7 @@ from trainer.console import Console
 from trainer.data import conversion
 from trainer.data.manifest import load_manifest
 from trainer.data.records import load_split
-from trainer.data.sources import Source
+from trainer.data.sources.named import Source
 from trainer.settings.config import Config, validate
 from trainer.signals import Signals
 

@@ -26,7 +26,7 @@ from peers import at_least_one
 
 from trainer.console import Console
 from trainer.data import conversion
-from trainer.data.sources import DIGIT_NAMES, Source
+from trainer.data.sources.named import DIGIT_NAMES, Source
 
 MLP = ["--model=mlp", "--dropout=0", "--optimizer=sgd", "--learning_rate=0.1", "--batch_size=128"]
 RECORDS = (10_000, 100_000, 1_000_000)

@@ -19,6 +19,7 @@ pytest_plugins = ["tests.soak"]
 REPO = Path(__file__).parents[1]
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 MNIST_FILES = Path(os.environ.get("MNIST_DIR", REPO.parent / "shared" / "data" / "mnist"))
+PICTURES = Path(os.environ.get("PICTURES_DIR", REPO.parent / "shared" / "data" / "pictures"))
 
 
 def pytest_configure() -> None:
@@ -37,11 +38,12 @@ def mnist_files() -> Path:
 
 def _convert(dataset: str, source_dir: Path, data_dir: Path, num_shards: int = 10) -> Path:
     from trainer.console import Console
-    from trainer.data import conversion, sources
+    from trainer.data import conversion
+    from trainer.data.sources import named
 
     conversion.convert(
         dataset,
-        sources.SOURCES[dataset],
+        named.SOURCES[dataset],
         source_dir=source_dir,
         data_dir=data_dir,
         num_shards=num_shards,

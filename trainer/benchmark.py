@@ -63,7 +63,9 @@ def _benchmark(argv: Sequence[str], console: Console, signals: Signals) -> int:
             if settings.scaling
             else _measure(config, settings, signals)
         )
-    console.say(f"{config.model} on {config.dataset}, {config.input} input, batch {config.batch_size}")
+    console.say(
+        f"{config.model} on {config.dataset or config.data_dir}, {config.input} input, batch {config.batch_size}"
+    )
     for table in _scaling_tables(figures) if settings.scaling else [_table(figures)]:
         console.rich.print(table)
     if settings.json:

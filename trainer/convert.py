@@ -1,7 +1,8 @@
-"""Converts a data set into TFRecord shards: `python -m trainer.convert --dataset=mnist --data_dir=data/mnist`."""
+"""Converts pictures into TFRecord shards: `python -m trainer.convert --source=DIR --data_dir=data/mine`."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,25 +11,38 @@ from typing import TYPE_CHECKING
 
 from trainer.console import Console, exit_program, run_program
 from trainer.errors import OK, UsageError, unknown_name
+from trainer.grammars import MAX_PIXELS, MAX_STEPS
 from trainer.settings import flags
 from trainer.settings.data import DATASETS
-from trainer.settings.fields import option
+from trainer.settings.fields import between, check_fields, option
 from trainer.signals import Signals
 
 if TYPE_CHECKING:
-    from trainer.data import sources
+    from trainer.data.sources import named
     from trainer.data.spec import DatasetSpec
 
-USAGE = "python -m trainer.convert --dataset=NAME [--source_dir=DIR] [--data_dir=DIR]"
+USAGE = (
+    "python -m trainer.convert --source=DIR [--split=80/10/10] [--data_dir=DIR], or "
+    "--dataset=NAME [--source_dir=DIR] [--data_dir=DIR]"
+)
 
 
 @dataclass(frozen=True)
 class ConvertSettings:
-    dataset: str = option("mnist", "data set", DATASETS)
+    dataset: str = option("", f"data set: {', '.join(DATASETS)}; with --source its name (default: that of the folder)")
+    source: str = option("", "folder of your pictures: a folder for each class, or such in train, val, test", path=True)
+    split: str = option("80/10/10", "with --source, where no folders say it: shares of training, validation and test")
+    short_side: int = option(
+        0, "with --source: pixels to which the shorter side is resized; 0: as it is", legal=between(0, 10_000)
+    )
+    skip_corrupt: int = option(
+        0, "with --source: damaged pictures that are left out; 0: the first is an error", legal=between(0, MAX_STEPS)
+    )
+    max_pixels: int = option(MAX_PIXELS, "with --source: a picture with more is damaged", legal=between(1, MAX_PIXELS))
     source_dir: str = option("", "folder of the original files (default: download them)", path=True)
     data_dir: str = option("", "where the shards go (default: data/DATASET)", path=True)
     download_dir: str = option("", "where downloads are kept (default: data/downloads/DATASET)", path=True)
-    shards: int = option(10, "files of the training split")
+    shards: int = option(10, "files of the training split", legal=between(1, 1000))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,32 +51,67 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _convert(argv: Sequence[str], console: Console, _: Signals) -> int:
     settings: ConvertSettings = flags.parse_flags(ConvertSettings, argv, USAGE)
-    if settings.dataset not in DATASETS:
-        raise unknown_name("dataset", settings.dataset, DATASETS)
-    if not 1 <= settings.shards <= 1000:
-        raise UsageError(f"shards={settings.shards} is out of range: 1 to 1000")
-    data_dir = Path(settings.data_dir or f"data/{settings.dataset}").absolute()
+    check_fields(settings)
+    dataset = _check_name(settings)
+    settings = dataclasses.replace(settings, dataset=dataset)
+    data_dir = Path(settings.data_dir or f"data/{dataset}").absolute()
     start = time.monotonic()
 
-    from trainer.data import conversion, manifest, records, sources  # TensorFlow is imported after parsing.
+    from trainer.data import conversion, manifest, records  # TensorFlow is imported after parsing.
+    from trainer.data.sources import named
 
-    if conversion.is_converted(settings.dataset, data_dir):
+    if conversion.is_converted(dataset, data_dir):
         found = manifest.load_manifest(data_dir)
         manifest.check_shards(found)
         records.check_checksums(found)
-        unread = f"; --source_dir={settings.source_dir} was not looked at" if settings.source_dir else ""
+        given = next((name for name in ("source", "source_dir") if getattr(settings, name)), None)
+        unread = f"; --{given}={getattr(settings, given)} was not looked at" if given else ""
         console.say(f"{data_dir} already holds {describe(found)}; nothing to do{unread}")
         return OK
-    source = sources.SOURCES[settings.dataset]
-    source_dir = _source_dir(settings, source, console)
+    if settings.source:
+        source, source_dir = _own_source(settings, console), Path(settings.source)
+    else:
+        source = named.SOURCES[dataset]
+        source_dir = _source_dir(settings, source, console)
     written = conversion.convert(
-        settings.dataset, source, source_dir=source_dir, data_dir=data_dir, num_shards=settings.shards, console=console
+        dataset, source, source_dir=source_dir, data_dir=data_dir, num_shards=settings.shards, console=console
     )
     console.say(f"wrote {describe(written)} to {data_dir} in {time.monotonic() - start:.1f} s")
     return OK
 
 
-def _source_dir(settings: ConvertSettings, source: sources.Source, console: Console) -> Path:
+def _check_name(settings: ConvertSettings) -> str:
+    """Chooses the name of the data set; refuses flags of own pictures without any.
+
+    Raises:
+      UsageError: there is no such data set, or no such folder.
+    """
+    if not settings.source:
+        own = ("split", "short_side", "skip_corrupt", "max_pixels")
+        defaults = ConvertSettings()
+        given = [name for name in own if getattr(settings, name) != getattr(defaults, name)]
+        if given:
+            raise UsageError(f"--{given[0]} is of your own pictures: give their folder by --source")
+        if (settings.dataset or "mnist") not in DATASETS:
+            raise unknown_name("dataset", settings.dataset, DATASETS)
+        return settings.dataset or "mnist"
+    if settings.source_dir or settings.download_dir:
+        raise UsageError("--source is of your own pictures, --source_dir and --download_dir of a data set with a name")
+    if not Path(settings.source).is_dir():
+        raise UsageError(f"--source={settings.source}: no such folder; wanted one with a folder of pictures a class")
+    return settings.dataset or Path(settings.source).absolute().name
+
+
+def _own_source(settings: ConvertSettings, console: Console) -> named.Source:
+    from trainer.data.sources import folders, own
+
+    wanted = own.Wanted(
+        folders.parse_shares(settings.split), settings.short_side, settings.skip_corrupt, settings.max_pixels
+    )
+    return own.make_source(Path(settings.source), wanted, console)
+
+
+def _source_dir(settings: ConvertSettings, source: named.Source, console: Console) -> Path:
     if settings.source_dir:
         if settings.download_dir:
             raise UsageError("--source_dir and --download_dir conflict: give one of them")
@@ -70,12 +119,12 @@ def _source_dir(settings: ConvertSettings, source: sources.Source, console: Cons
         if not folder.is_dir():
             raise UsageError(f"--source_dir={folder}: no such directory")
 
-        from trainer.data.sources import refuse_files_of_another
+        from trainer.data.sources.named import refuse_files_of_another
 
         refuse_files_of_another(settings.dataset, folder)
         return folder
 
-    from trainer.data.download import download
+    from trainer.data.sources.download import download
 
     folder = Path(settings.download_dir or f"data/downloads/{settings.dataset}")
     for file in source.files:

@@ -12,6 +12,7 @@ DECAYS = ("constant", "exponential", "piecewise", "cosine")
 CLIPS = ("none", "norm", "global_norm", "value")
 # Beyond these are mistakes, and numbers that float32 and the graph cannot hold.
 MAX_COUNT, MAX_STEPS, MAX_RATE = 1_000_000, 10**12, 1e30
+MAX_PIXELS = 89_478_485  # of a picture, as pillow's own limit
 # Of a file in a run directory, whose names have up to so many bytes more, as .part or .data-00000-of-00001.
 MAX_NAME_BYTES, MAX_PATH_BYTES = 200, 3_900
 PERIOD_UNITS = {"": "steps", "steps": "steps", "epochs": "epochs", "epoch": "epochs", "s": "seconds"}

@@ -9,10 +9,11 @@ import sys
 
 import pytest
 
-from tests.conftest import MNIST_FILES, REPO, environment
+from tests.conftest import MNIST_FILES, PICTURES, REPO, environment
 
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NEEDS = {"MNIST_DIR": MNIST_FILES, "PICTURES_DIR": PICTURES}  # what blocks may need, as `needs=MNIST_DIR`
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_0-9]+)")
 OTHERS = {"set", "version", "help", "timeout", "soak_record", "tf_cnn_benchmarks", "flagfile", "rounds", "seconds"}
 
@@ -76,7 +77,7 @@ def test_flags_exist(path):
 @pytest.mark.parametrize("path", PAGES, ids=ids)
 def test_commands_use_flags_of_their_program(path):
     for _, text in blocks(path, "sh"):
-        for line in text.splitlines():
+        for line in text.replace("\\\n", "").splitlines():
             words = shlex.split(line, comments=True)
             if words[:2] != ["python", "-m"] or words[2] not in PROGRAMS:
                 continue
@@ -88,14 +89,15 @@ def run_page(path, folder):
     """Runs the commands of a page one after the other, in a directory of its own."""
     chosen = []
     for words, text in blocks(path, "sh"):
-        if "no-run" in words or ("needs=MNIST_DIR" in words and not MNIST_FILES.is_dir()):
+        if "no-run" in words or any(f"needs={name}" in words and not path.is_dir() for name, path in NEEDS.items()):
             continue
         chosen.append(text)
     for number, (_, text) in enumerate(blocks(path, "python")):
         (folder / f"block{number}.py").write_text(text)
         chosen.append(f"python block{number}.py\n")
     folder_of_python = os.path.dirname(sys.executable)  # noqa: PTH120
-    variables = {**environment(), "MNIST_DIR": str(MNIST_FILES), "PATH": f"{folder_of_python}:{os.environ['PATH']}"}
+    variables = {**environment(), "PATH": f"{folder_of_python}:{os.environ['PATH']}"}
+    variables |= {name: str(path) for name, path in NEEDS.items()}
     command = ["bash", "-euxc", "".join(chosen)]
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -175,7 +175,7 @@ def test_mistakes_of_a_prediction_are_explained(run, run_here, tmp_path, args, m
 @pytest.mark.slow
 def test_ten_thousand_images_take_less_than_ten_seconds(mnist_files, mnist_dir, train, run_program, tmp_path):
     """As PNG files and as the IDX file of MNIST's test set, start-up included."""
-    from trainer.data.idx import read_idx
+    from trainer.data.sources.idx import read_idx
 
     model = train(dataset="mnist", data_dir=str(mnist_dir), model="lenet", train_steps=20, batch_size=32)
     idx = mnist_files / "t10k-images-idx3-ubyte.gz"

@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.console import Console, progress
 from trainer.data.manifest import MANIFEST, load_manifest, save_manifest
 from trainer.data.records import write_shards
-from trainer.data.sources import Source
+from trainer.data.sources.named import Source
 from trainer.data.spec import SPLITS, DataError, DatasetSpec, classification
 from trainer.errors import UsageError
 

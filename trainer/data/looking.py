@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from trainer.data.manifest import MANIFEST, check_shards, load_manifest
 from trainer.data.spec import DataError, DatasetSpec
 from trainer.errors import UsageError
+from trainer.settings.data import DATASETS
 
 
 def open_data(dataset: str, folder: Path) -> DatasetSpec:
     """Reads the manifest of a converted data set.
+
+    Args:
+      dataset: its name; empty: any.
+      folder: where it lies.
 
     Raises:
       DataError: there is none, or it cannot be read.
       UsageError: the directory holds another data set.
     """
     if not (folder / MANIFEST).is_file():
+        close = difflib.get_close_matches(dataset.lower(), DATASETS, n=1)
+        hint = f" (did you mean --dataset={close[0]}?)" if close and dataset not in DATASETS else ""
+        what = f"--dataset={dataset}" if dataset in DATASETS else "--source=FOLDER_OF_PICTURES"
         raise DataError(
-            f"{folder} holds no {MANIFEST}; convert the data first: "
-            f"python -m trainer.convert --dataset={dataset} --data_dir={folder}"
+            f"{folder} holds no {MANIFEST}{hint}; convert the data first: "
+            f"python -m trainer.convert {what} --data_dir={folder}"
         )
     found = load_manifest(folder)
-    if found.name != dataset:
+    if dataset and found.name != dataset:
         raise UsageError(f"{folder} holds {found.name}, not --dataset={dataset}; give another --data_dir")
     return found
 

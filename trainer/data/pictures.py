@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from trainer.data.idx import read_idx
+from trainer.data.sources.idx import read_idx
 from trainer.errors import UsageError
+from trainer.grammars import MAX_PIXELS
 
 IDX_MAGIC, GZIP_MAGIC = b"\0\0\x08\x03", b"\x1f\x8b"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of pillow, by depth
@@ -59,7 +60,7 @@ def read_pictures(
             for name, image in _read_stdin(reading) if path == "-" else _read(path):
                 yield Picture(name, _fit(image, shape, resize, invert))
         except Exception as error:  # Damaged files make pillow's decoders raise almost anything.
-            yield Picture(path, None, _why(error))
+            yield Picture(path, None, describe_error(error))
 
 
 def _expand(name: str) -> list[str]:
@@ -87,20 +88,35 @@ def _read(path: str) -> Iterator[tuple[str, Image.Image]]:
         for number, pixels in enumerate(read_idx(Path(path), 3)):
             yield f"{path}[{number}]", Image.fromarray(pixels)
         return
-    if not head:
+    yield path, open_upright(Path(path).read_bytes())
+
+
+def open_upright(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decodes an image file, turned as EXIF says.
+
+    Raises:
+      Exception: of almost any class, from pillow's decoders, where it is damaged; `describe_error` says why.
+    """
+    if not data:
         raise ValueError("the file is empty")
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(Path(path).read_bytes()), formats=FORMATS) as image:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Here is a limit already.
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"it has more than {max_pixels:,} pixels") from error
+        with image:
+            if image.width * image.height > max_pixels:
+                raise ValueError(f"it has more than {max_pixels:,} pixels, {image.width} x {image.height}")
             image.load()
             upright = ImageOps.exif_transpose(image)
             upright.format = image.format
-            yield path, upright
+            return upright
 
 
 def _fit(image: Image.Image, shape: tuple[int, int, int], resize: str, invert: bool) -> np.ndarray:
     height, width, depth = shape
-    image = _flatten(image).convert(MODES[depth])
+    image = flatten(image).convert(MODES[depth])
     if invert:
         image = ImageOps.invert(image.convert("RGB")).convert(MODES[depth])
     if image.size != (width, height):
@@ -111,7 +127,7 @@ def _fit(image: Image.Image, shape: tuple[int, int, int], resize: str, invert: b
     return np.asarray(image, np.uint8).reshape(shape)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def flatten(image: Image.Image) -> Image.Image:
     """Reduces 16 bits to 8, and lays what is transparent on white, as a browser does."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise ValueError(f"its pixels are of mode {image.mode}, wanted 8 or 16 bits a channel")
@@ -123,7 +139,8 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image
 
 
-def _why(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
+    """Says why an image cannot be decoded."""
     if isinstance(error, UnidentifiedImageError):
         return "it is no image that can be read"  # Pillow's own text names an object.
     if isinstance(error, OSError) and error.strerror:

@@ -48,10 +48,12 @@ def validate(config: Config) -> Config:
     _check_warm_start(config)
     parse_clip(config.clip)
     parse_decay(config.decay)
+    dataset = config.dataset or ("" if config.data_dir else "digits")  # Empty: what the manifest says.
     return dataclasses.replace(
         config,
-        logdir=config.logdir or f"runs/{config.dataset}_{config.model}",
-        data_dir=config.data_dir or f"data/{config.dataset}",
+        dataset=dataset,
+        logdir=config.logdir or f"runs/{dataset or Path(config.data_dir).name}_{config.model}",
+        data_dir=config.data_dir or f"data/{dataset}",
         epochs=config.epochs or (0.0 if config.train_steps else 60.0),
     )
 
@@ -102,7 +104,8 @@ def identity_differences(old: Config, new: Config) -> list[str]:
     pairs = [(name, bool(a), bool(b)) if name == "ema_decay" else (name, a, b) for name, a, b in pairs]
     if "float16" in (old.precision, new.precision):  # Its checkpoints hold the loss scale too.
         pairs.append(("precision", old.precision, new.precision))
-    return [_change(*pair) for pair in pairs if pair[1] != pair[2]]
+    # A data set without a name is that of the directory, which is compared by its content.
+    return [_change(*pair) for pair in pairs if pair[1] != pair[2] and not (pair[0] == "dataset" and "" in pair[1:])]
 
 
 def job_differences(old: Config, new: Config) -> list[str]:

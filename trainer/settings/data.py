@@ -16,7 +16,9 @@ QUEUED_INPUTS = ("queue", "feed")  # A batch of theirs is another one whenever i
 class DataSettings:
     """The data, and how it reaches the towers."""
 
-    dataset: str = option("digits", "data set", DATASETS, scope=IDENTITY)
+    dataset: str = option(
+        "", "name of the data set (default: what lies in --data_dir, else digits, which are embedded)", scope=IDENTITY
+    )
     data_dir: str = option("", "directory of its TFRecord shards (default: data/DATASET)", scope=TASK, path=True)
     input: str = option("queue", "how batches reach the towers", INPUTS)
     preprocess: str = option(

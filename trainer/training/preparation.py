@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainer.console import Console, bullet_list
-from trainer.data import conversion, manifest, records, sources
+from trainer.data import conversion, manifest, records
 from trainer.data.looking import open_data
 from trainer.data.salvage import Salvage, find_damage, write_clean_shards
+from trainer.data.sources.named import SOURCES
 from trainer.data.spec import DatasetSpec
 from trainer.errors import UsageError
 from trainer.rundir import RunDir, replace_text
@@ -72,7 +73,7 @@ def _convert_digits_alone(folder: Path, console: Console) -> None:
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
         if not conversion.is_converted("digits", folder):
-            source = sources.SOURCES["digits"]
+            source = SOURCES["digits"]
             conversion.convert("digits", source, source_dir=folder, data_dir=folder, num_shards=10, console=console)
             console.say(f"wrote the embedded digits to {folder} ({source.attribution})")
     finally:

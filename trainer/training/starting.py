@@ -127,7 +127,7 @@ def _announce(job: Job) -> None:
         towers += f" on each of {job.member.workers.count} workers"
     num_images = job.spec.num_examples("train")
     say(
-        f"{config.model} on {config.dataset}: {num_images:,} images, {job.last_step:,} steps of "
+        f"{config.model} on {job.spec.name}: {num_images:,} images, {job.last_step:,} steps of "
         f"{config.batch_size} over {towers}; to watch: tensorboard --logdir={shlex.quote(str(job.rundir.path))}"
     )
     if job.is_chief and not job.is_finished:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainer.data import cifar, sources
+from trainer.data.sources import cifar, named
 from trainer.data.spec import DataError
 
 
@@ -36,7 +36,7 @@ def test_a_file_of_another_size_is_refused(tmp_path, size):
 def test_five_files_are_split_into_train_and_validation(tmp_path):
     raw = [write_batch(tmp_path / f"data_batch_{number}.bin", 1200, seed=number) for number in range(1, 6)]
     write_batch(tmp_path / "test_batch.bin", 30)
-    source = sources.SOURCES["cifar10"]
+    source = named.SOURCES["cifar10"]
     labels = [label for _, label in source.read(tmp_path, "validation")]
     labels += [label for _, label in source.read(tmp_path, "train")]
     assert labels == np.concatenate(raw)[:, 0].tolist()
@@ -46,7 +46,7 @@ def test_five_files_are_split_into_train_and_validation(tmp_path):
 def test_a_label_out_of_range_is_named(tmp_path):
     write_batch(tmp_path / "test_batch.bin", 3, label=10)
     with pytest.raises(DataError, match=r"test_batch.bin: label 10 of example 0 is out of range 0\.\.9"):
-        list(sources.SOURCES["cifar10"].read(tmp_path, "test"))
+        list(named.SOURCES["cifar10"].read(tmp_path, "test"))
 
 
 def test_the_archive_is_unpacked(tmp_path):
@@ -57,4 +57,4 @@ def test_the_archive_is_unpacked(tmp_path):
     raw = write_batch(inner / "test_batch.bin", 20)
     with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as archive:
         archive.add(inner, "cifar-10-batches-bin")
-    assert [label for _, label in sources.SOURCES["cifar10"].read(tmp_path, "test")] == raw[:, 0].tolist()
+    assert [label for _, label in named.SOURCES["cifar10"].read(tmp_path, "test")] == raw[:, 0].tolist()

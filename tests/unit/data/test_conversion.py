@@ -8,7 +8,7 @@ import pytest
 from trainer.console import Console
 from trainer.data import conversion
 from trainer.data.manifest import load_manifest
-from trainer.data.sources import SOURCES, Source
+from trainer.data.sources.named import SOURCES, Source
 from trainer.data.spec import DataError
 from trainer.errors import UsageError
 
@@ -57,7 +57,7 @@ def test_another_number_of_examples_than_the_set_has_is_refused(tmp_path, size):
 
 def test_the_files_of_another_set_are_recognized(mnist_files):
     """Its labels and test images are the original files; Fashion-MNIST's have the same names."""
-    from trainer.data.sources import refuse_files_of_another
+    from trainer.data.sources.named import refuse_files_of_another
 
     refuse_files_of_another("mnist", mnist_files)
     with pytest.raises(

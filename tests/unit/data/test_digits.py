@@ -3,12 +3,12 @@ from importlib import resources
 
 import numpy as np
 
-from trainer.data.digits import read_digits
+from trainer.data.sources.digits import read_digits
 
 
 def test_the_embedded_digits_are_those_of_scikit_learn():
     """The checksums are of `load_digits()` of scikit-learn 1.9: images as uint8 and target as uint8."""
-    with resources.files("trainer.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
+    with resources.files("trainer.data.sources").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         images, labels = arrays["images"], arrays["labels"]
     assert (
         hashlib.sha256(images.tobytes()).hexdigest()

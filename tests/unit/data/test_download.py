@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from trainer.data.download import RemoteFile, download
+from trainer.data.sources.download import RemoteFile, download
 from trainer.data.spec import DataError
 
 CONTENT = bytes(range(256)) * 2000

@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 
-from trainer.data import idx
+from trainer.data.sources import idx
 from trainer.data.spec import DataError
 
 

@@ -24,7 +24,7 @@ MAXIMUM = 16
 
 def read_digits(split: str) -> Iterator[tuple[np.ndarray, int]]:
     """Yields (image uint8 [8, 8, 1] in 0..255, label) of one split."""
-    with resources.files("trainer.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
+    with resources.files("trainer.data.sources").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         chosen = arrays["split"] == SPLITS.index(split)
         images, labels = arrays["images"][chosen], arrays["labels"][chosen]
     pixels = np.round(images * (255 / MAXIMUM)).astype(np.uint8)[..., np.newaxis]

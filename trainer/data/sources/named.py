@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trainer.data import cifar, digits, idx
-from trainer.data.download import RemoteFile
 from trainer.data.manifest import sha256_of
+from trainer.data.sources import cifar, digits, idx
+from trainer.data.sources.download import RemoteFile
 from trainer.data.spec import DataError
 from trainer.errors import reason
 

@@ -1,0 +1,172 @@
+"""Pictures in a folder for each class: found, looked at, and split."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trainer.data.pictures import describe_error, open_upright
+from trainer.data.spec import SPLITS, DataError
+from trainer.errors import UsageError
+
+SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+# By which files are recognized, whatever their names say.
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of what calls itself a picture
+AHEAD = 64  # pictures that are decoded before they are asked for
+
+
+class Found(NamedTuple):
+    """A picture of a class folder."""
+
+    path: Path
+    label: int
+    split: str  # empty where the folders tell none
+
+
+class Looked(NamedTuple):
+    """What is known of a picture that was decoded once."""
+
+    found: Found
+    size: tuple[int, int]  # height, width, upright
+    is_grey: bool
+    format: str
+    digest: str  # sha256 of the file
+    error: str = ""  # why it is no picture
+
+
+class Folder(NamedTuple):
+    """What lies in a folder of class folders."""
+
+    class_names: tuple[str, ...]
+    pictures: list[Found]
+    skipped: list[str]  # a line each
+
+
+def find_pictures(source: Path) -> Folder:
+    """Finds the pictures of `CLASS/*`, or of `train|val|validation|test/CLASS/*`; in folders of these too.
+
+    Hidden files, and files that neither are nor call themselves pictures, are skipped.
+
+    Raises:
+      DataError: there are no class folders, or no pictures in them.
+    """
+    folders = _folders_of(source)
+    splits = {SPLIT_FOLDERS.get(folder.name.lower(), "") for folder in folders}
+    if folders and "" not in splits:
+        places = [(SPLIT_FOLDERS[folder.name.lower()], inner) for folder in folders for inner in _folders_of(folder)]
+    else:
+        places = [("", folder) for folder in folders]
+    names = tuple(sorted({folder.name for _, folder in places}))
+    if not names:
+        raise DataError(f"{source} holds no folders; wanted one for each class, as {source}/CLASS/picture.jpg")
+    unreadable = [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]
+    if unreadable:
+        raise DataError(f"{source / unreadable[0]}: the name of a class must be UTF-8; rename the folder")
+    pictures: list[Found] = []
+    skipped: list[str] = []
+    for split, folder in places:
+        label = names.index(folder.name)
+        pictures += [Found(path, label, split) for path in _files_below(folder, skipped, set())]
+    if not pictures:
+        raise DataError(f"{source} holds no pictures in its {len(names)} folders ({', '.join(names[:5])} ...)")
+    return Folder(names, pictures, skipped)
+
+
+def _folders_of(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}") from error
+
+
+def _files_below(folder: Path, skipped: list[str], above: set[str]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:
+        skipped.append(f"{folder}: a link back to {real}")
+        return
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror}") from error
+    for path in paths:
+        if path.name.startswith("."):
+            skipped.append(f"{path}: hidden")
+        elif path.is_dir():
+            yield from _files_below(path, skipped, above | {real})
+        elif path.suffix.lower() in SUFFIXES or _is_picture(path):
+            yield path
+        else:
+            skipped.append(f"{path}: no picture")
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(8).startswith(SIGNATURES)
+    except OSError:
+        return False
+
+
+def look_at(found: Found, max_pixels: int) -> Looked:
+    """Decodes a picture once."""
+    try:
+        data = found.path.read_bytes()
+        image = open_upright(data, max_pixels=max_pixels)
+        digest, grey = hashlib.sha256(data).hexdigest(), image.mode in ("1", "L", "LA", "I", "I;16")
+        return Looked(found, (image.height, image.width), grey, image.format or "", digest)
+    except Exception as error:  # Damaged files make pillow's decoders raise almost anything.
+        return Looked(found, (0, 0), False, "", "", describe_error(error))
+
+
+def in_order(executor: Executor, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """Calls a function in threads, on AHEAD items at once; yields what it returns in the order of the items."""
+    for start in range(0, len(items), AHEAD):
+        yield from executor.map(function, items[start : start + AHEAD])
+
+
+def parse_shares(text: str) -> tuple[float, float, float]:
+    """Reads `80/10/10`, the shares of training, validation and test.
+
+    Raises:
+      UsageError: it is none.
+    """
+    parts = text.split("/")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts) or not sum(map(int, parts)):
+        raise UsageError(f"--split={text}: wanted three whole numbers, as 80/10/10 for training, validation and test")
+    whole = sum(map(int, parts))
+    first, second, third = (int(part) / whole for part in parts)
+    return first, second, third
+
+
+def split_of(looked: Looked, shares: tuple[float, float, float]) -> str:
+    """Chooses the split of a picture by its content alone: it stays there when others are added.
+
+    The same picture twice is on one side, so that the shares are approximate.
+    """
+    if looked.found.split:
+        return looked.found.split
+    place, end = int(looked.digest[:13], 16) / 16**13, 0.0
+    for split, share in zip(SPLITS, shares, strict=True):
+        end += share
+        if place < end:
+            return split
+    return SPLITS[-1]
+
+
+def duplicates(pictures: Iterable[Looked]) -> list[list[Looked]]:
+    """Groups the pictures whose files are the same, byte for byte."""
+    groups: dict[str, list[Looked]] = {}
+    for picture in pictures:
+        groups.setdefault(picture.digest, []).append(picture)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def commonest(values: Iterable[object], count: int = 3) -> str:
+    """Says which values are the most frequent: `JPEG 4,317, PNG 2`."""
+    return ", ".join(f"{value} {number:,}" for value, number in Counter(values).most_common(count))
