@@ -17,7 +17,7 @@ from trainer.data.sources.own import resized
 from trainer.errors import UsageError
 
 pytestmark = pytest.mark.timeout(120)
-CLASSES = ("circle 'o'", "квадрат")
+CLASSES = ("circle ':o:' [red]", "квадрат")
 
 
 def picture(number, size=(16, 16), mode="RGB"):
@@ -56,6 +56,7 @@ def test_pictures_of_two_folders_are_learned(folder, convert, tmp_path):
     assert (spec.name, spec.class_names, spec.image_shape) == ("shapes", CLASSES, (16, 16, 3))
     counts = [spec.num_examples(split) for split in ("train", "validation", "test")]
     assert sum(counts) == 200 and 100 < counts[0] < 140 and "PNG 200" in done.out and "16 x 16 200" in done.out
+    assert all(name in done.out for name in CLASSES), done
     stored = [load_split(spec, split) for split in ("train", "validation", "test")]
     found = {
         image.tobytes(): int(label) for images, labels in stored for image, label in zip(images, labels, strict=True)

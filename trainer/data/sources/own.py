@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from rich.table import Table
+from rich.text import Text
 
 from trainer.console import Console, bullet_list, progress
 from trainer.data.pictures import flatten, open_upright
@@ -87,7 +88,7 @@ def _say_found(class_names: Sequence[str], by_split: dict[str, list[Looked]], co
     table = Table("class", *SPLITS)
     counts = {split: Counter(picture.found.label for picture in those) for split, those in by_split.items()}
     for label, name in enumerate(class_names):
-        table.add_row(name, *(f"{counts[split][label]:,}" for split in SPLITS))
+        table.add_row(Text(name), *(f"{counts[split][label]:,}" for split in SPLITS))
     table.add_row("all", *(f"{len(by_split[split]):,}" for split in SPLITS))
     console.table(table)
     pictures = [picture for split in SPLITS for picture in by_split[split]]
