@@ -10,15 +10,15 @@ that with `ps_async` each worker has a batch of its own.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from input_cost import QUIET, REPO, WORK, show
+from input_cost import QUIET, REPO, WORK, Read, show, speed_of_run
 from peers import convert, make_environment, write_arrays
 
 LOCAL = ["launch", "local", "--workers=2"]
@@ -34,14 +34,16 @@ PEERS = {"PyTorch DistributedDataParallel, gloo": "torch_workers.py"}
 STEPS = {"lenet": 300, "mnist_mlp": 1500}
 
 
-def our_speed(way: str, work: str, data_dir: str, tree: Path = REPO) -> float:
-    """Trains in one of the ways by the sources in `tree`; reads the speed of its steps, start-up apart."""
+def our_speed(
+    way: str, work: str, data_dir: str, tree: Path = REPO, more: Sequence[str] = (), read: Read = speed_of_run
+) -> float:
+    """Trains in one of the ways by the sources in `tree`; reads the speed of its steps."""
     module, flags = WAYS[way]
     with tempfile.TemporaryDirectory() as logdir:
         command = [sys.executable, "-m", *module, "--dataset=mnist", f"--data_dir={Path(data_dir).absolute()}"]
         command += [f"--logdir={logdir}", *WORK[work][0], *QUIET, "--batch_size=128", f"--train_steps={STEPS[work]}"]
-        subprocess.run([*command, *flags], check=True, stdout=subprocess.DEVNULL, cwd=tree, timeout=300)
-        return float(json.loads((Path(logdir) / "result.json").read_text())["images_per_second"])
+        subprocess.run([*command, *flags, *more], check=True, stdout=subprocess.DEVNULL, cwd=tree, timeout=300)
+        return read(logdir)
 
 
 def peer_speed(script: str, work: str, python: Path, arrays: Path) -> float:

@@ -13,8 +13,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+Read = Callable[[str], float]  # the directory of a run -> images per second
 REPO = Path(__file__).parents[1]
 # Model flags and steps: a run of several seconds each on two cores.
 WORK = {
@@ -24,8 +26,21 @@ WORK = {
 QUIET = ["--eval_every=0", "--summary_every=0", "--histogram_every=0", "--checkpoint_every=0", "--log_every=0"]
 
 
-def images_per_second(flags: list[str], steps: int, data_dir: str, source: str, tree: Path = REPO) -> float:
-    """Trains by the sources in `tree`, in a process of its own; reads the speed of its steps, start-up apart."""
+def speed_of_run(logdir: str) -> float:
+    """Reads the speed of a run's steps, start-up apart."""
+    return float(json.loads((Path(logdir) / "result.json").read_text())["images_per_second"])
+
+
+def images_per_second(
+    flags: list[str],
+    steps: int,
+    data_dir: str,
+    source: str,
+    tree: Path = REPO,
+    read: Read = speed_of_run,
+    more: Sequence[str] = (),
+) -> float:
+    """Trains by the sources in `tree`, in a process of its own; reads the speed of its steps."""
     with tempfile.TemporaryDirectory() as logdir:
         command = [
             sys.executable,
@@ -35,9 +50,9 @@ def images_per_second(flags: list[str], steps: int, data_dir: str, source: str, 
             f"--data_dir={Path(data_dir).absolute()}",
             f"--logdir={logdir}",
         ]
-        command += [*flags, *QUIET, "--batch_size=128", f"--train_steps={steps}", f"--input={source}"]
+        command += [*flags, *QUIET, "--batch_size=128", f"--train_steps={steps}", f"--input={source}", *more]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=tree)
-        return float(json.loads((Path(logdir) / "result.json").read_text())["images_per_second"])
+        return read(logdir)
 
 
 def main() -> None:

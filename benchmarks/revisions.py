@@ -2,18 +2,23 @@
 
     python benchmarks/revisions.py --base=REVISION --data_dir=data/mnist [--way='collective, two workers']
 
-prints the images per second of each (median and range) and the median of the ratios of neighbouring runs.
+prints the images per second of each in the last three quarters of the steps (median and range), and the median of the
+ratios of neighbouring runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import statistics
 import subprocess
 import tempfile
 from pathlib import Path
 
-from cluster import WAYS, our_speed
+from cluster import STEPS, WAYS, our_speed
 from input_cost import REPO, WORK, images_per_second, show
+
+PARTS = 4  # of a run, each with its own speed
 
 
 def main() -> None:
@@ -52,10 +57,21 @@ def compare(args: argparse.Namespace, base: Path) -> None:
 def speed(args: argparse.Namespace, name: str, tree: Path) -> float:
     """Trains by the sources in a tree; reads the images per second."""
     data_dir, more = (args.data_dir, args.flags) if tree == REPO else (args.base_data_dir or args.data_dir, [])
-    if args.way:
-        return our_speed(args.way, name, data_dir, tree)
     flags, steps = WORK[name]
-    return images_per_second([*flags, *more], steps, data_dir, args.input, tree)
+    if args.way:
+        logs = f"--log_every={STEPS[name] // PARTS}"
+        return our_speed(args.way, name, data_dir, tree, [logs, *more], speed_of_later_steps)
+    logs = f"--log_every={steps // PARTS}"
+    # In the place of the quiet ones, which stand before them.
+    return images_per_second(flags, steps, data_dir, args.input, tree, speed_of_later_steps, [logs, *more])
+
+
+def speed_of_later_steps(logdir: str) -> float:
+    """Reads the speed of all steps but those of the first part: what counts as start-up differs between revisions."""
+    rows = [json.loads(line) for line in (Path(logdir) / "metrics.jsonl").read_text().splitlines()]
+    speeds = {row["step"]: row["images_per_second"] for row in rows if row.get("images_per_second")}
+    later = [speed for step, speed in sorted(speeds.items()) if step > max(speeds) // PARTS]
+    return statistics.harmonic_mean(later)
 
 
 if __name__ == "__main__":
