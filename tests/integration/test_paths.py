@@ -67,7 +67,7 @@ def test_a_name_that_is_no_utf8_works(tmp_path):
         return subprocess.run(command, env=environment(), capture_output=True, timeout=100)
 
     folder = tmp_path / os.fsdecode(b"caf\xe9")
-    flags = [f"--logdir={folder / 'run'}", f"--data_dir={folder / 'data'}", "--eval_every=0"]
+    flags = [f"--logdir={folder / 'run'}", f"--data_dir={folder / 'data'}", "--dataset=digits", "--eval_every=0"]
     for steps in (5, 10):
         done = run_program("trainer", *flags, f"--train_steps={steps}")
         assert done.returncode == 0, done
@@ -152,8 +152,8 @@ def test_the_umask_decides_who_reads_data_and_exports_and_runs_are_the_owners(ru
     try:
         for group, mode in (("", 0o600), ("--group_readable", 0o640)):
             data, logdir = tmp_path / f"data{group}", tmp_path / f"run{group}"
-            flags = [f"--logdir={logdir}", f"--data_dir={data}", "--train_steps=3", "--eval_every=0", "--trace_every=2"]
-            assert run_program("trainer", *flags, *([group] if group else [])).code == 0
+            flags = [f"--logdir={logdir}", f"--data_dir={data}", "--dataset=digits", *([group] if group else [])]
+            assert run_program("trainer", *flags, "--train_steps=3", "--eval_every=0", "--trace_every=2").code == 0
             modes = {stat.S_IMODE(path.stat().st_mode) for path in logdir.rglob("*") if path.is_file()}
             assert modes == {mode}, group
             folders = [logdir, *(path for path in logdir.rglob("*") if path.is_dir())]

@@ -26,9 +26,10 @@ def open_data(dataset: str, folder: Path) -> DatasetSpec:
         close = difflib.get_close_matches(dataset.lower(), DATASETS, n=1)
         hint = f" (did you mean --dataset={close[0]}?)" if close and dataset not in DATASETS else ""
         what = f"--dataset={dataset}" if dataset in DATASETS else "--source=FOLDER_OF_PICTURES"
+        embedded = "" if dataset else "; --dataset=digits needs none"
         raise DataError(
             f"{folder} holds no {MANIFEST}{hint}; convert the data first: "
-            f"python -m trainer.convert {what} --data_dir={folder}"
+            f"python -m trainer.convert {what} --data_dir={folder}{embedded}"
         )
     found = load_manifest(folder)
     if dataset and found.name != dataset:
