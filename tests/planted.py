@@ -17,13 +17,13 @@ from trainer.training import run
 SECONDS = 1.5
 
 
-def slowly(function):
+def slowly(function, seconds=SECONDS):
     """Says when a call begins, and makes it last."""
 
     @functools.wraps(function)
     def slow(*args, **kwargs):
         print("PHASE", flush=True)
-        time.sleep(SECONDS)
+        time.sleep(seconds)
         return function(*args, **kwargs)
 
     return slow
@@ -35,6 +35,11 @@ def slow_restore():
 
 def slow_save():
     checkpoints.save = slowly(checkpoints.save)
+
+
+def slower_save():
+    """Longer than a step takes on a busy machine."""
+    checkpoints.save = slowly(checkpoints.save, 5)
 
 
 def slow_evaluation():
@@ -114,6 +119,7 @@ FAULTS = {
     for fault in (
         slow_restore,
         slow_save,
+        slower_save,
         slow_evaluation,
         hanging_save,
         failing_save,

@@ -75,10 +75,10 @@ def test_a_stall_that_ends_is_said_to_go_on(program, args, tmp_path):
 
 @pytest.mark.slow
 def test_a_slow_save_is_no_fatal_stall(program, args, tmp_path):
-    more = ["--checkpoint_every=25", "--stall_seconds=1", "--stall_fatal", "--train_steps=60"]
-    process = program("tests.planted", "slow_save", *args, *more)
+    more = ["--checkpoint_every=40", STALL, "--stall_fatal", "--train_steps=60"]
+    process = program("tests.planted", "slower_save", *args, *more)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and "nothing has ended for --stall_seconds=1" in out, err
+    assert process.returncode == 0 and f"nothing has ended for {STALL}" in out, err
 
 
 @pytest.mark.slow
