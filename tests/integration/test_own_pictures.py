@@ -84,13 +84,19 @@ def test_folders_of_splits_say_the_split(tmp_path, convert):
 
 def test_what_lies_in_a_folder_is_found_or_said(folder):
     (folder / CLASSES[0] / ".DS_Store").write_bytes(b"x")
-    (folder / CLASSES[0] / "notes.txt").write_text("hello")
+    (folder / CLASSES[0] / "notes.txt").write_text("BM, hello")
+    (folder / CLASSES[0] / "sound.wav").write_bytes(b"RIFF\0\0\0\0WAVE")
     picture(1000).save(folder / CLASSES[0] / "without_an_ending", "GIF")
     (folder / CLASSES[0] / "back").symlink_to(folder / CLASSES[0])
     (folder / CLASSES[1] / "link.png").symlink_to(folder / CLASSES[0] / "0.png")
     found = find_pictures(folder)
     assert found.class_names == CLASSES and len(found.pictures) == 202
-    assert sorted(Path(line.split(": ")[0]).name for line in found.skipped) == [".DS_Store", "back", "notes.txt"]
+    assert sorted(Path(line.split(": ")[0]).name for line in found.skipped) == [
+        ".DS_Store",
+        "back",
+        "notes.txt",
+        "sound.wav",
+    ]
 
 
 def test_a_class_has_a_name_in_utf_8(folder, convert):
@@ -153,6 +159,21 @@ def test_damaged_pictures_are_named_and_nothing_is_written(folder, convert, tmp_
     done = convert(folder, "--skip_corrupt=4")
     assert done.code == 0 and "left out, as damaged, 4:" in done.out, done
     assert sum(load_manifest(tmp_path / "data").num_examples(split) for split in ("train", "validation", "test")) == 200
+
+
+def test_the_shorter_side_of_all_pictures_is_resized(tmp_path, convert):
+    for number in range(30):
+        path = tmp_path / "wide" / CLASSES[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number, (32, 16) if number % 3 else (64, 32)).save(path)
+    assert convert(tmp_path / "wide").code == 2
+    done = convert(tmp_path / "wide", "--short_side=8", "--split=60/20/20")
+    assert done.code == 0, done
+    spec = load_manifest(tmp_path / "data")
+    assert spec.image_shape == (8, 16, 3)
+    stored = {image.tobytes() for split in spec.splits for image in load_split(spec, split)[0]}
+    small = picture(1, (32, 16)).resize((16, 8), Image.Resampling.BILINEAR)
+    assert len(stored) == 30 and np.asarray(small).tobytes() in stored
 
 
 def test_what_is_odd_about_a_set_is_said(folder, convert, tmp_path):

@@ -24,6 +24,9 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of pillow, by depth
 # Of pillow; others, as EPS, start other programs.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
+# `open_upright` has a limit of its own. For good, because `catch_warnings` is not for several threads.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
 
 class Picture(NamedTuple):
     """An image to classify, or why it is none."""
@@ -99,19 +102,17 @@ def open_upright(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     if not data:
         raise ValueError("the file is empty")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Here is a limit already.
-        try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except Image.DecompressionBombError as error:
-            raise ValueError(f"it has more than {max_pixels:,} pixels") from error
-        with image:
-            if image.width * image.height > max_pixels:
-                raise ValueError(f"it has more than {max_pixels:,} pixels, {image.width} x {image.height}")
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            upright.format = image.format
-            return upright
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"it has more than {max_pixels:,} pixels") from error
+    with image:
+        if image.width * image.height > max_pixels:
+            raise ValueError(f"it has more than {max_pixels:,} pixels, {image.width} x {image.height}")
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        upright.format = image.format
+        return upright
 
 
 def _fit(image: Image.Image, shape: tuple[int, int, int], resize: str, invert: bool) -> np.ndarray:

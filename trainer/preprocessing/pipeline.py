@@ -147,7 +147,7 @@ def evaluation_of(preprocess: str, eval_preprocess: str) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Splits at each `|` that stands in no parentheses and in no quotes."""
+    """Splits at each `|` that stands in no parentheses."""
     if not text.strip():
         return []
     return re.split(r"\|(?![^(]*\))", text)

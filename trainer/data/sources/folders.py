@@ -10,13 +10,13 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainer.data.pictures import describe_error, open_upright
+from PIL import Image
+
+from trainer.data.pictures import FORMATS, describe_error, open_upright
 from trainer.data.spec import SPLITS, DataError
 from trainer.errors import UsageError
 
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-# By which files are recognized, whatever their names say.
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of what calls itself a picture
 AHEAD = 64  # pictures that are decoded before they are asked for
 
@@ -106,10 +106,11 @@ def _files_below(folder: Path, skipped: list[str], above: set[str]) -> Iterator[
 
 
 def _is_picture(path: Path) -> bool:
+    """Recognizes a picture by its head, whatever its name says."""
     try:
-        with path.open("rb") as file:
-            return file.read(8).startswith(SIGNATURES)
-    except OSError:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # Of pillow's decoders, of almost any class.
         return False
 
 
@@ -118,7 +119,7 @@ def look_at(found: Found, max_pixels: int) -> Looked:
     try:
         data = found.path.read_bytes()
         image = open_upright(data, max_pixels=max_pixels)
-        digest, grey = hashlib.sha256(data).hexdigest(), image.mode in ("1", "L", "LA", "I", "I;16")
+        digest, grey = hashlib.sha256(data).hexdigest(), image.mode in ("1", "L", "LA") or image.mode.startswith("I")
         return Looked(found, (image.height, image.width), grey, image.format or "", digest)
     except Exception as error:  # Damaged files make pillow's decoders raise almost anything.
         return Looked(found, (0, 0), False, "", "", describe_error(error))
