@@ -39,7 +39,7 @@ def slow_save():
 
 def slower_save():
     """Longer than a step takes on a busy machine."""
-    checkpoints.save = slowly(checkpoints.save, 5)
+    checkpoints.save = slowly(checkpoints.save, 12)
 
 
 def slow_evaluation():

@@ -169,14 +169,15 @@ def run_program(
         console.umask = os.umask(umask)
     warnings.showwarning = functools.partial(_show_warning, console, warnings.showwarning)
     threading.excepthook = functools.partial(_report_thread, console)
-    signals.install()
     try:
-        return main(sys.argv if argv is None else argv, console, signals)
+        try:
+            signals.install()
+            return main(sys.argv if argv is None else argv, console, signals)
+        finally:
+            signals.defer()  # A signal changes nothing any more; one before this line is caught below.
     except (Stopped, Exception) as error:
-        signals.defer()  # A signal changes nothing any more.
         return _say_end(console, error, at_stop)
     finally:
-        signals.defer()
         console.close()
 
 

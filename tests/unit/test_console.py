@@ -24,6 +24,21 @@ def test_a_stop_that_a_loading_module_has_made_an_import_error_of_is_still_a_sto
     assert "stopped by SIGTERM" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("method", ["install", "defer"])
+def test_a_signal_at_the_very_start_or_end_is_a_stop_and_no_traceback(monkeypatch, capsys, method):
+    """The handler may run before `install` returns, and once more before `defer` has begun."""
+
+    def stop(signals):
+        raise Stopped(signal.SIGINT)
+
+    if method == "defer":
+        monkeypatch.setattr("trainer.signals.Signals.install", lambda self: None)
+    monkeypatch.setattr(f"trainer.signals.Signals.{method}", stop)
+    monkeypatch.setattr(os, "umask", lambda mask: None)
+    assert run_program(lambda *_: 0, ["x"]) == 130
+    assert capsys.readouterr().err == "stopped by SIGINT\n"
+
+
 @pytest.mark.timeout(10)
 def test_the_search_ends_where_the_chain_of_an_error_is_a_circle(monkeypatch):
     """As TensorFlow's: an error of a session is the context of its own context."""
