@@ -38,7 +38,7 @@ SOURCES = ["preloaded", "queue", "feed", "synthetic"]
 
 @pairs(
     "source, shape",
-    [*zip(SOURCES, SHAPES, strict=True), ("queue", SHAPES[3])],
+    [*zip(SOURCES, SHAPES, strict=True)],
     [(source, shape) for source in SOURCES for shape in SHAPES],
 )
 @pytest.mark.timeout(900)
@@ -160,9 +160,11 @@ def test_a_task_that_is_killed_at_a_random_moment_is_the_root_cause_and_nothing_
         assert not [task for task in tasks.values() if task.is_running()], out
 
 
-@amounts("kills", 1, 10)
-@pytest.mark.parametrize("strategy", ["ps_sync", "ps_async"])
-@pytest.mark.parametrize("victim", ["worker 0", "worker 1", "ps 0"])
+@pairs(
+    "kills, strategy, victim",
+    [(1, "ps_async", "worker 0"), (1, "ps_sync", "worker 1"), (1, "ps_sync", "ps 0")],
+    [(10, strategy, victim) for strategy in ("ps_sync", "ps_async") for victim in ("worker 0", "worker 1", "ps 0")],
+)
 @pytest.mark.timeout(1200)
 def test_kills_of_each_kind_of_task_at_random_moments(kills, strategy, victim, launch, tmp_path):
     """The job ends with its accuracy and nothing left running."""

@@ -66,6 +66,14 @@ class Cluster:
         path = self.folder / f"trainer-{job}.log"
         return path.read_text() if path.exists() else ""
 
+    def wait_for(self, job, pattern, seconds):
+        """Waits for something in a job's log; returns the log."""
+        deadline = time.monotonic() + seconds
+        while not re.search(pattern, self.log(job)):
+            assert time.monotonic() < deadline, self.log(job)
+            time.sleep(0.2)
+        return self.log(job)
+
     def wait(self, job, seconds):
         """Waits for a job's end; returns its log."""
         deadline = time.monotonic() + seconds
@@ -115,31 +123,30 @@ def test_a_job_of_two_nodes_trains_to_its_end(cluster, digits_dir):
 @pytest.mark.timeout(600)
 def test_a_job_near_its_time_limit_saves_is_queued_again_and_goes_on(cluster, digits_dir):
     logdir = cluster.folder / "limited"
-    flags = (f"--logdir={logdir}", f"--data_dir={digits_dir}", "--train_steps=6000", "--checkpoint_every=0")
+    flags = (f"--logdir={logdir}", f"--data_dir={digits_dir}", "--train_steps=1000000", "--checkpoint_every=0")
     job = cluster.submit(*flags, options=["--time=2"])  # minutes; the signal comes 90 s before their end
-    state, log = cluster.wait(job, 400)
-    assert state == "COMPLETED", log
+    cluster.wait_for(job, r"resuming from step \d+ \((.|\n)*step \d+/", 400)
+    cluster.run("scancel", "--full", str(job))
+    state, log = cluster.wait(job, 60)
+    assert state == "CANCELLED", log
     step = int(re.search(r"stopped by SIGTERM after step (\d+); the same command goes on", log)[1])
     assert f"stopped after step {step}\n" in log, "the other node stopped after another step"
     assert f"exit code 143: job {job} is queued again" in log
     assert f"start 1 of job {job} on n[1-2]" in log
     assert f"resuming from step {step} (" in log.split("start 1 of job")[1]
-    assert json.loads((logdir / "result.json").read_text())["step"] == 6000
+    assert int(re.findall(r"step (\d+)/", log)[-1]) > step
 
 
 @pytest.mark.slow
 def test_a_task_that_is_killed_is_named_and_the_job_queued_again(cluster, digits_dir):
     logdir = cluster.folder / "killed"
-    flags = (f"--logdir={logdir}", f"--data_dir={digits_dir}", "--train_steps=3000", "--checkpoint_every=0")
+    flags = (f"--logdir={logdir}", f"--data_dir={digits_dir}", "--train_steps=1500", "--checkpoint_every=0")
     job = cluster.submit(*flags)
-    deadline = time.monotonic() + 60
-    while "step 200/" not in cluster.log(job):
-        assert time.monotonic() < deadline, cluster.log(job)
-        time.sleep(0.2)
+    cluster.wait_for(job, "step 200/", 60)
     # Not srun, whose command line ends like that of a task.
     cluster.run("pkill", "-KILL", "-o", "-f", f"^{re.escape(sys.executable)} -m trainer --logdir={logdir}")
     state, log = cluster.wait(job, 200)
     assert state == "COMPLETED", log
     assert "of the cluster is lost" in log
     assert f"start 1 of job {job} on n[1-2]" in log
-    assert json.loads((logdir / "result.json").read_text())["step"] == 3000
+    assert json.loads((logdir / "result.json").read_text())["step"] == 1500

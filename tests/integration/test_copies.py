@@ -42,7 +42,7 @@ def test_staging_needs_batches_that_wait():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("towers", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("towers", [4])
 def test_gradients_in_buckets_have_the_same_mean(train, tmp_path, towers):
     settings = {"num_gpus": towers, "train_steps": 20, "log_every": "10", "batch_size": 64}
     one = train(**settings, logdir=str(tmp_path / "one"))

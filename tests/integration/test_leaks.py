@@ -8,7 +8,7 @@ import pytest
 from tests.soak import amounts
 
 
-@amounts("steps", 12_000, 50_000)
+@amounts("steps", 9_000, 50_000)
 @pytest.mark.timeout(1800)
 def test_many_steps_of_the_mlp_keep_memory_and_threads_flat(steps, program, mnist_dir, tmp_path):
     """With summaries, histograms, evaluations, checkpoints and traces on the way."""

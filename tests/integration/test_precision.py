@@ -47,7 +47,7 @@ def test_products_are_of_that_type_and_their_results_nearly_those_of_float32(mod
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("towers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("towers", [2])
 def test_it_learns_and_its_checkpoints_are_those_of_float32(train, tmp_path, towers):
     settings = {"train_steps": 300, "num_gpus": towers, "dropout": 0.0}
     runs = {p: train(**settings, precision=p, logdir=str(tmp_path / p)) for p in ("float32", "bfloat16")}

@@ -19,10 +19,22 @@ def weights(logdir):
 
 
 SOURCES = ["queue", *(pytest.param(name, marks=pytest.mark.slow) for name in ("preloaded", "feed"))]
+SLOW = [("queue", 4), ("preloaded", 1), ("feed", 2)]
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("towers", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 2)), 4])
+@pytest.mark.parametrize(
+    ("source", "towers"),
+    [
+        ("queue", 2),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW),
+        *(
+            pytest.param(source, towers, marks=pytest.mark.soak)
+            for source in ("queue", "preloaded", "feed")
+            for towers in (1, 2, 4)
+            if (source, towers) not in [("queue", 2), *SLOW]
+        ),
+    ],
+)
 def test_stopped_and_resumed_runs_end_as_one_that_was_never_stopped(train, tmp_path, source, towers):
     """With dropout, augmentation, averages, a moving rate; stops within an epoch and around its edge, 19.66 steps."""
     settings = {

@@ -1,12 +1,14 @@
 """In which order the queue input reads the records of a training set.
 
-The order is a function of the seed and the position alone: each epoch permutes the shards, joins their chunks into
-blocks, shuffles each block, and splits the stream into batches. Blocks end with the epoch, so every epoch holds each
-record once; a batch may hold the end of one epoch and the start of the next.
+The order is a function of the seed and the position alone. Each epoch permutes the shards and opens OPEN_SHARDS of them
+at a time. A block takes from each open shard in proportion to its records, is shuffled, and the stream of blocks is
+split into batches: shards that hold one class each mix as well as shards that hold them all. Blocks end with the epoch,
+so every epoch holds each record once; a batch may hold the end of one epoch and the start of the next.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +16,11 @@ import numpy as np
 from trainer.data.spec import DatasetSpec
 from trainer.tf1 import tf
 
-VERSION = 1  # in every checkpoint: another one gives other records for the same position; a golden test holds it
+VERSION = 2  # in every checkpoint: another one gives other records for the same position; a golden test holds it
 BLOCK_RECORDS = 8192  # shuffled together, where their images take no more than BLOCK_BYTES
 BLOCK_BYTES = 64 << 20
-CHUNKS_PER_BLOCK = 4
+OPEN_SHARDS = 64  # at most, at a time
+UNITS = 8  # which a block takes of a shard, at least: records that lie together are read at once
 
 
 class Plan(NamedTuple):
@@ -25,8 +28,9 @@ class Plan(NamedTuple):
 
     paths: list[str]  # of the shards
     counts: np.ndarray  # int64 [shards], records of each
-    chunk: int  # records of one shard that are read at once
-    block: int  # a block ends with the chunk that fills it
+    unit: int  # records of a shard that stay together until they are shuffled; divides each count
+    block: int  # records that a block has, about
+    open_shards: int  # of which a block takes
     seed: int
 
     @property
@@ -38,22 +42,43 @@ class Plan(NamedTuple):
         """Returns the number of the first record of each shard: int64 [shards]."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts)[:-1]])
 
+    @property
+    def num_groups(self) -> int:
+        """Returns how often an epoch opens shards."""
+        return -(-len(self.paths) // self.open_shards)
+
+
+class Slices(NamedTuple):
+    """What a block takes of each open shard."""
+
+    group: tf.Tensor  # int64 [], of open shards, numbered on over the epochs
+    shard: tf.Tensor  # int32 [open_shards]; the number of shards where none is open
+    begin: tf.Tensor  # int64 [open_shards], the first record
+    count: tf.Tensor  # int64 [open_shards]
+    is_last: tf.Tensor  # bool [], of the epoch
+
 
 class Start(NamedTuple):
-    """Where in the stream to begin; shards are numbered on over the epochs, in the order in which they are read."""
+    """Where in the stream to begin."""
 
-    shard: int
-    record: int  # in that shard, at a chunk's edge
+    epoch: int
+    block: int  # of the epoch
     position: int  # records of the stream before that one
-    skip: int  # records of the first shuffled block to drop
+    skip: int  # records of the shuffled block to drop
 
 
 def make_plan(spec: DatasetSpec, seed: int, block_records: int = BLOCK_RECORDS) -> Plan:
     """Fixes the order in which a training set is read."""
     shards = spec.splits["train"]
-    block = max(CHUNKS_PER_BLOCK, min(block_records, BLOCK_BYTES // spec.image_bytes))
+    block = max(1, min(block_records, BLOCK_BYTES // spec.image_bytes))
     counts = np.array([shard.num_examples for shard in shards], np.int64)
-    return Plan([str(spec.path_of(shard)) for shard in shards], counts, block // CHUNKS_PER_BLOCK, block, seed)
+    open_shards = min(OPEN_SHARDS, len(shards))
+    unit = _largest_divisor(math.gcd(*map(int, counts)), block // (UNITS * open_shards))
+    return Plan([str(spec.path_of(shard)) for shard in shards], counts, unit, block, open_shards, seed)
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next((size for size in range(min(number, limit), 1, -1) if number % size == 0), 1)
 
 
 def shard_order(plan: Plan, epoch: tf.Tensor) -> tf.Tensor:
@@ -62,9 +87,18 @@ def shard_order(plan: Plan, epoch: tf.Tensor) -> tf.Tensor:
     return tf.random.experimental.stateless_shuffle(shards, seed=tf.stack([np.int64(plan.seed), epoch]))
 
 
-def shard_at(plan: Plan, number: tf.Tensor) -> tf.Tensor:
-    """Finds the shard that is read as the `number`-th of the stream (int64 []): int32 []."""
-    return tf.gather(shard_order(plan, number // len(plan.paths)), number % len(plan.paths))
+def slices_of(plan: Plan, epoch: tf.Tensor, block: tf.Tensor) -> Slices:
+    """Finds what a block of an epoch takes of the shards (int64 [] both)."""
+    missing = plan.num_groups * plan.open_shards - len(plan.paths)
+    order = tf.concat([shard_order(plan, epoch), tf.fill([missing], len(plan.paths))], 0)
+    groups = tf.reshape(order, [plan.num_groups, plan.open_shards])
+    units = tf.gather(tf.constant(np.append(plan.counts // plan.unit, 0)), groups)
+    blocks = (tf.reduce_sum(units, 1) * plan.unit + plan.block - 1) // plan.block
+    ends = tf.cumsum(blocks)
+    group = tf.reduce_sum(tf.cast(block >= ends, tf.int64))
+    number, total = block - ends[group] + blocks[group], blocks[group]
+    begin, end = (place * units[group] // total * plan.unit for place in (number, number + 1))
+    return Slices(epoch * plan.num_groups + group, groups[group], begin, end - begin, tf.equal(block + 1, ends[-1]))
 
 
 def block_order(plan: Plan, size: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
@@ -74,18 +108,22 @@ def block_order(plan: Plan, size: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
 
 
 def find_start(plan: Plan, position: int) -> Start:
-    """Finds the block that holds record `position` of the stream, so that no earlier one has to be read."""
+    """Finds the block that holds record `position` of the stream."""
     epoch, wanted = divmod(position, plan.num_records)
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
         order = session.run(shard_order(plan, tf.constant(epoch, tf.int64)))
-    first_shard = epoch * len(order)
-    begin = passed = 0
-    where = (first_shard, 0)
-    for number, shard in enumerate(order, first_shard):
-        for record in range(0, plan.counts[shard], plan.chunk):
-            if passed - begin >= plan.block:  # Here a block ends and the next one begins.
-                if passed > wanted:
-                    return Start(*where, position - wanted + begin, wanted - begin)
-                begin, where = passed, (number, record)
-            passed += int(min(plan.chunk, plan.counts[shard] - record))
-    return Start(*where, position - wanted + begin, wanted - begin)
+    ends = np.cumsum(_block_sizes(plan, order))
+    block = int(np.searchsorted(ends, wanted, side="right"))
+    before = int(ends[block - 1]) if block else 0
+    return Start(epoch, block, position - wanted + before, wanted - before)
+
+
+def _block_sizes(plan: Plan, order: np.ndarray) -> np.ndarray:
+    """Computes how many records the blocks of an epoch have whose shards come in this order: int64 [blocks]."""
+    sizes = []
+    for begin in range(0, len(order), plan.open_shards):
+        units = plan.counts[order[begin : begin + plan.open_shards]] // plan.unit
+        total = -(-int(units.sum()) * plan.unit // plan.block)
+        ends = np.arange(total + 1)[:, np.newaxis] * units // total
+        sizes.append(np.diff(ends.sum(axis=1)) * plan.unit)
+    return np.concatenate(sizes)

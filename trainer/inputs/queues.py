@@ -1,13 +1,13 @@
 """The queue input: shards -> reader threads -> shuffled blocks -> whole batches on a FIFOQueue.
 
-The order of the records is that of `order.py`. Reader threads take turns, shard by shard, so their number and their
-speed change nothing. What is shuffled is each record with its number; records that need a parser are parsed
-afterwards.
+The order of the records is that of `order.py`. Each reader thread reads the same open shards of every block, so the
+number of the threads and their speed change nothing. What is shuffled is each record with its number; records that need
+a parser are parsed afterwards.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -25,10 +25,10 @@ from trainer.inputs.batch import (
     parse_examples,
     slice_frames,
 )
-from trainer.inputs.order import Plan, Start, block_order, find_start, make_plan, shard_at
+from trainer.inputs.order import Plan, Slices, Start, block_order, find_start, make_plan, slices_of
 from trainer.tf1 import tf
 
-READER_CHUNKS = 4  # chunks that a reader thread may be ahead
+SKIPPED_AT_ONCE = 256  # records, where a run goes on in the middle of a shard
 SERIALIZED = "serialized"
 
 __all__ = ["build", "make_plan"]
@@ -40,6 +40,13 @@ class Stored(NamedTuple):
     read: Callable[[tf.Tensor], Features]  # what a reader has read -> what is shuffled, each [n, ...]
     decode: Callable[[Features], Features]  # what is shuffled -> features
     empty: Mapping[str, tf.Tensor]  # none of what is shuffled, with types and shapes
+
+
+class Read(NamedTuple):
+    """What a reader has read."""
+
+    keys: tf.Tensor  # string [n], the path of its file and where in it each lies
+    records: tf.Tensor  # string [n]
 
 
 def _make_stored(spec: DatasetSpec, layout: Layout | None) -> Stored:
@@ -79,10 +86,15 @@ def build(
       layout: of all records, which are then sliced instead of parsed; None: they differ.
     """
     start, stored = find_start(plan, position), _make_stored(spec, layout)
-    readers = [_build_reader(plan, start, reader, num_readers, layout, stored) for reader in range(num_readers)]
+    num_readers = min(num_readers, plan.open_shards)
+    edges = [reader * plan.open_shards // num_readers for reader in range(num_readers + 1)]
+    readers = [
+        _build_reader(plan, start, reader, range(*places), layout, stored)
+        for reader, places in enumerate(itertools.pairwise(edges))
+    ]
     variables = _remainder_variables(stored.empty)
     remainder = {name: variable.read_value() for name, variable in variables.items()}
-    block = _next_block(readers, plan, start, remainder)
+    block = _next_block(readers, remainder)
     order = _shuffle(block, remainder, plan, start)
     batches = _split_into_batches(block, order, variables, batch_size, shard)
     features = batch_feature_shapes(spec, len(range(batch_size)[shard]))
@@ -95,17 +107,27 @@ def build(
 
 
 def _build_reader(
-    plan: Plan, start: Start, reader: int, num_readers: int, layout: Layout | None, stored: Stored
+    plan: Plan, start: Start, reader: int, places: range, layout: Layout | None, stored: Stored
 ) -> tf.FIFOQueue:
-    """Builds a thread that reads every `num_readers`-th shard into a queue of chunks."""
-    records = _read_records(_shard_names(plan, start, reader, num_readers), plan, layout)
-    if reader == start.shard % num_readers:
-        records = _drop_first(records, start.record)
-    chunk = stored.read(records)
-    queue = tf.FIFOQueue(
-        READER_CHUNKS, [tensor.dtype for tensor in chunk.values()], names=list(chunk), name=f"reader_{reader}"
-    )
-    tf.train.add_queue_runner(tf.train.QueueRunner(queue, [queue.enqueue(dict(chunk))]))
+    """Builds a thread that reads its part of each block, of the open shards in `places`, into a queue."""
+    epoch, block = _counter(f"reader_{reader}_epoch", start.epoch), _counter(f"reader_{reader}_block", start.block)
+    open_group = _counter(f"reader_{reader}_group", -1)
+    old_epoch, old_block = epoch.read_value(), block.read_value()
+    slices = slices_of(plan, old_epoch, old_block)
+    opens = tf.not_equal(slices.group, open_group.read_value())
+    records = [_read_slice(plan, slices, place, opens, layout) for place in places]
+    base = old_epoch * plan.num_records + tf.gather(tf.constant(np.append(plan.first_records, 0)), slices.shard)
+    numbers = [base[place] + slices.begin[place] + tf.range(slices.count[place]) for place in places]
+    with tf.control_dependencies([*records, *numbers]):
+        updates = [
+            epoch.assign(old_epoch + tf.cast(slices.is_last, tf.int64)),
+            block.assign(tf.where(slices.is_last, tf.zeros_like(old_block), old_block + 1)),
+            open_group.assign(slices.group),
+        ]
+    with tf.control_dependencies(updates):
+        part = {**stored.read(tf.concat(records, 0)), RECORD: tf.concat(numbers, 0)}
+    queue = tf.FIFOQueue(1, [tensor.dtype for tensor in part.values()], names=list(part), name=f"reader_{reader}")
+    tf.train.add_queue_runner(tf.train.QueueRunner(queue, [queue.enqueue(part)]))
     return queue
 
 
@@ -113,82 +135,72 @@ def _counter(name: str, value: int) -> tf.Variable:
     return tf.get_local_variable(name, initializer=np.int64(value), use_resource=True)
 
 
-def _shard_names(plan: Plan, start: Start, reader: int, num_readers: int) -> tf.FIFOQueue:
-    """Puts the names of every `num_readers`-th shard on a queue, without end."""
-    first = start.shard + (reader - start.shard) % num_readers
-    number = _counter(f"reader_{reader}_shard", first - num_readers).assign_add(num_readers)
-    name = tf.gather(tf.constant([os.fsencode(path) for path in plan.paths]), shard_at(plan, number))
-    return tf.train.string_input_producer([name], shuffle=False, capacity=2, name=f"reader_{reader}_files")
+def _read_slice(plan: Plan, slices: Slices, place: int, opens: tf.Tensor, layout: Layout | None) -> tf.Tensor:
+    """Reads what a block takes of one open shard: string [n], or frames, uint8 [n, frame_bytes].
 
-
-def _read_records(names: tf.FIFOQueue, plan: Plan, layout: Layout | None) -> tf.Tensor:
-    """Reads the next records of one shard, at most a chunk of them: string [n], or frames, uint8 [n, frame_bytes]."""
-    if layout is None:
-        return tf.TFRecordReader().read_up_to(names, plan.chunk)[1]
-    # TFRecordReader makes two system calls a record; here several are one string, for fewer allocations.
-    together = math.gcd(plan.chunk, *(int(count) for count in plan.counts))
-    reader = tf.FixedLengthRecordReader(together * layout.frame_bytes)
-    _, strings = reader.read_up_to(names, plan.chunk // together)
-    return tf.reshape(tf.decode_raw(strings, tf.uint8), [-1, layout.frame_bytes])
-
-
-def _drop_first(records: tf.Tensor, count: int) -> tf.Tensor:
-    """Drops the first `count` records of the stream."""
-    before = _counter("records_to_drop", count)
-    dropped = tf.minimum(before, tf.shape(records, out_type=tf.int64)[0])
-    with tf.control_dependencies([before.assign_sub(dropped)]):
-        return records[dropped:]
-
-
-def _next_block(readers: list[tf.FIFOQueue], plan: Plan, start: Start, remainder: Features) -> Features:
-    """Takes chunks from the readers in the order of their shards until the block is full or the epoch ends.
-
-    The remainder of the block before it comes first.
+    Args:
+      plan: shards and order.
+      slices: of the block.
+      place: of the shard among the open ones.
+      opens: bool [], is the shard opened now; what lies before the slice is then skipped.
+      layout: of all records.
     """
-    counts, first_records = tf.constant(plan.counts), tf.constant(plan.first_records)
-    shard = _counter("next_shard", start.shard)
-    seen = _counter("next_record", start.record)
+    # Behind the file comes the same file, so that its end can be seen, and then a name that is an error and no hang.
+    files = tf.FIFOQueue(3, [tf.string], [[]], name=f"open_file_{place}")
+    path = tf.constant([*map(os.fsencode, plan.paths), b""])[slices.shard[place]]
+    begin, count = slices.begin[place], slices.count[place]
+    end = tf.gather(tf.constant(np.append(plan.counts, 0)), slices.shard[place])
+    reader, unit = _make_reader(plan, layout), 1 if layout is None else plan.unit
 
-    def unfinished(number: tf.Tensor, record: tf.Tensor, size: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
-        at_edge = tf.equal(number % len(plan.paths), 0) & tf.equal(record, 0)
-        return tf.equal(size, 0) | ((size < plan.block) & ~at_edge)
+    def read(number: tf.Tensor) -> Read:
+        return Read(*reader.read_up_to(files, number // unit))
 
-    def take(
-        number: tf.Tensor, record: tf.Tensor, size: tf.Tensor, chunks: tf.Tensor, *arrays: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        turn = tf.cast(number % len(readers), tf.int32)
-        chunk = (tf.QueueBase.from_list(turn, readers) if len(readers) > 1 else readers[0]).dequeue()
-        of_shard = shard_at(plan, number)
-        total = tf.gather(counts, of_shard)
-        length = tf.shape(next(iter(chunk.values())), out_type=tf.int64)[0]
-        done = tf.equal(record + length, total)
-        # Chunks are whole up to a shard's last one; those before the start come empty.
-        legal = done | tf.equal(length, 0) | (tf.equal(length, plan.chunk) & (record + length < total))
-        message = "a shard holds another number of records than its manifest says"
-        with tf.control_dependencies([tf.Assert(legal, [message, number, record, length, total])]):
-            length = tf.identity(length)
-        epoch = number // len(plan.paths)
-        records = epoch * plan.num_records + tf.gather(first_records, of_shard) + record + tf.range(length)
-        values = {**chunk, RECORD: records}
-        return (
-            number + tf.cast(done, tf.int64),
-            tf.where(done, tf.zeros_like(record), record + length),
-            size + length,
-            chunks + 1,
-            *(array.write(chunks, values[name]) for name, array in zip(remainder, arrays, strict=True)),
-        )
+    def open_file() -> tf.Operation:
+        with tf.control_dependencies([reader.reset()]), tf.control_dependencies([files.dequeue_many(files.size())]):
+            return files.enqueue_many([tf.stack([path, path, ""])])
 
-    arrays = [_chunk_array(values) for values in remainder.values()]
-    begin = (shard.read_value(), seen.read_value(), tf.zeros([], tf.int64), 1, *arrays)
-    # One iteration at a time: the chunks must leave their readers in order.
-    number, record, _, _, *arrays = tf.while_loop(unfinished, take, begin, parallel_iterations=1)
-    with tf.control_dependencies([shard.assign(number), seen.assign(record)]):
-        return {name: array.concat() for name, array in zip(remainder, arrays, strict=True)}
+    def look_behind() -> tf.Tensor:
+        with tf.control_dependencies([records]):
+            return read(tf.constant(unit, tf.int64)).keys[0]
+
+    with tf.control_dependencies([tf.cond(opens, open_file, tf.no_op)]):
+        at_once = plan.unit * max(1, SKIPPED_AT_ONCE // plan.unit)
+        skipped = _skip(read, tf.where(opens, begin, tf.zeros_like(begin)), at_once)
+    with tf.control_dependencies([skipped]):
+        keys, records = read(count)
+    start = path + ":0"
+    first = tf.cond(tf.size(keys) > 0, lambda: keys[0], lambda: start)
+    behind = tf.cond((begin + count < end) | tf.equal(count, 0), lambda: start, look_behind)
+    found = tf.size(keys, out_type=tf.int64) * unit
+    legal = tf.equal(found, count) & tf.equal(tf.equal(first, start), tf.equal(begin, 0) | tf.equal(count, 0))
+    message = "a shard holds another number of records than its manifest says"
+    with tf.control_dependencies([tf.Assert(legal & tf.equal(behind, start), [message, path, begin, found, count])]):
+        checked = tf.identity(records)
+    return checked if layout is None else tf.reshape(tf.decode_raw(checked, tf.uint8), [-1, layout.frame_bytes])
 
 
-def _chunk_array(first: tf.Tensor) -> tf.TensorArray:
-    array = tf.TensorArray(first.dtype, 0, dynamic_size=True, infer_shape=False, element_shape=[None, *first.shape[1:]])
-    return array.write(0, first)
+def _make_reader(plan: Plan, layout: Layout | None) -> tf.ReaderBase:
+    if layout is None:
+        return tf.TFRecordReader()
+    # TFRecordReader makes two system calls a record; here a unit is one string, for fewer allocations too.
+    return tf.FixedLengthRecordReader(plan.unit * layout.frame_bytes)
+
+
+def _skip(read: Callable[[tf.Tensor], Read], count: tf.Tensor, at_once: int) -> tf.Tensor:
+    """Reads so many records and drops them, `at_once` at a time."""
+
+    def body(left: tf.Tensor) -> tf.Tensor:
+        size = tf.minimum(left, np.int64(at_once))
+        with tf.control_dependencies([read(size).records]):
+            return left - size
+
+    return tf.while_loop(lambda left: left > 0, body, [count], parallel_iterations=1)
+
+
+def _next_block(readers: Sequence[tf.FIFOQueue], remainder: Features) -> Features:
+    """Takes a part from each reader, in the order of the open shards, behind the remainder of the block before."""
+    parts = [reader.dequeue() for reader in readers]
+    return {name: tf.concat([values, *(part[name] for part in parts)], 0) for name, values in remainder.items()}
 
 
 def _shuffle(block: Features, remainder: Features, plan: Plan, start: Start) -> tf.Tensor:

@@ -6,7 +6,6 @@ import random
 import pytest
 
 from tests.fuzz import MUTATIONS, check_skipping, check_strict, mutate, write_small_set
-from tests.soak import amounts
 from trainer.data.manifest import load_manifest
 from trainer.data.records import read_records
 from trainer.data.salvage import find_damage, write_clean_shards
@@ -110,11 +109,11 @@ def check_tally(kind, tally, count):
     assert tally["skipped"] == count or (kind == "dropped_or_doubled" and 0 < tally["skipped"] < count)
 
 
-@amounts("count", 8, MANY)
+@pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", MUTATIONS)
-def test_many_mutants(count, kind, small, tmp_path):
+def test_many_mutants(kind, small, tmp_path):
     assert len(MUTATIONS) * MANY >= 500
-    tally = run_mutants(small, kind, count, tmp_path / kind)
-    check_tally(kind, tally, count)
+    tally = run_mutants(small, kind, MANY, tmp_path / kind)
+    check_tally(kind, tally, MANY)
     print(kind, json.dumps(tally))

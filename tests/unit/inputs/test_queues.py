@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tests.conftest import REPO
 from trainer.data import records
 from trainer.data.layout import find_layout
 from trainer.data.manifest import load_manifest, save_manifest
-from trainer.data.spec import DataError, classification
+from trainer.data.spec import DataError, Shard, classification
 from trainer.inputs import order, queues
 from trainer.tf1 import tf
 
@@ -39,11 +40,18 @@ def moved(found, folder):
     return folder, dataclasses.replace(found, data_dir=folder)
 
 
-def read(shards, steps, *, batch_size=10, position=0, readers=1, seed=1, block=32, layout=None):
+def plan_of(found, seed=1, block=32, opened=order.OPEN_SHARDS):
+    plan = queues.make_plan(found, seed, block)
+    return plan._replace(open_shards=min(opened, plan.open_shards))
+
+
+def read(
+    shards, steps, *, batch_size=10, position=0, readers=1, seed=1, block=32, opened=order.OPEN_SHARDS, layout=None
+):
     _, found = shards
     with tf.Graph().as_default(), tf.Session() as session:
         source = queues.build(
-            queues.make_plan(found, seed, block),
+            plan_of(found, seed, block, opened),
             found,
             batch_size=batch_size,
             position=position,
@@ -72,11 +80,12 @@ def read(shards, steps, *, batch_size=10, position=0, readers=1, seed=1, block=3
     return np.concatenate([batch["label"] for batch in batches])
 
 
-@pytest.mark.parametrize(("readers", "block"), [(1, 32), (2, 4), (3, 1000), (9, 4)])
-def test_sliced_records_are_the_parsed_ones(shards, readers, block):
-    parsed = read(shards, 31, readers=readers, block=block)
-    for position in (0, 70, 110, 210):
-        sliced = read(shards, 10, readers=readers, block=block, position=position, layout=find_layout(shards[1]))
+@pytest.mark.parametrize(("readers", "block", "opened"), [(1, 32, 64), (2, 4, 3), (9, 1000, 64)])
+def test_sliced_records_are_the_parsed_ones(shards, readers, block, opened):
+    how = {"readers": readers, "block": block, "opened": opened}
+    parsed = read(shards, 31, **how)
+    for position in (0, 70, 210):
+        sliced = read(shards, 10, **how, position=position, layout=find_layout(shards[1]))
         np.testing.assert_array_equal(sliced, parsed[position : position + 100])
 
 
@@ -95,10 +104,12 @@ def test_a_shard_that_changes_after_it_was_checked_is_an_error(shards, tmp_path)
         read(moved(found, tmp_path), 30, layout=layout)
 
 
-@pytest.mark.parametrize(("readers", "block"), [(1, 32), (2, 4), (3, 1000), (9, 4)])
-def test_every_epoch_holds_each_record_once(shards, readers, block):
+@pytest.mark.parametrize(
+    ("readers", "block", "opened"), [(1, 32, 64), (2, 4, 64), (3, 1000, 64), (9, 4, 64), (1, 20, 1), (2, 20, 3)]
+)
+def test_every_epoch_holds_each_record_once(shards, readers, block, opened):
     """103 records and batches of 10: the epochs' edges fall into batches."""
-    stream = read(shards, 52, readers=readers, block=block)
+    stream = read(shards, 52, readers=readers, block=block, opened=opened)
     for epoch in range(5):
         assert Counter(stream[epoch * 103 : (epoch + 1) * 103]) == Counter(range(103)), f"epoch {epoch}"
 
@@ -109,12 +120,12 @@ def test_the_number_of_readers_changes_nothing(shards):
         np.testing.assert_array_equal(read(shards, 40, readers=readers), one)
 
 
-@pytest.mark.parametrize("block", [4, 32, 1000])
-def test_a_later_start_continues_the_same_stream(shards, block):
+@pytest.mark.parametrize(("block", "opened"), [(4, 64), (32, 3), (1000, 64)])
+def test_a_later_start_continues_the_same_stream(shards, block, opened):
     """Started all over three epochs, on both sides of their edges at 10.3 and 20.6 steps."""
-    whole = read(shards, 34, block=block)
-    for step in (1, 9, 10, 11, 20, 31):
-        rest = read(shards, 2, position=step * 10, readers=1 + step % 3, block=block)
+    whole = read(shards, 34, block=block, opened=opened)
+    for step in (1, 9, 10, 20, 31):
+        rest = read(shards, 2, position=step * 10, readers=1 + step % 3, block=block, opened=opened)
         np.testing.assert_array_equal(rest, whole[step * 10 : step * 10 + 20], err_msg=f"step {step}")
 
 
@@ -127,6 +138,56 @@ def test_seeds_and_epochs_have_orders_of_their_own(shards):
     first, other = read(shards, 31), read(shards, 31, seed=2)
     assert (first != other).mean() > 0.9
     assert (first[:103] != first[103:206]).mean() > 0.9
+
+
+def test_a_block_takes_of_each_open_shard_in_proportion(shards):
+    """So that shards of one class each mix as well as others: blocks of 32 of 103 records are four a epoch.
+
+    The k-th holds records floor(k n / 4) to floor((k + 1) n / 4) of each shard of n records, in numpy.
+    """
+    counts = [shard.num_examples for shard in shards[1].splits["train"]]
+    first = np.cumsum([0, *counts])
+    wanted = [
+        sorted(
+            first[shard] + n for shard, count in enumerate(counts) for n in range(k * count // 4, (k + 1) * count // 4)
+        )
+        for k in range(4)
+    ]
+    stream, begin = read(shards, 21), 0
+    for block in wanted * 2:
+        assert sorted(stream[begin : begin + len(block)]) == block
+        begin += len(block)
+
+
+def test_a_few_shards_of_many_are_open_at_a_time(shards):
+    """Groups of three, whatever the permutation: no record of a fourth before the three have ended."""
+    counts = [shard.num_examples for shard in shards[1].splits["train"]]
+    shard_of = np.repeat(np.arange(7), counts)
+    opened = shard_of[read(shards, 11, block=4, opened=3)[:103]]
+    firsts = {shard: int(np.argmax(opened == shard)) for shard in range(7)}
+    lasts = {shard: 102 - int(np.argmax(opened[::-1] == shard)) for shard in range(7)}
+    begun = sorted(range(7), key=firsts.get)
+    for group, behind in ((begun[:3], begun[3:6]), (begun[3:6], begun[6:])):
+        assert max(lasts[shard] for shard in group) < min(firsts[shard] for shard in behind)
+
+
+def test_units_of_records_divide_every_shard_and_are_small_beside_a_block():
+    shards = [Shard(f"{n}", count, 1, "") for n, count in enumerate([5500] * 10)]
+    spec = classification("mnist", (28, 28, 1), ("a",), {"train": tuple(shards), "validation": (), "test": ()}, Path())
+    assert queues.make_plan(spec, 1).unit == 100  # The largest divisor of 5,500 of at most 8,192 / (8 * 10).
+    odd = dataclasses.replace(spec, splits={**spec.splits, "train": (*shards, Shard("odd", 5501, 1, ""))})
+    assert queues.make_plan(odd, 1).unit == 1
+
+
+def test_a_shard_with_more_records_than_its_manifest_says_is_an_error(shards, tmp_path):
+    folder, found = shards
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    victim = tmp_path / found.splits["train"][1].file
+    victim.write_bytes(victim.read_bytes() + (tmp_path / found.splits["train"][0].file).read_bytes())
+    for layout in (None, find_layout(found)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="another number of records than its manifest says"):
+            read(moved(found, tmp_path), 30, layout=layout)
 
 
 def test_a_block_mixes_the_records_of_several_shards(shards):
