@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from trainer.data.sources import named
     from trainer.data.spec import DatasetSpec
 
+KINDS = ("folders", "list", "arrays")
+OF_FILES = ("deduplicate", "short_side", "skip_corrupt", "max_pixels")  # flags of files of pictures
 USAGE = (
-    "python -m trainer.convert --source=DIR [--split=80/10/10] [--data_dir=DIR], or "
+    "python -m trainer.convert --source=WHAT [--split=80/10/10] [--data_dir=DIR], or "
     "--dataset=NAME [--source_dir=DIR] [--data_dir=DIR]"
 )
 
@@ -30,8 +32,15 @@ USAGE = (
 @dataclass(frozen=True)
 class ConvertSettings:
     dataset: str = option("", f"data set: {', '.join(DATASETS)}; with --source its name (default: that of the folder)")
-    source: str = option("", "folder of your pictures: a folder for each class, or such in train, val, test", path=True)
-    split: str = option("80/10/10", "with --source, where no folders say it: shares of training, validation and test")
+    source: str = option(
+        "",
+        "your pictures: a folder with one for each class (or such in train, val, test), a list (CSV or TSV with path, "
+        "label and perhaps split), or arrays (.npz, or a folder of .npy, with x_train, y_train ...)",
+        path=True,
+    )
+    kind: str = option("", "of --source, where it is not to be recognized: folders, list or arrays", ("", *KINDS))
+    split: str = option("80/10/10", "with --source: shares of training, validation and test that it does not tell")
+    deduplicate: bool = option(False, "with --source: leave out pictures that are there once more")
     short_side: int = option(
         0, "with --source: pixels to which the shorter side is resized; 0: as it is", legal=between(0, 10_000)
     )
@@ -87,28 +96,35 @@ def _check_name(settings: ConvertSettings) -> str:
       UsageError: there is no such data set, or no such folder.
     """
     if not settings.source:
-        own = ("split", "short_side", "skip_corrupt", "max_pixels")
         defaults = ConvertSettings()
-        given = [name for name in own if getattr(settings, name) != getattr(defaults, name)]
+        given = [name for name in ("kind", "split", *OF_FILES) if getattr(settings, name) != getattr(defaults, name)]
         if given:
-            raise UsageError(f"--{given[0]} is of your own pictures: give their folder by --source")
+            raise UsageError(f"--{given[0]} is of your own pictures: give them by --source")
         if (settings.dataset or "mnist") not in DATASETS:
             raise unknown_name("dataset", settings.dataset, DATASETS)
         return settings.dataset or "mnist"
     if settings.source_dir or settings.download_dir:
         raise UsageError("--source is of your own pictures, --source_dir and --download_dir of a data set with a name")
-    if not Path(settings.source).is_dir():
-        raise UsageError(f"--source={settings.source}: no such folder; wanted one with a folder of pictures a class")
-    return settings.dataset or Path(settings.source).absolute().name
+    source = Path(settings.source)
+    if not source.exists():
+        raise UsageError(f"--source={source}: no such file or folder; wanted a folder with one of pictures a class")
+    return settings.dataset or (source.absolute().name if source.is_dir() else source.stem)
 
 
 def _own_source(settings: ConvertSettings, console: Console) -> named.Source:
-    from trainer.data.sources import folders, own
+    from trainer.data.sources import arrays, folders, lists, own
+    from trainer.data.sources.splitting import parse_shares
 
-    wanted = own.Wanted(
-        folders.parse_shares(settings.split), settings.short_side, settings.skip_corrupt, settings.max_pixels
-    )
-    return own.make_source(Path(settings.source), wanted, console)
+    source, shares = Path(settings.source), parse_shares(settings.split)
+    kind = settings.kind or ("arrays" if arrays.holds_arrays(source) else "folders" if source.is_dir() else "list")
+    if kind == "arrays":
+        given = next((name for name in OF_FILES if getattr(settings, name) != getattr(ConvertSettings(), name)), None)
+        if given:
+            raise UsageError(f"--{given} is of files of pictures, and --source={source} holds arrays")
+        return arrays.make_source(source, shares, console)
+    wanted = own.Wanted(shares, settings.short_side, settings.skip_corrupt, settings.deduplicate, settings.max_pixels)
+    found = folders.find_pictures(source) if kind == "folders" else lists.find_pictures(source)
+    return own.make_source(source, found, wanted, console)
 
 
 def _source_dir(settings: ConvertSettings, source: named.Source, console: Console) -> Path:

@@ -1,5 +1,7 @@
 """A folder of one's own pictures: found, split, converted, trained on; and what is wrong with it, a line each."""
 
+import csv
+import hashlib
 import json
 import struct
 import zlib
@@ -12,8 +14,9 @@ from PIL import Image, ImageDraw
 from trainer import api
 from trainer.data.manifest import load_manifest
 from trainer.data.records import load_split
-from trainer.data.sources.folders import Found, Looked, find_pictures, parse_shares, split_of
+from trainer.data.sources.folders import find_pictures
 from trainer.data.sources.own import resized
+from trainer.data.sources.splitting import choose_splits, parse_shares
 from trainer.errors import UsageError
 
 pytestmark = pytest.mark.timeout(120)
@@ -189,22 +192,171 @@ def test_what_is_odd_about_a_set_is_said(folder, convert, tmp_path):
     assert other.code == 2 and "the pictures have 2 shapes, 202 of 203 are 16 x 16" in other.err, other
 
 
-def looked(content, split=""):
-    import hashlib
-
-    return Looked(Found(Path(content), 0, split), (1, 1), False, "PNG", hashlib.sha256(content.encode()).hexdigest())
+def digest(number):
+    return hashlib.sha256(str(number).encode()).hexdigest()
 
 
 def test_a_split_follows_from_the_content_alone():
     shares = parse_shares("80/10/10")
-    chosen = [split_of(looked(str(number)), shares) for number in range(10_000)]
+    digests = [digest(number) for number in range(10_000)]
+    chosen = choose_splits(digests, [""] * 10_000, shares, ())
     counts = [chosen.count(split) for split in ("train", "validation", "test")]
     assert np.abs(np.array(counts) - [8000, 1000, 1000]).max() < 120, counts
-    assert split_of(looked("5", "test"), shares) == "test"
-    assert {split_of(looked(str(number)), parse_shares("1/0/0")) for number in range(100)} == {"train"}
+    assert chosen[5_000:] == choose_splits(digests[5_000:], [""] * 5_000, shares, ())
+    assert set(choose_splits(digests, [""] * 10_000, parse_shares("1/0/0"), ())) == {"train"}
+    # What the source lacks is taken from its training pictures; the others stay where they are.
+    given = ["train", "train", "validation", "train"] * 2_500
+    found = choose_splits(digests, given, shares, {"train", "validation"})
+    assert found[2::4] == ["validation"] * 2_500 and found.count("validation") == 2_500
+    assert abs(found.count("test") - 7_500 / 9) < 120
+    assert choose_splits(digests, given, shares, {"train", "validation", "test"}) == given
     for text in ("80/20", "a/b/c", "0/0/0", "80/10/-10", ""):
         with pytest.raises(UsageError, match="wanted three whole numbers, as 80/10/10"):
             parse_shares(text)
+
+
+def test_folders_without_a_test_split_give_it_a_part_of_the_training_pictures(tmp_path, convert):
+    for number in range(90):
+        path = tmp_path / "mine" / ("train", "val", "train")[number % 3] / CLASSES[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(path)
+    assert convert(tmp_path / "mine", "--split=50/0/50").code == 0
+    spec = load_manifest(tmp_path / "data")
+    counts = [spec.num_examples(split) for split in ("train", "validation", "test")]
+    assert counts[1] == 30 and sum(counts) == 90 and min(counts) > 15
+
+
+def test_one_of_each_picture_is_kept_where_it_is_judged(tmp_path, convert):
+    for number in range(60):
+        path = tmp_path / "mine" / ("train", "val", "test")[number % 3] / CLASSES[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(30 if number == 31 else number).save(path)  # In training and in validation.
+    done = convert(tmp_path / "mine")
+    assert done.code == 0 and "1 on several sides: --deduplicate keeps one" in done.out, done
+    done = convert(tmp_path / "mine", "--deduplicate", f"--data_dir={tmp_path / 'once'}")
+    assert done.code == 0 and "left out 1 pictures that are there once more" in done.out, done
+    spec = load_manifest(tmp_path / "once")
+    assert [spec.num_examples(split) for split in ("train", "validation", "test")] == [19, 20, 20]
+
+
+def write_list(path, rows, delimiter=","):
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize(("ending", "delimiter"), [("csv", ","), ("tsv", "\t")])
+def test_a_list_names_pictures_labels_and_splits(folder, convert, tmp_path, ending, delimiter):
+    rows = [["label", "path", "split"]]
+    for path in folder.rglob("*.png"):
+        number = int(path.stem)
+        name = path.relative_to(folder) if number % 5 else path  # Absolute ones too.
+        rows.append([f'{CLASSES[number % 2]}, "so"', name, ("train", "Val", "test")[number % 3]])
+    done = convert(write_list(folder / f"pictures.{ending}", rows, delimiter))
+    assert done.code == 0, done
+    spec = load_manifest(tmp_path / "data")
+    assert spec.name == "pictures" and spec.class_names == tuple(f'{name}, "so"' for name in CLASSES)
+    for place, split in enumerate(("train", "validation", "test")):
+        images, labels = load_split(spec, split)
+        found = {image.tobytes(): int(label) for image, label in zip(images, labels, strict=True)}
+        assert found == {np.asarray(picture(n)).tobytes(): n % 2 for n in range(200) if n % 3 == place}
+
+
+def test_labels_that_are_numbers_are_in_their_order(tmp_path, convert):
+    rows = [["path", "label"]]
+    for number in range(60):
+        picture(number).save(tmp_path / f"{number}.png")
+        rows.append([f"{number}.png", number % 12])
+    assert convert(write_list(tmp_path / "list.csv", rows)).code == 0
+    assert load_manifest(tmp_path / "data").class_names == tuple(str(number) for number in range(12))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "list.csv has no column path, only none; wanted a header with path and label"),
+        ("file,label\na,b\n", "list.csv has no column path, only file, label"),
+        ("path,label\n", "list.csv names no pictures"),
+        ("path,label\na.png\n", "list.csv:2: has another number of columns than the header"),
+        ("path,label\na.png,b,c\n", "list.csv:2: has another number of columns than the header"),
+        ("path,label\na.png,\n", "list.csv:2: label is empty"),
+        ("path,label\na.png,b;c\n", "list.csv:2: label 'b;c': several labels a picture are not read"),
+        ("path,label,split\na.png,b,dev\n", "list.csv:2: split 'dev': wanted train, val"),
+        ("path,label,xmin\na.png,b,1\n", "column xmin: boxes and targets are not read by this version"),
+        ('path,label\n"a.png,b\n', "list.csv is damaged"),
+        ("path,label\na.png,caf\udce9\n", "list.csv is no list in UTF-8"),
+        ("path,label\nnone.png,b\n", "none.png: No such file or directory"),
+    ],
+)
+def test_what_is_wrong_in_a_list_is_one_line(tmp_path, convert, text, message):
+    path = tmp_path / "list.csv"
+    path.write_text(text, errors="surrogateescape")
+    done = convert(path)
+    assert done.code == 1 and message in done.err and "Traceback" not in done.err, done
+    assert not (tmp_path / "data").exists()
+
+
+def arrays(count=90, shape=(8, 8)):
+    rng = np.random.default_rng(1)
+    return {
+        "x_train": rng.integers(0, 256, (count, *shape), np.uint8), "y_train": np.arange(count) % 3,
+        "x_test": rng.integers(0, 256, (20, *shape), np.uint8), "y_test": np.arange(20)[:, np.newaxis] % 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_arrays_as_keras_has_them(tmp_path, convert, together):
+    given = arrays()
+    if together:
+        np.savez(tmp_path / "mine.npz", **given)
+    else:
+        (tmp_path / "mine").mkdir()
+        for name, array in given.items():
+            np.save(tmp_path / "mine" / f"{name}.npy", array)
+    done = convert(tmp_path / ("mine.npz" if together else "mine"), "--split=60/30/10")
+    assert done.code == 0, done
+    spec = load_manifest(tmp_path / "data")
+    assert (spec.name, spec.class_names, spec.image_shape) == ("mine", ("0", "1", "2"), (8, 8, 1))
+
+    def pairs(images, labels):
+        return {(image.tobytes(), int(label)) for image, label in zip(images, np.ravel(labels), strict=True)}
+
+    assert pairs(*load_split(spec, "test")) == pairs(given["x_test"], given["y_test"])
+    train, validation = (pairs(*load_split(spec, split)) for split in ("train", "validation"))
+    assert 45 < len(train) < 75 and not train & validation  # 60 of 90, by the content.
+    assert train | validation == pairs(given["x_train"], given["y_train"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x_train": None}, "holds no x_train; wanted x_train, y_train, x_test, y_test as Keras's data sets"),
+        ({"y_train": None}, "holds no y_train, only x_test, x_train, y_test"),
+        ({"x_train": np.zeros((90, 8, 8))}, "x_train is float64 [90, 8, 8]; wanted uint8, 0 to 255"),
+        ({"x_train": np.zeros((90, 1, 8, 8), np.uint8)}, "x_train has 8 channels, wanted 1, 3 or 4"),
+        ({"x_test": np.zeros((20, 9, 8), np.uint8)}, "images of [8, 8, 1] and [9, 8, 1]"),
+        ({"y_train": np.zeros(80, int)}, "y_train has 80 labels from 0 on, wanted 90 from 0 on"),
+        ({"y_train": np.full(90, -1)}, "y_train has 90 labels from -1 on"),
+        ({"y_train": np.zeros((90, 3), int)}, "y_train is int64 [90, 3]; wanted a whole number an image"),
+        ({"y_train": np.array([{}] * 90)}, "y_train cannot be read: Object arrays cannot be loaded"),
+    ],
+)
+def test_arrays_of_another_layout_are_one_line(tmp_path, convert, change, message):
+    given = {name: array for name, array in {**arrays(), **change}.items() if array is not None}
+    np.savez(tmp_path / "mine.npz", **given)
+    done = convert(tmp_path / "mine.npz")
+    assert done.code == 1 and message in done.err and "Traceback" not in done.err, done
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_damaged_file_of_arrays_and_flags_of_pictures_are_one_line(tmp_path, convert):
+    np.savez(tmp_path / "mine.npz", **arrays())
+    done = convert(tmp_path / "mine.npz", "--short_side=5")
+    assert done.code == 2 and "--short_side is of files of pictures" in done.err, done
+    whole = (tmp_path / "mine.npz").read_bytes()
+    (tmp_path / "mine.npz").write_bytes(whole[:2000] + b"xx" + whole[2002:])
+    done = convert(tmp_path / "mine.npz")
+    assert done.code == 1 and "cannot be read: Bad CRC-32" in done.err, done
 
 
 def test_the_shorter_side_is_resized():
@@ -215,8 +367,8 @@ def test_the_shorter_side_is_resized():
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (["--source=none"], 2, "--source=none: no such folder"),
-        (["--split=1/1/1"], 2, "--split is of your own pictures: give their folder by --source"),
+        (["--source=none"], 2, "--source=none: no such file or folder"),
+        (["--split=1/1/1"], 2, "--split is of your own pictures: give them by --source"),
         (["--source=.", "--source_dir=."], 2, "--source is of your own pictures"),
         (["--source=empty"], 1, "empty holds no folders; wanted one for each class"),
         (["--source=bare"], 1, "bare holds no pictures in its 1 folders (a ...)"),

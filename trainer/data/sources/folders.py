@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from trainer.data.pictures import FORMATS, describe_error, open_upright
-from trainer.data.spec import SPLITS, DataError
-from trainer.errors import UsageError
+from trainer.data.sources.splitting import SPLIT_NAMES
+from trainer.data.spec import DataError
 
-SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of what calls itself a picture
 AHEAD = 64  # pictures that are decoded before they are asked for
 
@@ -57,9 +56,9 @@ def find_pictures(source: Path) -> Folder:
       DataError: there are no class folders, or no pictures in them.
     """
     folders = _folders_of(source)
-    splits = {SPLIT_FOLDERS.get(folder.name.lower(), "") for folder in folders}
+    splits = {SPLIT_NAMES.get(folder.name.lower(), "") for folder in folders}
     if folders and "" not in splits:
-        places = [(SPLIT_FOLDERS[folder.name.lower()], inner) for folder in folders for inner in _folders_of(folder)]
+        places = [(SPLIT_NAMES[folder.name.lower()], inner) for folder in folders for inner in _folders_of(folder)]
     else:
         places = [("", folder) for folder in folders]
     names = tuple(sorted({folder.name for _, folder in places}))
@@ -129,35 +128,6 @@ def in_order(executor: Executor, function: Callable[[Any], Any], items: Sequence
     """Calls a function in threads, on AHEAD items at once; yields what it returns in the order of the items."""
     for start in range(0, len(items), AHEAD):
         yield from executor.map(function, items[start : start + AHEAD])
-
-
-def parse_shares(text: str) -> tuple[float, float, float]:
-    """Reads `80/10/10`, the shares of training, validation and test.
-
-    Raises:
-      UsageError: it is none.
-    """
-    parts = text.split("/")
-    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts) or not sum(map(int, parts)):
-        raise UsageError(f"--split={text}: wanted three whole numbers, as 80/10/10 for training, validation and test")
-    whole = sum(map(int, parts))
-    first, second, third = (int(part) / whole for part in parts)
-    return first, second, third
-
-
-def split_of(looked: Looked, shares: tuple[float, float, float]) -> str:
-    """Chooses the split of a picture by its content alone: it stays there when others are added.
-
-    The same picture twice is on one side, so that the shares are approximate.
-    """
-    if looked.found.split:
-        return looked.found.split
-    place, end = int(looked.digest[:13], 16) / 16**13, 0.0
-    for split, share in zip(SPLITS, shares, strict=True):
-        end += share
-        if place < end:
-            return split
-    return SPLITS[-1]
 
 
 def duplicates(pictures: Iterable[Looked]) -> list[list[Looked]]:

@@ -1,4 +1,4 @@
-"""A folder of pictures as a source of a conversion: looked at, split, resized, and what was found."""
+"""Files of pictures as a source of a conversion: looked at, split, resized, and what was found."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from rich.table import Table
-from rich.text import Text
 
 from trainer.console import Console, bullet_list, progress
 from trainer.data.pictures import flatten, open_upright
 from trainer.data.sources import folders
-from trainer.data.sources.folders import Looked
+from trainer.data.sources.folders import Folder, Looked
 from trainer.data.sources.named import Source
+from trainer.data.sources.splitting import choose_splits, say_counts
 from trainer.data.spec import SPLITS, DataError
 from trainer.errors import UsageError
 
@@ -31,17 +30,23 @@ class Wanted(NamedTuple):
     shares: tuple[float, float, float]  # of training, validation and test
     short_side: int  # to which pictures are resized; 0: as they are
     max_damaged: int  # pictures that may be left out
+    deduplicate: bool  # leave out what is there several times, but for one
     max_pixels: int
 
 
-def make_source(source: Path, wanted: Wanted, console: Console) -> Source:
-    """Looks at every picture of a folder, and says what was found.
+def make_source(source: Path, found: Folder, wanted: Wanted, console: Console) -> Source:
+    """Looks at every picture of a source, and says what was found.
+
+    Args:
+      source: for messages.
+      found: its pictures.
+      wanted: of the conversion.
+      console: is printed on.
 
     Raises:
       DataError: pictures are damaged, or no split has any.
       UsageError: the pictures have several shapes.
     """
-    found = folders.find_pictures(source)
     if found.skipped:
         console.say(f"skipped {_first(found.skipped)}")
     with ThreadPoolExecutor() as executor, progress(console, f"looking at {source}", len(found.pictures)) as advance:
@@ -51,13 +56,11 @@ def make_source(source: Path, wanted: Wanted, console: Console) -> Source:
             pictures.append(looked)
             advance(1)
     pictures = _without_damaged(pictures, wanted.max_damaged, console)
-    by_split: dict[str, list[Looked]] = {split: [] for split in SPLITS}
-    for picture in pictures:
-        by_split[folders.split_of(picture, wanted.shares)].append(picture)
-    _say_found(found.class_names, by_split, console)
-    for split, those in by_split.items():
-        if not those:
-            raise DataError(f"{source} gives no picture for {split}; --split=80/10/10 gives each split a share")
+    by_split = _split(pictures, wanted, console)
+    labels = {split: [picture.found.label for picture in those] for split, those in by_split.items()}
+    say_counts(found.class_names, labels, source, console)
+    _say_sizes(pictures, console)
+    for those in by_split.values():
         those.sort(key=lambda picture: picture.digest)  # So that each shard holds all classes.
     shape = _shape_of(pictures, wanted.short_side)
 
@@ -84,29 +87,32 @@ def _without_damaged(pictures: list[Looked], limit: int, console: Console) -> li
     return [picture for picture in pictures if not picture.error]
 
 
-def _say_found(class_names: Sequence[str], by_split: dict[str, list[Looked]], console: Console) -> None:
-    table = Table("class", *SPLITS)
-    counts = {split: Counter(picture.found.label for picture in those) for split, those in by_split.items()}
-    for label, name in enumerate(class_names):
-        table.add_row(Text(name), *(f"{counts[split][label]:,}" for split in SPLITS))
-    table.add_row("all", *(f"{len(by_split[split]):,}" for split in SPLITS))
-    console.table(table)
-    pictures = [picture for split in SPLITS for picture in by_split[split]]
+def _split(pictures: list[Looked], wanted: Wanted, console: Console) -> dict[str, list[Looked]]:
+    """Gives each picture its split; says which are there several times, and leaves all but one out where asked."""
+    given = [picture.found.split for picture in pictures]
+    chosen = choose_splits([picture.digest for picture in pictures], given, wanted.shares, set(given))
+    sides = {picture.found.path: split for picture, split in zip(pictures, chosen, strict=True)}
+    groups = folders.duplicates(pictures)
+    if groups:
+        lines = [" = ".join(f"{p.found.path} ({sides[p.found.path]})" for p in group) for group in groups]
+        across = sum(len({sides[picture.found.path] for picture in group}) > 1 for group in groups)
+        advice = f"; {across:,} on several sides: --deduplicate keeps one" if across and not wanted.deduplicate else ""
+        console.say(f"the same picture several times, {_first(lines)}{advice}")
+    left_out: set[Path] = set()
+    if wanted.deduplicate:
+        for group in groups:  # What is judged stays: the last side of the group.
+            kept = max(group, key=lambda picture: SPLITS.index(sides[picture.found.path]))
+            left_out |= {picture.found.path for picture in group if picture is not kept}
+        console.say(f"left out {len(left_out):,} pictures that are there once more")
+    return {
+        split: [p for p in pictures if sides[p.found.path] == split and p.found.path not in left_out]
+        for split in SPLITS
+    }
+
+
+def _say_sizes(pictures: Sequence[Looked], console: Console) -> None:
     sizes = [f"{picture.size[1]} x {picture.size[0]}" for picture in pictures]
     console.say(f"formats: {folders.commonest(p.format for p in pictures)}; sizes: {folders.commonest(sizes)}")
-    for split in SPLITS:
-        missing = [name for label, name in enumerate(class_names) if by_split[split] and not counts[split][label]]
-        if missing:
-            console.say(f"{split} has no picture of {', '.join(missing[:SHOWN])}")
-    if len(class_names) == 1:
-        console.say(f"there is one class only, {class_names[0]}: nothing can be learned")
-    sides = {picture.found.path: split for split, those in by_split.items() for picture in those}
-    twice = [
-        " = ".join(f"{picture.found.path} ({sides[picture.found.path]})" for picture in group)
-        for group in folders.duplicates(pictures)
-    ]
-    if twice:
-        console.say(f"the same picture several times, {_first(twice)}")
 
 
 def _shape_of(pictures: Sequence[Looked], short_side: int) -> tuple[int, int, int]:
