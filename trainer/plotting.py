@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +14,9 @@ from PIL import Image
 
 matplotlib.use("agg")  # No display is needed.
 from matplotlib import pyplot
+
+matplotlib.rcParams["text.parse_math"] = False  # Names of classes are no formulas.
+warnings.filterwarnings("ignore", "Glyph .* missing from font")  # A box stands for it.
 
 
 def plot_windows(figures: dict[str, Any], path: Path) -> None:
@@ -83,6 +87,43 @@ def plot_images(images: Sequence[Any], titles: Sequence[str], path: Path) -> Non
         panel.imshow(image if image.shape[2] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
         panel.set_title(title, fontsize=8)
     _save(figure, path)
+
+
+def plot_sheet(columns: Sequence[Any], titles: Sequence[str], names: Sequence[str], path: Path) -> None:
+    """Draws pictures in rows, under the titles of their columns, each row with its name.
+
+    Pictures of numbers that are no bytes are drawn from the smallest of them all, black, to the largest, white; each
+    column's title says which these are.
+
+    Args:
+      columns: pictures of each row, uint8 or float32 [height, width, depth].
+      titles: of the columns.
+      names: of the rows.
+      path: of the file.
+    """
+    size = (1.5 * len(columns) + 1, 1.5 * len(names) + 0.5)
+    figure, panels = pyplot.subplots(len(names), len(columns), figsize=size, squeeze=False)
+    for column, (pictures, title) in enumerate(zip(columns, titles, strict=True)):
+        low, high = _limits(pictures)
+        scale = "" if (low, high) == (0, 255) else f"\n{low:.3g} to {high:.3g}"
+        panels[0][column].set_title(title + scale, fontsize=8)
+        for row, picture in enumerate(pictures):
+            panel = panels[row][column]
+            panel.set_xticks([])
+            panel.set_yticks([])
+            shade = ((picture - low) / (high - low)).clip(0, 1)
+            panel.imshow(shade[..., 0] if shade.shape[2] not in (3, 4) else shade, cmap="gray", vmin=0, vmax=1)
+    for row, name in enumerate(names):
+        panels[row][0].set_ylabel(name, fontsize=8)
+    _save(figure, path)
+
+
+def _limits(pictures: Sequence[Any]) -> tuple[float, float]:
+    """Finds what is drawn black and white: 0 and 255 of bytes, else the least and the greatest number."""
+    if pictures[0].dtype.kind == "u":
+        return 0, 255
+    low, high = min(float(picture.min()) for picture in pictures), max(float(picture.max()) for picture in pictures)
+    return low, high if high > low else low + 1
 
 
 def png_size(file: BinaryIO) -> tuple[int, int]:

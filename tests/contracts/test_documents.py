@@ -46,7 +46,7 @@ def launch_options():
 
 
 PROGRAMS = ["trainer", *(f"trainer.{name}" for name in
-            ("convert", "evaluate", "predict", "export", "checkpoint", "benchmark"))]  # fmt: skip
+            ("convert", "evaluate", "predict", "export", "checkpoint", "benchmark", "preview"))]  # fmt: skip
 
 
 def test_the_readme_is_a_page_and_links_every_document():

@@ -14,7 +14,7 @@ ORDER = [
     ["data"], ["preprocessing"], ["inputs"], ["models"], ["learning"], ["placing"], ["graph"],
     ["saving"], ["reporting"], ["running"], ["cluster"], ["evaluating"], ["training"],
 ]  # fmt: skip
-PROGRAMS = ["__main__", "train", "convert", "benchmark", "evaluate", "export", "predict", "checkpoint", "api"]
+PROGRAMS = ["__main__", "train", "convert", "benchmark", "evaluate", "export", "predict", "checkpoint", "preview", "api"]
 LARGEST_ROOM = 14  # files
 SOURCES = sorted((REPO / "trainer").rglob("*.py")) + sorted((REPO / "launch").rglob("*.py"))
 
