@@ -49,8 +49,9 @@ def test_scalars(logdir):
     steps = [1, *range(5, 41, 5)]  # The first one too, and the last one.
     for tag in ("loss", "learning_rate", "gradient_norm", "accuracy", "queue_fill"):
         assert [event.step for event in events.Scalars(tag)] == steps, tag
-    # Before step 11 there is no steady speed to tell.
-    assert [event.step for event in events.Scalars("images_per_second")] == steps[3:]
+    # In the first ten steps there is no steady speed to tell, or in two seconds where these are fewer.
+    found = [event.step for event in events.Scalars("images_per_second")]
+    assert found == steps[-len(found) :] and set(steps[3:]) <= set(found) <= set(steps[1:])
     assert [event.value for event in events.Scalars("loss")][1:] == pytest.approx(
         list(read_metrics(logdir, "loss").values())
     )
