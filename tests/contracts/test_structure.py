@@ -14,7 +14,8 @@ ORDER = [
     ["data"], ["preprocessing"], ["inputs"], ["models"], ["learning"], ["placing"], ["graph"],
     ["saving"], ["reporting"], ["running"], ["cluster"], ["evaluating"], ["training"],
 ]  # fmt: skip
-PROGRAMS = ["__main__", "train", "convert", "benchmark", "evaluate", "export", "predict", "checkpoint", "preview", "api"]
+PROGRAMS = ["__main__", "train", "convert", "preview", "benchmark", "evaluate", "export", "predict", "checkpoint"]
+PROGRAMS += ["api"]
 LARGEST_ROOM = 14  # files
 SOURCES = sorted((REPO / "trainer").rglob("*.py")) + sorted((REPO / "launch").rglob("*.py"))
 
