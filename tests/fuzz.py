@@ -16,6 +16,7 @@ from trainer.data.records import explain_input_error, parse_record, read_records
 from trainer.data.salvage import find_damage, write_clean_shards
 from trainer.data.spec import DataError, DatasetSpec, classification
 from trainer.inputs import queues
+from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.running.session import open_session
 from trainer.tf1 import tf
 
@@ -200,7 +201,8 @@ def read_epochs(manifest: DatasetSpec, epochs: int = 2, layout: Layout | None = 
     with tf.Graph().as_default():
         plan = queues.make_plan(manifest, seed=1)
         settings = {"batch_size": BATCH, "position": 0, "num_readers": 2, "capacity": 4}
-        source = queues.build(plan, manifest, **settings, layout=layout)
+        side = make_preprocessing(manifest.stored_shape, smallest=manifest.smallest).training
+        source = queues.build(plan, manifest, **settings, side=side, layout=layout)
         with open_session(source, tf.ConfigProto(), None) as opened:
             while len(found) < epochs * count:
                 batch = opened.session.run(source.batch, options=options)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainer.data.spec import DatasetSpec
 
 KINDS = ("folders", "list", "arrays")
-OF_FILES = ("deduplicate", "short_side", "skip_corrupt", "max_pixels")  # flags of files of pictures
+OF_FILES = ("deduplicate", "store", "skip_corrupt", "max_pixels")  # flags of files of pictures
 USAGE = (
     "python -m trainer.convert --source=WHAT [--split=80/10/10] [--data_dir=DIR], or "
     "--dataset=NAME [--source_dir=DIR] [--data_dir=DIR]"
@@ -41,8 +41,10 @@ class ConvertSettings:
     kind: str = option("", "of --source, where it is not to be recognized: folders, list or arrays", ("", *KINDS))
     split: str = option("80/10/10", "with --source: shares of training, validation and test that it does not tell")
     deduplicate: bool = option(False, "with --source: leave out pictures that are there once more")
-    short_side: int = option(
-        0, "with --source: pixels to which the shorter side is resized; 0: as it is", legal=between(0, 10_000)
+    store: str = option(
+        "encoded",
+        "with --source: encoded keeps the bytes of JPEG and PNG files; decoded keeps pixels, of pictures of one shape; "
+        "decoded:160 resizes to that shorter side before",
     )
     skip_corrupt: int = option(
         0, "with --source: damaged pictures that are left out; 0: the first is an error", legal=between(0, MAX_STEPS)
@@ -122,7 +124,8 @@ def _own_source(settings: ConvertSettings, console: Console) -> named.Source:
         if given:
             raise UsageError(f"--{given} is of files of pictures, and --source={source} holds arrays")
         return arrays.make_source(source, shares, console)
-    wanted = own.Wanted(shares, settings.short_side, settings.skip_corrupt, settings.deduplicate, settings.max_pixels)
+    store = own.parse_store(settings.store)
+    wanted = own.Wanted(shares, store, settings.skip_corrupt, settings.deduplicate, settings.max_pixels)
     found = folders.find_pictures(source) if kind == "folders" else lists.find_pictures(source)
     return own.make_source(source, found, wanted, console)
 
@@ -151,7 +154,11 @@ def _source_dir(settings: ConvertSettings, source: named.Source, console: Consol
 
 def describe(found: DatasetSpec) -> str:
     counts = ", ".join(f"{found.num_examples(split):,} {split}" for split in found.splits)
-    return f"{found.name}: {counts} images of {'x'.join(str(size) for size in found.image_shape)}"
+    shape = "x".join(str(size) for size in found.stored_shape)
+    if None in found.stored_shape:
+        shape = f"several sizes, in {found.stored_shape[2]} channels"
+    size = sum(shard.num_bytes for shards in found.splits.values() for shard in shards)
+    return f"{found.name}: {counts} images of {shape}, {size / 2**20:,.1f} MiB"
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def _find_data(model: Model, settings: EvaluateSettings) -> DatasetSpec:
     there = [folder for folder in (model.spec.data_dir, Path(model.config.data_dir)) if folder.is_dir()]
     folder = Path(settings.data_dir) if settings.data_dir else (there or [Path(model.config.data_dir)])[0]
     spec = load_manifest(folder)
-    wanted, got = (model.spec.image_shape, model.spec.class_names), (spec.image_shape, spec.class_names)
+    wanted, got = (model.spec.stored_shape, model.spec.class_names), (spec.stored_shape, spec.class_names)
     if wanted != got:
         raise UsageError(
             f"{folder} holds images of {_size(got[0])} in {len(got[1])} classes, the model wants {_size(wanted[0])} in "
@@ -129,8 +129,8 @@ def _find_data(model: Model, settings: EvaluateSettings) -> DatasetSpec:
     return spec
 
 
-def _size(shape: tuple[int, int, int]) -> str:
-    return "x".join(str(size) for size in shape)
+def _size(shape: tuple[int | None, int | None, int]) -> str:
+    return "x".join(str(size or "any") for size in shape)
 
 
 def _score(work: Work, path: str, kinds: Sequence[str]) -> list[Evaluation]:

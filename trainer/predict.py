@@ -91,7 +91,7 @@ def _classify(batch: list[Picture], predictor: Predictor, *, as_json: bool) -> l
     import numpy as np
 
     images = [picture.image for picture in batch if picture.image is not None]
-    found = predictor.predict(np.stack(images)) if images else np.zeros([0, 1])
+    found = predictor.predict(images) if images else np.zeros([0, 1])
     if not np.isfinite(found).all():
         raise NotFiniteError("the model gives probabilities that are NaN or infinite")
     rows = iter(found)

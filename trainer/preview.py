@@ -47,7 +47,11 @@ def _preview(argv: Sequence[str], console: Console, signals: Signals) -> int:
 
     spec = open_data("", Path(settings.data_dir))
     preprocessing = make_preprocessing(
-        spec.image_shape, settings.preprocess, settings.eval_preprocess, seed=settings.seed
+        spec.stored_shape,
+        settings.preprocess,
+        settings.eval_preprocess,
+        seed=settings.seed,
+        smallest=spec.smallest,
     )
     pictures = previewing.choose_pictures(spec, settings.split, max(settings.pictures, previewing.num_counted(spec)))
     total = spec.num_examples("train")
@@ -57,13 +61,12 @@ def _preview(argv: Sequence[str], console: Console, signals: Signals) -> int:
 
     say = console.say
     say(f"{spec.name}, {settings.split}: {spec.num_examples(settings.split):,} pictures; of {len(pictures):,} of them:")
-    say(previewing.describe_pixels("stored", np.stack([picture.image for picture in pictures])))
+    say(previewing.describe_pixels("stored", [picture.image for picture in pictures]))
     say(previewing.describe_pixels("evaluation", counted.evaluated))
     say(previewing.describe_pixels("training", counted.trained[0]))
     counts = np.bincount([picture.label for picture in pictures], minlength=spec.num_classes)
     say("classes: " + ", ".join(f"{name} {count:,}" for name, count in zip(spec.class_names, counts, strict=True)))
-    stored = np.stack([picture.image for picture in shown])
-    columns = [stored, views.evaluated, *views.trained]
+    columns = [[picture.image for picture in shown], views.evaluated, *views.trained]
     titles = ["stored", "evaluation", *(f"training, epoch {epoch}" for epoch in range(settings.epochs))]
     rows = [spec.class_names[picture.label] for picture in shown]
     plot_sheet(columns, titles, rows, output)

@@ -158,7 +158,7 @@ def _graph_def(folder):
 @pytest.mark.parametrize("size", [(8, 8), (64, 48), (5, 3), (20, 31)])
 def test_encoded_images_become_what_pillow_and_predict_make_of_them(mode, size):
     from trainer.data.pictures import read_pictures
-    from trainer.inputs.decoding import decode_images
+    from trainer.preprocessing.decoding import decode_images
 
     rng = np.random.default_rng(3)
     smooth = Image.fromarray(rng.integers(0, 256, [6, 6, 4]).astype(np.uint8), "RGBA").resize(size)

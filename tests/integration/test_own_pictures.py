@@ -169,8 +169,9 @@ def test_the_shorter_side_of_all_pictures_is_resized(tmp_path, convert):
         path = tmp_path / "wide" / CLASSES[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture(number, (32, 16) if number % 3 else (64, 32)).save(path)
-    assert convert(tmp_path / "wide").code == 2
-    done = convert(tmp_path / "wide", "--short_side=8", "--split=60/20/20")
+    done = convert(tmp_path / "wide", "--store=decoded")
+    assert done.code == 2 and "the pictures have 2 shapes, 20 of 30 are 32 x 16; decoded they must" in done.err, done
+    done = convert(tmp_path / "wide", "--store=decoded:8", "--split=60/20/20")
     assert done.code == 0, done
     spec = load_manifest(tmp_path / "data")
     assert spec.image_shape == (8, 16, 3)
@@ -189,7 +190,7 @@ def test_what_is_odd_about_a_set_is_said(folder, convert, tmp_path):
     (folder / CLASSES[0] / "large.png").unlink(missing_ok=True)
     picture(5, (32, 16)).save(folder / CLASSES[0] / "large.png")
     other = convert(folder, f"--data_dir={tmp_path / 'other'}")
-    assert other.code == 2 and "the pictures have 2 shapes, 202 of 203 are 16 x 16" in other.err, other
+    assert other.code == 0 and "images of several sizes, in 3 channels" in other.out, other
 
 
 def digest(number):
@@ -351,8 +352,8 @@ def test_arrays_of_another_layout_are_one_line(tmp_path, convert, change, messag
 
 def test_a_damaged_file_of_arrays_and_flags_of_pictures_are_one_line(tmp_path, convert):
     np.savez(tmp_path / "mine.npz", **arrays())
-    done = convert(tmp_path / "mine.npz", "--short_side=5")
-    assert done.code == 2 and "--short_side is of files of pictures" in done.err, done
+    done = convert(tmp_path / "mine.npz", "--store=decoded:5")
+    assert done.code == 2 and "--store is of files of pictures" in done.err, done
     whole = (tmp_path / "mine.npz").read_bytes()
     (tmp_path / "mine.npz").write_bytes(whole[:2000] + b"xx" + whole[2002:])
     done = convert(tmp_path / "mine.npz")
@@ -373,7 +374,9 @@ def test_the_shorter_side_is_resized():
         (["--source=empty"], 1, "empty holds no folders; wanted one for each class"),
         (["--source=bare"], 1, "bare holds no pictures in its 1 folders (a ...)"),
         (["--source=one", "--split=1/0/0"], 1, "one gives no picture for validation"),
-        (["--source=one", "--short_side=-1"], 2, "short_side=-1 is out of range"),
+        (["--source=one", "--store=decoded:0"], 2, "--store=decoded:0: wanted encoded"),
+        (["--source=one", "--store=raw"], 2, "--store=raw: wanted encoded"),
+        (["--source=one", "--store=encoded:160"], 2, "--store=encoded:160: wanted encoded"),
     ],
 )
 def test_mistakes_are_one_line(run_here, tmp_path, args, code, message):

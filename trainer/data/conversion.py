@@ -83,7 +83,9 @@ def _write(
                     f"{source_dir} gives {count:,} {split} examples, {dataset} has {source.sizes[split]:,}; "
                     "are all its files there, each under its own name?"
                 )
-    spec = classification(dataset, source.image_shape, source.class_names, splits, folder, source.attribution)
+    spec = classification(
+        dataset, source.image_shape, source.class_names, splits, folder, source.attribution, source.smallest
+    )
     save_manifest(spec)
     _sync(folder)
     return spec

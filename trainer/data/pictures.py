@@ -20,6 +20,16 @@ from trainer.errors import UsageError
 from trainer.grammars import MAX_PIXELS
 
 IDX_MAGIC, GZIP_MAGIC = b"\0\0\x08\x03", b"\x1f\x8b"
+TURNS = {  # what makes a picture upright that EXIF gives this Orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION = 0x0112  # the tag of EXIF
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of pillow, by depth
 # Of pillow; others, as EPS, start other programs.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
@@ -39,7 +49,7 @@ class Picture(NamedTuple):
 def read_pictures(
     names: Sequence[str],
     *,
-    shape: tuple[int, int, int],
+    shape: tuple[int | None, int | None, int],
     resize: str,
     invert: bool,
     reading: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -48,7 +58,7 @@ def read_pictures(
 
     Args:
       names: paths, directories of images, patterns as `*.png`, or `-` for standard input.
-      shape: height, width, depth of the model's images.
+      shape: height, width, depth of the model's images; None: of any size, and nothing is resized.
       resize: stretch: to that shape; pad: keeping the proportions, on black; no: another size is an error.
       invert: turn dark on light into light on dark.
       reading: is entered while standard input is read, which may take for ever.
@@ -115,17 +125,28 @@ def open_upright(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return upright
 
 
-def _fit(image: Image.Image, shape: tuple[int, int, int], resize: str, invert: bool) -> np.ndarray:
+def decode_stored(data: bytes, orientation: int, *, depth: int) -> np.ndarray:
+    """Decodes a JPEG or PNG that a record holds: uint8 [height, width, depth], turned as EXIF numbers it.
+
+    Raises:
+      Exception: of almost any class, from pillow's decoders, where it is damaged; `describe_error` says why.
+    """
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+        turned = image.transpose(TURNS[orientation]) if orientation in TURNS else image
+        return np.asarray(turned.convert(MODES[depth]), np.uint8).reshape(turned.height, turned.width, depth)
+
+
+def _fit(image: Image.Image, shape: tuple[int | None, int | None, int], resize: str, invert: bool) -> np.ndarray:
     height, width, depth = shape
     image = flatten(image).convert(MODES[depth])
     if invert:
         image = ImageOps.invert(image.convert("RGB")).convert(MODES[depth])
-    if image.size != (width, height):
+    if height and width and image.size != (width, height):
         if resize == "no":
             raise ValueError(f"it is {image.width}x{image.height}, the model takes {width}x{height}; see --resize")
         fit = ImageOps.pad if resize == "pad" else Image.Image.resize
         image = fit(image, (width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.uint8).reshape(shape)
+    return np.asarray(image, np.uint8).reshape(image.height, image.width, depth)
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -138,6 +159,27 @@ def flatten(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image
+
+
+def is_kept(image: Image.Image) -> bool:
+    """Does TensorFlow decode the file of an image as pillow does: 8 bits, JPEG or PNG, nothing transparent?"""
+    modes = {"JPEG": ("L", "RGB", "CMYK"), "PNG": ("L", "RGB", "P")}
+    return image.mode in modes.get(image.format or "", ()) and not image.has_transparency_data
+
+
+def read_orientation(data: bytes) -> int:
+    """Reads EXIF's Orientation: 1 to 8, and 1 where there is none."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        found = image.getexif().get(ORIENTATION, 1)
+    return found if found in TURNS else 1
+
+
+def as_png(image: Image.Image) -> bytes:
+    """Encodes an image without loss, with what is transparent on white."""
+    file = io.BytesIO()
+    flat = flatten(image)
+    (flat if flat.mode == "L" else flat.convert("RGB")).save(file, "PNG")
+    return file.getvalue()
 
 
 def describe_error(error: BaseException) -> str:

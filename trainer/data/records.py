@@ -1,4 +1,8 @@
-"""TFRecord shards of `tf.train.Example`: int64 height, width, depth, label and bytes image_raw."""
+"""TFRecord shards of `tf.train.Example`: int64 height, width, depth, label, and bytes image_raw or image.
+
+Records with `image`, a JPEG or PNG, also have `orientation`, as EXIF numbers it; height and width are those of the
+upright picture.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from trainer.data import framing
 from trainer.data.framing import FRAME_BYTES
 from trainer.data.manifest import differing_checksum, sha256_of
+from trainer.data.pictures import decode_stored, describe_error
 from trainer.data.spec import DataError, DatasetSpec, Shard
 from trainer.tf1 import tf, tf_path
 
@@ -39,6 +45,34 @@ def _around_image(shape: tuple[int, int, int], label: int) -> tuple[bytes, bytes
     return (before, behind) if before + other + behind == _serialize(shape, label, other) else None
 
 
+class Encoded(NamedTuple):
+    """A picture as the bytes of a JPEG or PNG."""
+
+    data: bytes
+    label: int
+    orientation: int  # 1 to 8, as EXIF numbers it
+    shape: tuple[int, int, int]  # height and width, upright, and depth
+
+
+def serialize_encoded(picture: Encoded) -> bytes:
+    """Makes the serialized Example of an encoded picture."""
+    height, width, depth = picture.shape
+    features = {
+        "height": _int64(height),
+        "width": _int64(width),
+        "depth": _int64(depth),
+        "label": _int64(picture.label),
+        "orientation": _int64(picture.orientation),
+        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture.data])),
+    }
+    serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    return serialized
+
+
+def _serialize_any(example: tuple[np.ndarray, int] | Encoded) -> bytes:
+    return serialize_encoded(example) if isinstance(example, Encoded) else serialize_example(*example)
+
+
 def _serialize(shape: tuple[int, int, int], label: int, image_raw: bytes) -> bytes:
     height, width, depth = shape
     features = {
@@ -57,7 +91,7 @@ def _int64(value: int) -> tf.train.Feature:
 
 
 def write_shards(
-    examples: Iterable[tuple[np.ndarray, int]],
+    examples: Iterable[tuple[np.ndarray, int] | Encoded],
     *,
     folder: Path,
     split: str,
@@ -67,7 +101,7 @@ def write_shards(
     """Deals examples out over `num_shards` files, one by one, so that each shard is a sample of the whole.
 
     Args:
-      examples: (image uint8 [height, width, depth], label); consumed one at a time.
+      examples: (image uint8 [height, width, depth], label), or encoded; consumed one at a time.
       folder: where the shards are written.
       split: the first word of their names.
       num_shards: how many; at most the number of examples, so that none is empty.
@@ -77,8 +111,8 @@ def write_shards(
     counts = [0] * num_shards
     with ExitStack() as stack:
         writers = [stack.enter_context(tf.io.TFRecordWriter(tf_path(folder / name))) for name in names]
-        for index, (image, label) in enumerate(examples):
-            writers[index % num_shards].write(serialize_example(image, label))
+        for index, example in enumerate(examples):
+            writers[index % num_shards].write(_serialize_any(example))
             counts[index % num_shards] += 1
             if index % 1000 == 999:
                 advance(1000)
@@ -115,14 +149,35 @@ def parse_record(record: bytes, spec: DatasetSpec) -> tuple[np.ndarray, int]:
         raise ValueError(f"it is no tf.train.Example: {error}") from error
     feature = example.features.feature
     values = [_only_value(feature, name) for name in ("height", "width", "depth", "label")]
+    if not all(wanted in (None, size) for size, wanted in zip(values, spec.stored_shape, strict=False)):
+        raise ValueError(f"its image is {values[:3]}, wanted {list(spec.stored_shape)}")
+    if spec.is_encoded:
+        image = _decode(feature, (values[0], values[1], values[2]))
+        return image, _legal(values[3], spec)
     raw = feature["image_raw"].bytes_list.value if "image_raw" in feature else []
-    if tuple(values[:3]) != spec.image_shape:
-        raise ValueError(f"its image is {values[:3]}, wanted {list(spec.image_shape)}")
     if len(raw) != 1 or len(raw[0]) != spec.image_bytes:
         raise ValueError(f"image_raw holds {[len(value) for value in raw]} bytes, wanted {spec.image_bytes}")
-    if not 0 <= values[3] < spec.num_classes:
-        raise ValueError(f"label {values[3]} is out of range 0..{spec.num_classes - 1}")
-    return np.frombuffer(raw[0], np.uint8).reshape(spec.image_shape), values[3]
+    return np.frombuffer(raw[0], np.uint8).reshape(spec.image_shape), _legal(values[3], spec)
+
+
+def _legal(label: int, spec: DatasetSpec) -> int:
+    if not 0 <= label < spec.num_classes:
+        raise ValueError(f"label {label} is out of range 0..{spec.num_classes - 1}")
+    return label
+
+
+def _decode(feature: tf.train.Features, shape: tuple[int, int, int]) -> np.ndarray:
+    """Decodes the picture of a record, by pillow: uint8 [height, width, depth]."""
+    values = feature["image"].bytes_list.value if "image" in feature else []
+    if len(values) != 1:
+        raise ValueError(f"feature image holds {len(values)} values, wanted one")
+    try:
+        image = decode_stored(values[0], _only_value(feature, "orientation"), depth=shape[2])
+    except Exception as error:  # Of pillow's decoders, of almost any class.
+        raise ValueError(f"its picture is damaged: {describe_error(error)}") from error
+    if image.shape != shape:
+        raise ValueError(f"its picture is {list(image.shape)}, and not {list(shape)} as its record says")
+    return image
 
 
 def _only_value(feature: tf.train.Features, name: str) -> int:

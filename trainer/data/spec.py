@@ -51,6 +51,19 @@ class DatasetSpec:
     attribution: str
     splits: Mapping[str, tuple[Shard, ...]]
     data_dir: Path  # of the shards; the same shards may lie elsewhere on another machine
+    # Where records hold JPEG or PNG: the least height and width of all. None: they hold pixels.
+    smallest: tuple[int, int] | None = None
+
+    @property
+    def is_encoded(self) -> bool:
+        return self.smallest is not None
+
+    @property
+    def stored_shape(self) -> tuple[int | None, int | None, int]:
+        """Returns height, width and depth; None where the images have several."""
+        height, width, depth = self.features[IMAGE].shape
+        assert depth
+        return height, width, depth
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -63,6 +76,14 @@ class DatasetSpec:
     def image_bytes(self) -> int:
         height, width, depth = self.image_shape
         return height * width * depth
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Returns what an image of the training set takes while it waits to be shuffled, on average."""
+        if not self.is_encoded:
+            return self.image_bytes
+        shards = self.splits["train"]
+        return max(1, sum(shard.num_bytes for shard in shards) // sum(shard.num_examples for shard in shards))
 
     @property
     def num_classes(self) -> int:
@@ -86,6 +107,7 @@ class DatasetSpec:
             "features": {name: feature._asdict() for name, feature in self.features.items()},
             "label_kind": self.label_kind,
             "class_names": list(self.class_names),
+            "smallest": self.smallest and list(self.smallest),
             "attribution": self.attribution,
             "splits": {name: [dataclasses.asdict(shard) for shard in shards] for name, shards in self.splits.items()},
         }
@@ -93,15 +115,16 @@ class DatasetSpec:
 
 def classification(
     name: str,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int | None, int | None, int],
     class_names: tuple[str, ...],
     splits: Mapping[str, tuple[Shard, ...]],
     data_dir: Path,
     attribution: str = "",
+    smallest: tuple[int, int] | None = None,
 ) -> DatasetSpec:
-    """Describes images of one shape, each of one class."""
+    """Describes images, each of one class; of several shapes only where they are encoded, see `DatasetSpec`."""
     features = {IMAGE: Feature("uint8", image_shape), LABEL: Feature("int32", ())}
-    return DatasetSpec(name, features, CLASS, class_names, attribution, splits, data_dir)
+    return DatasetSpec(name, features, CLASS, class_names, attribution, splits, data_dir, smallest)
 
 
 def parse_spec(values: Any, data_dir: Path) -> DatasetSpec:
@@ -118,6 +141,9 @@ def parse_spec(values: Any, data_dir: Path) -> DatasetSpec:
     features = {str(name): _parse_feature(str(name), found) for name, found in values["features"].items()}
     if not {IMAGE, LABEL} <= set(features) or len(features[IMAGE].shape) != 3:
         raise ValueError(f"features are {sorted(features)}, wanted {IMAGE} [height, width, depth] and {LABEL}")
+    smallest = values.get("smallest")
+    if smallest is None and None in features[IMAGE].shape:
+        raise ValueError("images of several shapes are encoded, and smallest is missing")
     return DatasetSpec(
         name=str(values["dataset"]),
         features=features,
@@ -126,13 +152,14 @@ def parse_spec(values: Any, data_dir: Path) -> DatasetSpec:
         attribution=str(values["attribution"]),
         splits={name: _parse_shards(name, values["splits"][name]) for name in SPLITS},
         data_dir=data_dir,
+        smallest=None if smallest is None else (_positive(smallest[0], "smallest"), _positive(smallest[1], "smallest")),
     )
 
 
 def _parse_feature(name: str, values: Any) -> Feature:
     shape = tuple(size if size is None else _positive(size, f"{name}'s shape") for size in values["shape"])
-    if name == IMAGE and None in shape:
-        raise ValueError("images of several sizes are not supported by this version")
+    if name == IMAGE and (len(shape) != 3 or shape[2] is None):
+        raise ValueError(f"{name} has shape {list(shape)}, wanted height, width (or null) and depth")
     return Feature(str(values["dtype"]), shape)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trainer.errors import TrainerError, UsageError, reason
+from trainer.preprocessing.preprocessing import Side
 from trainer.rundir import RunDir
 from trainer.saving.exporting import CLASS_NAMES, SCOPE, open_serving
 from trainer.saving.models import choose_checkpoint, load_model
@@ -23,9 +24,9 @@ NO_GPU = {"GPU": 0}
 class Predictor(NamedTuple):
     """A loaded model."""
 
-    image_shape: tuple[int, int, int]  # height, width, depth
+    image_shape: tuple[int | None, int | None, int]  # height, width, depth; None: of any size
     class_names: list[str]
-    predict: Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, d] -> probabilities, float32 [n, classes]
+    predict: Callable[[Sequence[np.ndarray]], np.ndarray]  # uint8 [h, w, d] each -> probabilities, float32 [n, classes]
 
 
 @contextmanager
@@ -65,7 +66,23 @@ def _open_run(rundir: RunDir, checkpoint: str, weights: str) -> Iterator[Predict
     path = choose_checkpoint(rundir, checkpoint)
     with open_serving(model, path, weights or model.default_weights) as serving:
         predict = serving.session.make_callable(serving.outputs["probabilities"], feed_list=[serving.images])
-        yield Predictor(model.spec.image_shape, list(model.spec.class_names), predict)
+        with _open_alone(model.task.preprocessing.elsewhere) as alone:
+            yield Predictor(
+                model.spec.stored_shape,
+                list(model.spec.class_names),
+                lambda images: predict(np.stack([alone(image) for image in images])),
+            )
+
+
+@contextmanager
+def _open_alone(side: Side) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+    """Yields what is done to each picture, uint8 [height, width, depth], before it goes into a batch."""
+    if not side.num_alone:
+        yield lambda image: image
+        return
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count=NO_GPU)) as session:
+        image = tf.placeholder(tf.uint8, side.stored_shape)
+        yield session.make_callable(side.alone(image[tf.newaxis])[0], feed_list=[image])
 
 
 def _find_saved_model(folder: Path) -> Path | None:
@@ -116,5 +133,6 @@ def _make_predictor(session: tf.Session, images: tf.Tensor, probabilities: tf.Te
         names = [name.decode() for name in session.run(f"{CLASS_NAMES}:0")]
     run = session.make_callable(probabilities, feed_list=[images])
     if images.dtype == tf.uint8:
-        return Predictor((height, width, depth), names, run)
-    return Predictor((height, width, depth), names, lambda pixels: run(pixels.astype(np.float32) * np.float32(1 / 255)))
+        return Predictor((height, width, depth), names, lambda pixels: run(np.stack(pixels)))
+    unit = np.float32(1 / 255)
+    return Predictor((height, width, depth), names, lambda pixels: run(np.stack(pixels).astype(np.float32) * unit))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from trainer.data.spec import DatasetSpec
 from trainer.preprocessing.preprocessing import Preprocessing
 from trainer.tf1 import tf
 
+DECODED = 10  # times as large as its JPEG is a picture, about
 COUNTED, COUNTED_BYTES = 1000, 32 << 20  # pictures whose pixels are counted, and what they take at most
 
 
@@ -25,15 +26,16 @@ class Stored(NamedTuple):
 
 
 class Views(NamedTuple):
-    """What a model sees of pictures: uint8 or float32, [n, height, width, depth] each."""
+    """What a model sees of pictures: uint8 or float32, [height, width, depth] each."""
 
-    evaluated: np.ndarray
-    trained: list[np.ndarray]  # in one epoch after the other
+    evaluated: list[np.ndarray]
+    trained: list[list[np.ndarray]]  # in one epoch after the other
 
 
 def num_counted(spec: DatasetSpec) -> int:
     """Returns of how many pictures the pixels are counted."""
-    return max(1, min(COUNTED, COUNTED_BYTES // spec.image_bytes))
+    each = DECODED * spec.bytes_in_memory if spec.is_encoded else spec.image_bytes
+    return max(1, min(COUNTED, COUNTED_BYTES // each))
 
 
 def choose_pictures(spec: DatasetSpec, split: str, count: int) -> list[Stored]:
@@ -66,26 +68,29 @@ def see(preprocessing: Preprocessing, pictures: list[Stored], *, epochs: int, nu
       epochs: how many.
       num_records: of the training set.
     """
-    numbers = np.array([picture.number for picture in pictures], np.int64)
+    training, elsewhere = preprocessing.training, preprocessing.elsewhere
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
-        stored = np.stack([picture.image for picture in pictures])
-        images, keys = tf.placeholder(tf.uint8, [None, *stored.shape[1:]]), tf.placeholder(tf.int64, [None])
-        evaluated, trained = preprocessing.evaluate(images), preprocessing.train(images, keys)
-        of_epochs = [
-            session.run(trained, {images: stored, keys: epoch * num_records + numbers}) for epoch in range(epochs)
+        image, key = tf.placeholder(tf.uint8, [1, *training.stored_shape]), tf.placeholder(tf.int64, [1])
+        evaluated = session.make_callable(elsewhere.in_batches(elsewhere.alone(image))[0], feed_list=[image])
+        trained = session.make_callable(training.in_batches(training.alone(image, key), key)[0], feed_list=[image, key])
+        seen = [evaluated(picture.image[np.newaxis]) for picture in pictures]
+        epochs_seen = [
+            [trained(picture.image[np.newaxis], [epoch * num_records + picture.number]) for picture in pictures]
+            for epoch in range(epochs)
         ]
-        return Views(session.run(evaluated, {images: stored}), of_epochs)
+    return Views(seen, epochs_seen)
 
 
-def describe_pixels(name: str, images: np.ndarray) -> str:
-    """Says range, mean and deviation of the pixels, [n, height, width, depth], by channel."""
-    values = images.reshape(-1, images.shape[-1]).astype(np.float64)
+def describe_pixels(name: str, images: Sequence[np.ndarray]) -> str:
+    """Says range, mean and deviation of the pixels, [height, width, depth] each, by channel."""
+    values = np.concatenate([image.reshape(-1, image.shape[-1]) for image in images]).astype(np.float64)
 
     def by_channel(numbers: np.ndarray) -> str:
         return " ".join(f"{number:.4g}" for number in numbers)
 
-    shape = "x".join(map(str, images.shape[1:]))
+    shapes = sorted({image.shape for image in images})
+    shape = "x".join(map(str, shapes[0])) if len(shapes) == 1 else f"of {len(shapes):,} sizes"
     return (
-        f"{name}: {images.dtype} {shape}, {values.min():.4g} to {values.max():.4g}, mean {by_channel(values.mean(0))}, "
-        f"deviation {by_channel(values.std(0))}"
+        f"{name}: {images[0].dtype} {shape}, {values.min():.4g} to {values.max():.4g}, mean "
+        f"{by_channel(values.mean(0))}, deviation {by_channel(values.std(0))}"
     )

@@ -44,7 +44,7 @@ def build_eval_graph(
     with tf.name_scope("evaluation"), tf.device(device):
         with tf.device("/cpu:0"):
             serialized = tf.placeholder(tf.string, [None], name="serialized")
-            features = parse_examples(serialized, spec)
+            features = parse_examples(serialized, spec, task.preprocessing.elsewhere)
         with tf.variable_scope("", reuse=reuse or None, custom_getter=averages.averaged_getter(ema)):
             outputs = task.build(features, channels_first=channels_first(data_format, device))
         return EvalGraph(serialized, task.metrics.sums(outputs, features), outputs, features)

@@ -10,6 +10,7 @@ import numpy as np
 
 from trainer.data.layout import Layout
 from trainer.data.spec import IMAGE, LABEL, DatasetSpec
+from trainer.preprocessing.preprocessing import Side
 from trainer.tf1 import tf
 
 # The features of a batch by name, each [batch, ...]: those of the data set, and in training RECORD.
@@ -45,24 +46,42 @@ def make_input(build_batch: Callable[[], Features], *rest: Any, **more: Any) -> 
     return Input(build_batch(), on_host, *rest, **more)
 
 
-def batch_feature_shapes(spec: DatasetSpec, size: int) -> dict[str, tuple[tf.DType, list[int]]]:
-    """Lists the features of a training batch of a size, in the order of their names: type and shape."""
+def batch_feature_shapes(
+    spec: DatasetSpec, size: int, image_shape: tuple[int, int, int]
+) -> dict[str, tuple[tf.DType, list[int]]]:
+    """Lists the features of a training batch of a size, in the order of their names: type and shape.
+
+    Args:
+      spec: of the data set.
+      size: of the batch.
+      image_shape: of its images, height, width, depth.
+    """
     shapes: dict[str, Any] = {
-        name: (tf.as_dtype(found.dtype), [size, *found.shape]) for name, found in spec.features.items()
+        name: (tf.as_dtype(found.dtype), [size, *(image_shape if name == IMAGE else found.shape)])
+        for name, found in spec.features.items()
     }
     return dict(sorted({**shapes, RECORD: (tf.int64, [size])}.items()))
 
 
-def parse_examples(serialized: tf.Tensor, spec: DatasetSpec) -> Features:
+def parse_examples(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: tf.Tensor | None = None) -> Features:
     """Parses serialized Examples (string [n]) at once; fails on a wrong image size or a label out of range.
 
     Args:
       serialized: string [n].
       spec: of the data set.
+      side: decodes the pictures, where they are encoded.
+      keys: int64 [n], RECORD of each, where what is done to each picture is random.
     """
-    features = {"label": tf.FixedLenFeature([], tf.int64), "image_raw": tf.FixedLenFeature([], tf.string)}
-    parsed = tf.io.parse_example(serialized, features)
-    images = tf.reshape(tf.decode_raw(parsed["image_raw"], tf.uint8), [tf.shape(serialized)[0], *spec.image_shape])
+    features = {"label": tf.FixedLenFeature([], tf.int64)}
+    if spec.is_encoded:
+        features["image"], features["orientation"] = tf.FixedLenFeature([], tf.string), features["label"]
+        parsed = tf.io.parse_example(serialized, features)
+        keys = tf.zeros_like(parsed["label"]) if keys is None else keys
+        images = side.decode(parsed["image"], parsed["orientation"], keys)
+    else:
+        features["image_raw"] = tf.FixedLenFeature([], tf.string)
+        parsed = tf.io.parse_example(serialized, features)
+        images = tf.reshape(tf.decode_raw(parsed["image_raw"], tf.uint8), [tf.shape(serialized)[0], *spec.image_shape])
     labels = parsed["label"]
     legal = tf.reduce_all((labels >= 0) & (labels < spec.num_classes))
     with tf.control_dependencies([tf.Assert(legal, ["a label is out of range", labels])]):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 from trainer.data.layout import Layout
-from trainer.data.records import load_split
 from trainer.data.spec import DatasetSpec
 from trainer.inputs import feed, preloaded, queues, synthetic
 from trainer.inputs.batch import Input
+from trainer.inputs.loading import load_training
+from trainer.inputs.order import BLOCK_BYTES
+from trainer.preprocessing.preprocessing import Side
 from trainer.tf1 import tf
 
 
@@ -24,30 +27,42 @@ class InputSettings(NamedTuple):
     num_readers: int
     layout: Layout | None  # of the training set's records, where they are all alike and have been checked
     capacity: int  # whole batches on the queue
+    side: Side  # of the preprocessing
+    decode_threads: int = 1  # that decode pictures, where they are encoded
+    shuffle_bytes: int = BLOCK_BYTES  # of records that are shuffled together
+    queue_bytes: int = 1 << 28  # of batches on the queue
     shard: slice = slice(None)  # of each batch, which this worker takes
 
 
 def _build_queue(s: InputSettings) -> Input:
     return queues.build(
-        queues.make_plan(s.spec, s.seed),
+        queues.make_plan(s.spec, s.seed, block_bytes=s.shuffle_bytes),
         s.spec,
         batch_size=s.batch_size,
         shard=s.shard,
         position=s.position,
         num_readers=s.num_readers,
-        capacity=s.capacity,
+        capacity=_capacity(s),
+        side=s.side,
         layout=s.layout,
+        decode_threads=s.decode_threads,
     )
 
 
+def _capacity(s: InputSettings) -> int:
+    """Computes how many batches wait, of those that the settings allow and that fit into the bytes: at least one."""
+    size = len(range(s.batch_size)[s.shard]) * math.prod(s.side.batch_shape)
+    return max(1, min(s.capacity, s.queue_bytes // size))
+
+
 def _build_preloaded(s: InputSettings) -> Input:
-    images, labels = load_split(s.spec, "train")
+    images, labels = load_training(s.spec, s.side)
     position = s.position_variable
     return preloaded.build(images, labels, batch_size=s.batch_size, shard=s.shard, position=position, seed=s.seed)
 
 
 def _build_feed(s: InputSettings) -> Input:
-    images, labels = load_split(s.spec, "train")
+    images, labels = load_training(s.spec, s.side)
     return feed.build(
         images,
         labels,
@@ -56,12 +71,12 @@ def _build_feed(s: InputSettings) -> Input:
         shard=s.shard,
         position=s.position,
         seed=s.seed,
-        capacity=s.capacity,
+        capacity=_capacity(s),
     )
 
 
 def _build_synthetic(s: InputSettings) -> Input:
-    return synthetic.build(s.spec, batch_size=s.batch_size, shard=s.shard, seed=s.seed)
+    return synthetic.build(s.spec, s.side.batch_shape, batch_size=s.batch_size, shard=s.shard, seed=s.seed)
 
 
 INPUTS: dict[str, Callable[[InputSettings], Input]] = {

@@ -35,7 +35,7 @@ def build(
       seed: of the order.
       capacity: whole batches that the queue holds.
     """
-    features = batch_feature_shapes(spec, len(range(batch_size)[shard]))
+    features = batch_feature_shapes(spec, len(range(batch_size)[shard]), images.shape[1:])
     queue = tf.FIFOQueue(capacity, *zip(*features.values(), strict=True), name="batches")
     placeholders = [tf.placeholder(dtype, shape) for dtype, shape in features.values()]
     enqueue, close = queue.enqueue(placeholders), queue.close(cancel_pending_enqueues=True)

@@ -67,10 +67,17 @@ class Start(NamedTuple):
     skip: int  # records of the shuffled block to drop
 
 
-def make_plan(spec: DatasetSpec, seed: int, block_records: int = BLOCK_RECORDS) -> Plan:
-    """Fixes the order in which a training set is read."""
+def make_plan(spec: DatasetSpec, seed: int, block_records: int = BLOCK_RECORDS, block_bytes: int = BLOCK_BYTES) -> Plan:
+    """Fixes the order in which a training set is read.
+
+    Args:
+      spec: of the data set.
+      seed: of the run.
+      block_records: that are shuffled together, at most.
+      block_bytes: which their images take, at most.
+    """
     shards = spec.splits["train"]
-    block = max(1, min(block_records, BLOCK_BYTES // spec.image_bytes))
+    block = max(1, min(block_records, block_bytes // spec.bytes_in_memory))
     counts = np.array([shard.num_examples for shard in shards], np.int64)
     open_shards = min(OPEN_SHARDS, len(shards))
     unit = _largest_divisor(math.gcd(*map(int, counts)), block // (UNITS * open_shards))

@@ -25,7 +25,9 @@ from trainer.inputs.batch import (
     parse_examples,
     slice_frames,
 )
+from trainer.inputs.decoders import build_decoders
 from trainer.inputs.order import Plan, Slices, Start, block_order, find_start, make_plan, slices_of
+from trainer.preprocessing.preprocessing import Side
 from trainer.tf1 import tf
 
 SKIPPED_AT_ONCE = 256  # records, where a run goes on in the middle of a shard
@@ -49,14 +51,16 @@ class Read(NamedTuple):
     records: tf.Tensor  # string [n]
 
 
-def _make_stored(spec: DatasetSpec, layout: Layout | None) -> Stored:
+def _make_stored(spec: DatasetSpec, layout: Layout | None, side: Side) -> Stored:
     record = tf.zeros([0], tf.int64)
     if layout is None:
         empty = {SERIALIZED: tf.zeros([0], tf.string), RECORD: record}
-        return Stored(
-            lambda records: {SERIALIZED: records}, lambda found: parse_examples(found[SERIALIZED], spec), empty
-        )
-    shapes = batch_feature_shapes(spec, 0)
+
+        def decode(found: Features) -> Features:
+            return {**parse_examples(found[SERIALIZED], spec, side, found[RECORD]), RECORD: found[RECORD]}
+
+        return Stored(lambda records: {SERIALIZED: records}, decode, empty)
+    shapes = batch_feature_shapes(spec, 0, spec.image_shape)
     sliced = {name: tf.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()}
     # Slicing takes no time, and what is left is smaller.
     return Stored(lambda frames: slice_frames(frames, layout, spec), lambda found: found, sliced)
@@ -70,8 +74,10 @@ def build(
     position: int,
     num_readers: int,
     capacity: int,
+    side: Side,
     shard: slice = slice(None),
     layout: Layout | None = None,
+    decode_threads: int = 1,
 ) -> Input:
     """Builds the pipeline from `position` (records already consumed) on, with its queue runners.
 
@@ -82,28 +88,42 @@ def build(
       position: records of the stream that earlier steps have consumed.
       num_readers: threads that read.
       capacity: whole batches that the queue holds.
+      side: of the preprocessing, which decodes pictures.
       shard: of each batch, that comes out.
       layout: of all records, which are then sliced instead of parsed; None: they differ.
+      decode_threads: that decode pictures, where they are encoded.
     """
-    start, stored = find_start(plan, position), _make_stored(spec, layout)
-    num_readers = min(num_readers, plan.open_shards)
-    edges = [reader * plan.open_shards // num_readers for reader in range(num_readers + 1)]
-    readers = [
-        _build_reader(plan, start, reader, range(*places), layout, stored)
-        for reader, places in enumerate(itertools.pairwise(edges))
-    ]
+    start, stored = find_start(plan, position), _make_stored(spec, layout, side)
+    readers = _build_readers(plan, start, num_readers, layout, stored)
     variables = _remainder_variables(stored.empty)
     remainder = {name: variable.read_value() for name, variable in variables.items()}
     block = _next_block(readers, remainder)
     order = _shuffle(block, remainder, plan, start)
     batches = _split_into_batches(block, order, variables, batch_size, shard)
-    features = batch_feature_shapes(spec, len(range(batch_size)[shard]))
-    decoded = _decode(batches, stored, features)
+    features = batch_feature_shapes(spec, len(range(batch_size)[shard]), side.batch_shape)
     types, shapes = zip(*features.values(), strict=True)
     queue = tf.FIFOQueue(capacity, types, shapes, name="batches")
-    tf.train.add_queue_runner(tf.train.QueueRunner(queue, [queue.enqueue_many([decoded[name] for name in features])]))
+    start_decoders = None
+    if spec.is_encoded:
+        start_decoders = build_decoders(batches, stored.decode, queue, list(features), num_threads=decode_threads)
+    else:
+        decoded = _decode(batches, stored, features)
+        put = queue.enqueue_many([decoded[name] for name in features])
+        tf.train.add_queue_runner(tf.train.QueueRunner(queue, [put]))
     fill = tf.cast(queue.size(), tf.float32) / capacity
-    return make_input(lambda: dict(zip(features, queue.dequeue(name="dequeue"), strict=True)), fill)
+    return make_input(lambda: dict(zip(features, queue.dequeue(name="dequeue"), strict=True)), fill, start_decoders)
+
+
+def _build_readers(
+    plan: Plan, start: Start, num_readers: int, layout: Layout | None, stored: Stored
+) -> list[tf.FIFOQueue]:
+    """Builds the threads that read, each its part of the open shards."""
+    count = min(num_readers, plan.open_shards)
+    edges = [reader * plan.open_shards // count for reader in range(count + 1)]
+    return [
+        _build_reader(plan, start, reader, range(*places), layout, stored)
+        for reader, places in enumerate(itertools.pairwise(edges))
+    ]
 
 
 def _build_reader(
@@ -243,6 +263,7 @@ def _split_into_batches(
     left = {name: tf.gather(values, order[whole:]) for name, values in block.items()}
     with tf.control_dependencies([remainder[name].assign(values) for name, values in left.items()]):
         chosen = tf.reshape(order[:whole], [-1, batch_size])[:, shard]
+        chosen.set_shape([None, len(range(batch_size)[shard])])
     return {name: tf.gather(values, chosen) for name, values in block.items()}
 
 
@@ -250,6 +271,5 @@ def _decode(batches: Features, stored: Stored, features: Mapping[str, tuple[tf.D
     """Makes features of batches of what was shuffled, [n, batch, ...]."""
     if SERIALIZED not in batches:
         return batches
-    found = stored.decode({SERIALIZED: tf.reshape(batches[SERIALIZED], [-1])})
-    reshaped = {name: tf.reshape(values, [-1, *features[name][1]]) for name, values in found.items()}
-    return {**reshaped, RECORD: batches[RECORD]}
+    found = stored.decode({name: tf.reshape(values, [-1]) for name, values in batches.items()})
+    return {name: tf.reshape(values, [-1, *features[name][1]]) for name, values in found.items()}

@@ -9,11 +9,11 @@ from trainer.inputs.batch import RECORD, Input, make_input
 from trainer.tf1 import tf
 
 
-def build(spec: DatasetSpec, *, batch_size: int, shard: slice, seed: int) -> Input:
+def build(spec: DatasetSpec, image_shape: tuple[int, int, int], *, batch_size: int, shard: slice, seed: int) -> Input:
     """Builds a worker's shard of a batch of noise that lives in variables."""
     rng = np.random.default_rng(seed)
     arrays = {
-        IMAGE: rng.integers(0, 256, (batch_size, *spec.image_shape), np.uint8),
+        IMAGE: rng.integers(0, 256, (batch_size, *image_shape), np.uint8),
         LABEL: rng.integers(0, spec.num_classes, batch_size, np.int32),
         RECORD: np.arange(batch_size, dtype=np.int64),
     }

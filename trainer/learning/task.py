@@ -54,7 +54,7 @@ def make_task(
     """
     if spec.label_kind != CLASS:
         raise UsageError(f"{spec.name} has labels of kind {spec.label_kind!r}; this version learns one class an image")
-    seen = preprocessing or make_preprocessing(spec.image_shape)
+    seen = preprocessing or make_preprocessing(spec.stored_shape, smallest=spec.smallest)
     infer = functools.partial(
         inference,
         model=model,
@@ -66,11 +66,11 @@ def make_task(
     )
 
     def build(features: Features, *, training: bool = False, **more: Any) -> tf.Tensor:
-        images = features[IMAGE]
-        return infer(seen.train(images, features.get(RECORD)) if training else seen.evaluate(images), **more)
+        images, keys = features[IMAGE], features.get(RECORD)
+        return infer(seen.training.in_batches(images, keys) if training else seen.evaluate(images), **more)
 
     return Task(
-        features=(IMAGE, LABEL, RECORD) if seen.training.is_random else (IMAGE, LABEL),
+        features=(IMAGE, LABEL, RECORD) if seen.training.is_random_in_batches else (IMAGE, LABEL),
         preprocessing=seen,
         build=build,
         loss=_class_loss,

@@ -48,7 +48,7 @@ class Draws:
         """Makes the numbers of the operation that stands in this place of a pipeline."""
         return Draws(_mix(tf.bitwise.bitwise_xor(self._state, _constant((number + 1) * SECOND))))
 
-    def uniform(self, low: float, high: float, count: int = 1) -> tf.Tensor:
+    def uniform(self, low: float, high: float | tf.Tensor, count: int = 1) -> tf.Tensor:
         """Draws from `low` up to `high`: float32 [n, count], of 24 random bits each."""
         # In the graph, because the numbers of a large picture would be a large constant.
         steps = tf.cast(tf.range(self._used + 1, self._used + 1 + count), tf.uint64) * _constant(GOLDEN)
@@ -57,9 +57,10 @@ class Draws:
         fraction = tf.cast(tf.bitwise.right_shift(bits, _constant(40)), tf.float32) * 2.0**-24
         return low + fraction * (high - low)
 
-    def integers(self, limit: int) -> tf.Tensor:
-        """Draws whole numbers from 0 up to, not including, `limit`: int32 [n]."""
-        return tf.cast(self.uniform(0, limit)[:, 0], tf.int32)
+    def integers(self, limit: int | tf.Tensor) -> tf.Tensor:
+        """Draws whole numbers from 0 up to, not including, `limit` (also int32 []): int32 [n]."""
+        high = limit if isinstance(limit, int) else tf.cast(limit, tf.float32)
+        return tf.cast(self.uniform(0, high)[:, 0], tf.int32)
 
     def choices(self) -> tf.Tensor:
         """Draws yes or no, each as often: bool [n]."""

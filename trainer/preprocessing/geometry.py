@@ -6,6 +6,7 @@ What takes `draws` is random, and does something else to each picture.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated
 
 import numpy as np
@@ -21,7 +22,21 @@ Method = Annotated[str, Legal(lambda name: name in METHODS, f"one of {', '.join(
 
 
 def _size(images: tf.Tensor) -> tuple[int, int]:
-    return int(images.shape[1]), int(images.shape[2])
+    """Returns height and width.
+
+    Raises:
+      UsageError: the pictures have several.
+    """
+    height, width = images.shape.as_list()[1:3]
+    if height is None or width is None:
+        raise UsageError("cutout, elastic, rotate and translate take pictures of one size: crop or resize them before")
+    return height, width
+
+
+def _sides(images: tf.Tensor) -> tuple[tf.Tensor | int, tf.Tensor | int]:
+    """Returns height and width: numbers, or int32 [] where the pictures have several."""
+    known, found = images.shape.as_list()[1:3], tf.shape(images)
+    return tuple(side or found[axis] for axis, side in enumerate(known, 1))
 
 
 def as_type_of(values: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
@@ -61,6 +76,30 @@ def resize(
     return as_type_of(tf.cast(resized, tf.float32), images) if resized.dtype != images.dtype else resized
 
 
+def resize_short(images: tf.Tensor, n: Side) -> tf.Tensor:
+    """Resizes so that the shorter side has n pixels, and the other in proportion; bilinear, antialiased."""
+    return _resize_side(images, n, min, tf.reduce_min)
+
+
+def resize_long(images: tf.Tensor, n: Side) -> tf.Tensor:
+    """Resizes so that the longer side has n pixels, and the other in proportion; bilinear, antialiased."""
+    return _resize_side(images, n, max, tf.reduce_max)
+
+
+def _resize_side(
+    images: tf.Tensor, n: int, choose: Callable[[int, int], int], choose_tensor: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
+    height, width = images.shape.as_list()[1:3]
+    if height and width:
+        side = choose(height, width)
+        size = [max(1, (2 * each * n + side) // (2 * side)) for each in (height, width)]  # Rounded, half up.
+    else:
+        sides = tf.cast(tf.shape(images)[1:3], tf.int64)
+        side = choose_tensor(sides)
+        size = tf.cast(tf.maximum((2 * sides * n + side) // (2 * side), 1), tf.int32)
+    return as_type_of(tf.compat.v2.image.resize(images, size, antialias=True), images)
+
+
 def _windows(images: tf.Tensor, top: tf.Tensor, left: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Cuts a window out of each picture, whose first row and column are int32 [n]."""
     full_height, full_width = _size(images)
@@ -79,17 +118,19 @@ def random_crop(images: tf.Tensor, draws: Draws, height: Side, width: Side | Non
     Raises:
       UsageError: the pictures are smaller.
     """
-    (full_height, full_width), width = _size(images), width or height
-    if height > full_height or width > full_width:
+    (full_height, full_width), width = _sides(images), width or height
+    if any(isinstance(full, int) and size > full for full, size in ((full_height, height), (full_width, width))):
         raise UsageError(f"random_crop({height}, {width}) of pictures of {full_height} x {full_width}: pad them before")
-    return _windows(
-        images, draws.integers(full_height - height + 1), draws.integers(full_width - width + 1), height, width
-    )
+    top, left = draws.integers(full_height - height + 1), draws.integers(full_width - width + 1)
+    if None in images.shape.as_list()[1:3]:  # One picture.
+        return tf.slice(images, [0, top[0], left[0], 0], [1, height, width, int(images.shape[3])])
+    return _windows(images, top, left, height, width)
 
 
 def translate(images: tf.Tensor, draws: Draws, n: Side) -> tf.Tensor:
     """Moves by -n..n rows and columns, each as likely; zeros come in."""
-    return random_crop(pad(images, n), draws, *_size(images))
+    height, width = _size(images)
+    return random_crop(pad(images, n), draws, height, width)
 
 
 def _where(condition: tf.Tensor, chosen: tf.Tensor, other: tf.Tensor) -> tf.Tensor:

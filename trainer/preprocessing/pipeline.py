@@ -35,6 +35,8 @@ OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
     "pad": geometry.pad,
     "random_crop": geometry.random_crop,
     "resize": geometry.resize,
+    "resize_long": geometry.resize_long,
+    "resize_short": geometry.resize_short,
     "rotate": geometry.rotate,
     "saturation": colour.saturation,
     "scale": colour.scale,
@@ -88,20 +90,30 @@ class Pipeline(NamedTuple):
     def is_random(self) -> bool:
         return any(operation.is_random for operation in self.operations)
 
-    def __call__(self, images: tf.Tensor, *, seed: int = 0, keys: tf.Tensor | None = None) -> tf.Tensor:
-        """Builds it.
+    def __call__(
+        self,
+        images: tf.Tensor,
+        *,
+        seed: int = 0,
+        keys: tf.Tensor | None = None,
+        begin: int = 0,
+        end: int | None = None,
+    ) -> tf.Tensor:
+        """Builds it, or some of its operations.
 
         Args:
           images: uint8 [n, height, width, depth].
           seed: of the run.
-          keys: int64 [n], of the records, as `make_draws` takes them; a random pipeline needs them.
+          keys: int64 [n], of the records, as `make_draws` takes them; what is random needs them.
+          begin: the first operation.
+          end: the one behind the last; None: all are built.
 
         Raises:
           UsageError: an operation does not fit what it gets.
         """
         draws = make_draws(seed, keys) if self.is_random and keys is not None else None
         with tf.name_scope("preprocess"):
-            for number, operation in enumerate(self.operations):
+            for number, operation in list(enumerate(self.operations))[begin:end]:
                 first = [images]
                 if operation.is_random:
                     assert draws

@@ -12,7 +12,8 @@ import numpy as np
 from google.protobuf import text_format
 
 from trainer.errors import NotFiniteError, TrainerError, reason
-from trainer.inputs.decoding import DECODABLE_DEPTHS, decode_images
+from trainer.preprocessing.decoding import DECODABLE_DEPTHS, decode_any, decode_images
+from trainer.preprocessing.preprocessing import Side
 from trainer.saving.files import READ_ERRORS
 from trainer.saving.models import Model, build_outputs, make_model, map_weights
 from trainer.tf1 import tf, tf_path
@@ -26,7 +27,7 @@ class Serving(NamedTuple):
 
     session: tf.Session  # with the weights
     model: Model  # in float32
-    images: tf.Tensor  # uint8 [n, height, width, depth], placeholder
+    images: tf.Tensor  # uint8 [n, height, width, depth], placeholder; of pictures that have one size
     outputs: dict[str, tf.Tensor]  # logits, probabilities: float32 [n, classes]; classes: int64 [n]
     class_names: tf.Tensor  # string [classes]
 
@@ -60,7 +61,7 @@ def open_serving(model: Model, path: str, weights: str) -> Iterator[Serving]:
     # Whatever the training computed in, so that all formats give the same.
     model = make_model(dataclasses.replace(model.config, precision="float32"), model.spec)
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
-        images = tf.placeholder(tf.uint8, [None, *model.spec.image_shape], name="images")
+        images = tf.placeholder(tf.uint8, [None, *model.task.preprocessing.elsewhere.batch_shape], name="images")
         outputs = _predictions(model, images)
         class_names = tf.constant(list(model.spec.class_names), name=CLASS_NAMES)
         try:
@@ -82,16 +83,16 @@ def write_saved_model(serving: Serving, target: Path) -> list[str]:
     Encoded images become what `trainer.predict` makes of the same files, but for rounding.
     """
     model = serving.model
-    shape, seen = model.spec.image_shape, list(model.task.preprocessing.shape)
+    side, seen = model.task.preprocessing.elsewhere, list(model.task.preprocessing.shape)
     signatures = {"uint8_images": _signature(serving.images, serving.outputs)}
     with tf.variable_scope("", reuse=True):
         with tf.name_scope("serving_default"):
             floats = tf.placeholder(tf.float32, [None, *seen], name="images")
             signatures["serving_default"] = _signature(floats, _predictions(model, floats))
-        if shape[2] in DECODABLE_DEPTHS:
+        if side.stored_shape[2] in DECODABLE_DEPTHS:
             with tf.name_scope("encoded_images"):
                 encoded = tf.placeholder(tf.string, [None], name="images")
-                outputs = _predictions(model, decode_images(encoded, shape))
+                outputs = _predictions(model, _decode(encoded, side))
                 signatures["encoded_images"] = _signature(encoded, outputs)
     builder = tf.saved_model.Builder(tf_path(target))
     builder.add_meta_graph_and_variables(
@@ -99,8 +100,20 @@ def write_saved_model(serving: Serving, target: Path) -> list[str]:
     )
     builder.save()
     unit = ", 0..1" if model.task.preprocessing.dtype == tf.uint8 else ", as the model sees them"
-    inputs = {"serving_default": f"float32 {seen}{unit}", "uint8_images": f"uint8 {list(shape)}"}
+    inputs = {"serving_default": f"float32 {seen}{unit}", "uint8_images": f"uint8 {list(side.batch_shape)}"}
     return [f"signature {name}: {inputs.get(name, 'PNG or JPEG bytes')}" for name in sorted(signatures)]
+
+
+def _decode(encoded: tf.Tensor, side: Side) -> tf.Tensor:
+    """Decodes image files, string [n], and does what is done to each picture alone: uint8 [n, *batch_shape]."""
+    if side.batch_shape == side.stored_shape:
+        return decode_images(encoded, side.batch_shape)
+
+    def decode(data: tf.Tensor) -> tf.Tensor:
+        return side.alone(decode_any(data, side.stored_shape[2])[tf.newaxis])[0]
+
+    images = tf.map_fn(decode, encoded, fn_output_signature=tf.uint8)
+    return tf.reshape(images, [-1, *side.batch_shape])
 
 
 def _signature(images: tf.Tensor, outputs: dict[str, tf.Tensor]) -> tf.MetaGraphDef.SignatureDefEntry:

@@ -56,7 +56,9 @@ def task_of(config: Config, spec: DatasetSpec) -> Task:
         model=config.model,
         hidden_sizes=config.hidden_sizes,
         precision=config.precision,
-        preprocessing=make_preprocessing(spec.image_shape, config.preprocess, config.eval_preprocess, seed=config.seed),
+        preprocessing=make_preprocessing(
+            spec.stored_shape, config.preprocess, config.eval_preprocess, seed=config.seed, smallest=spec.smallest
+        ),
         input_dropout=config.input_dropout,
         hidden_dropout=config.dropout,
     )

@@ -43,6 +43,27 @@ class DataSettings:
         legal=between(1, MAX_COUNT),
         used_by=Use("input", QUEUED_INPUTS),
     )
+    queue_mb: int = option(
+        256,
+        "MiB that the batches on the input queue take at most, beside --queue_capacity",
+        scope=TASK,
+        legal=between(1, 1 << 20),
+        used_by=Use("input", QUEUED_INPUTS),
+    )
+    decode_threads: int = option(
+        0,
+        "threads that decode pictures; 0: one for each core; the order of the records stays the same",
+        scope=TASK,
+        legal=between(0, MAX_COUNT),
+        used_by=Use("input", ("queue",)),
+    )
+    shuffle_mb: int = option(
+        64,
+        "MiB of records that are shuffled together at most; another number gives another order",
+        legal=between(1, 1 << 20),
+        scope=IDENTITY,
+        used_by=Use("input", ("queue",)),
+    )
     skip_corrupt: int = option(
         0, "damaged records that are skipped; 0: the first one is an error", legal=between(0, MAX_STEPS)
     )

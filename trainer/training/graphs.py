@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -103,6 +104,10 @@ def _build_source(job: Job, counters: Counters, strategy: Strategy) -> Input:
         layout=job.layout,
         num_readers=config.queue_readers,
         capacity=config.queue_capacity,
+        side=job.task.preprocessing.training,
+        decode_threads=config.decode_threads or len(os.sched_getaffinity(0)),
+        shuffle_bytes=config.shuffle_mb << 20,
+        queue_bytes=config.queue_mb << 20,
         shard=job.batch_shard,
     )
     return build_input(config.input, settings)

@@ -73,7 +73,7 @@ def prepare(
         lock=lock,
         spec=spec,
         task=task_of(config, spec),
-        layout=find_layout(spec) if is_checked(spec) else None,
+        layout=find_layout(spec) if is_checked(spec) and not spec.is_encoded else None,
         skipped_records=data.salvage.num_lost,
         devices=devices,
         start=start,

@@ -9,6 +9,7 @@ from trainer.data.layout import find_layout
 from trainer.data.manifest import load_manifest
 from trainer.data.records import load_split
 from trainer.inputs.build import INPUTS, InputSettings, build_input
+from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.running.session import open_session
 from trainer.settings.data import INPUTS as NAMES
 from trainer.tf1 import tf
@@ -29,6 +30,7 @@ def read(name, folder, steps, batch_size=64, step=0, seed=1):
                 num_readers=1,
                 layout=find_layout(load_manifest(folder)),
                 capacity=4,
+                side=make_preprocessing((8, 8, 1)).training,
             ),
         )
         found = {name: (tensor.dtype, tensor.shape.as_list()) for name, tensor in source.batch.items()}

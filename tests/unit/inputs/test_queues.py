@@ -14,6 +14,7 @@ from trainer.data.layout import find_layout
 from trainer.data.manifest import load_manifest, save_manifest
 from trainer.data.spec import DataError, Shard, classification
 from trainer.inputs import order, queues
+from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.tf1 import tf
 
 SHAPE = (2, 3, 1)
@@ -57,6 +58,7 @@ def read(
             position=position,
             num_readers=readers,
             capacity=3,
+            side=make_preprocessing(SHAPE).training,
             layout=layout,
         )
         session.run(tf.local_variables_initializer())

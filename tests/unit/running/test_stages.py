@@ -10,6 +10,7 @@ import pytest
 
 from trainer.inputs import order, queues
 from trainer.inputs.batch import make_input
+from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.running import session as session_lib
 from trainer.running.stages import describe_stages, read_sizes
 from trainer.tf1 import tf
@@ -76,7 +77,9 @@ def test_the_first_empty_stage_is_to_blame_not_those_behind_it(digits_dir, tmp_p
     os.mkfifo(pipe)
     plan.paths[shards[plan.open_shards // 2]] = str(pipe)
     with tf.Graph().as_default(), tf.variable_scope("input"):
-        source = queues.build(plan, load_manifest(digits_dir), batch_size=64, position=0, num_readers=3, capacity=8)
+        side = make_preprocessing((8, 8, 1)).training
+        settings = {"batch_size": 64, "position": 0, "num_readers": 3, "capacity": 8, "side": side}
+        source = queues.build(plan, load_manifest(digits_dir), **settings)
         with stalled(source, settled=lambda sizes: sizes["input/reader_0"]) as told:
             assert told[0] == "queue input/reader_1 is empty and the thread that fills it is blocked"
             stages = {line.split()[1].rstrip(":"): line for line in told if line.startswith("  queue ")}

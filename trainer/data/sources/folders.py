@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from trainer.data.pictures import FORMATS, describe_error, open_upright
+from trainer.data.pictures import FORMATS, describe_error, flatten, is_kept, open_upright, read_orientation
 from trainer.data.sources.splitting import SPLIT_NAMES
 from trainer.data.spec import DataError
 
@@ -36,6 +36,8 @@ class Looked(NamedTuple):
     is_grey: bool
     format: str
     digest: str  # sha256 of the file
+    orientation: int = 1  # of the file, as EXIF numbers it
+    is_kept: bool = False  # TensorFlow decodes the file as pillow does
     error: str = ""  # why it is no picture
 
 
@@ -118,10 +120,18 @@ def look_at(found: Found, max_pixels: int) -> Looked:
     try:
         data = found.path.read_bytes()
         image = open_upright(data, max_pixels=max_pixels)
-        digest, grey = hashlib.sha256(data).hexdigest(), image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-        return Looked(found, (image.height, image.width), grey, image.format or "", digest)
+        flatten(image)
+        return Looked(
+            found,
+            (image.height, image.width),
+            image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
+            image.format or "",
+            hashlib.sha256(data).hexdigest(),
+            read_orientation(data),
+            is_kept(image),
+        )
     except Exception as error:  # Damaged files make pillow's decoders raise almost anything.
-        return Looked(found, (0, 0), False, "", "", describe_error(error))
+        return Looked(found, (0, 0), False, "", "", error=describe_error(error))
 
 
 def in_order(executor: Executor, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:

@@ -11,24 +11,27 @@ from typing import NamedTuple
 import numpy as np
 
 from trainer.data.manifest import sha256_of
+from trainer.data.records import Encoded
 from trainer.data.sources import cifar, digits, idx
 from trainer.data.sources.download import RemoteFile
 from trainer.data.spec import DataError
 from trainer.errors import reason
 
-Examples = Iterator[tuple[np.ndarray, int]]
+Examples = Iterator[tuple[np.ndarray, int]] | Iterator[Encoded]
+Pixels = Iterator[tuple[np.ndarray, int]]
 
 
 class Source(NamedTuple):
     """A data set before its conversion."""
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int | None, int | None, int]
     class_names: tuple[str, ...]
     sizes: dict[str, int]  # examples of each split
     attribution: str
     read: Callable[[Path, str], Examples]  # (source_dir, split) -> examples
     mirrors: tuple[str, ...] = ()
     files: tuple[RemoteFile, ...] = ()
+    smallest: tuple[int, int] | None = None  # where the examples are encoded, the least height and width
 
 
 # The first 5,000 training images are for validation, as in TensorFlow's MNIST tutorial.
@@ -37,7 +40,7 @@ DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 CIFAR_ARCHIVE = "cifar-10-binary.tar.gz"
 
 
-def _read_idx_split(folder: Path, split: str) -> Examples:
+def _read_idx_split(folder: Path, split: str) -> Pixels:
     part = "t10k" if split == "test" else "train"
     images_path = idx.find_idx(folder, f"{part}-images-idx3-ubyte")
     labels_path = idx.find_idx(folder, f"{part}-labels-idx1-ubyte")
@@ -45,7 +48,7 @@ def _read_idx_split(folder: Path, split: str) -> Examples:
     return _choose(_checked(pairs, images_path, labels_path), split)
 
 
-def _checked(pairs: Iterator[tuple[np.ndarray, np.ndarray]], images_path: Path, labels_path: Path) -> Examples:
+def _checked(pairs: Iterator[tuple[np.ndarray, np.ndarray]], images_path: Path, labels_path: Path) -> Pixels:
     for number, (image, label) in enumerate(pairs):
         if image is None or label is None:
             raise DataError(f"{images_path} and {labels_path} hold different numbers of examples")
@@ -60,20 +63,20 @@ def _check_label(label: int, path: Path, number: int) -> int:
     return label
 
 
-def _choose(examples: Examples, split: str) -> Examples:
+def _choose(examples: Pixels, split: str) -> Pixels:
     if split == "validation":
         # All are read, so that what is wrong behind the last validation image is seen here too.
         return (example for number, example in enumerate(examples) if number < NUM_VALIDATION)
     return examples if split == "test" else itertools.islice(examples, NUM_VALIDATION, None)
 
 
-def _read_cifar_split(folder: Path, split: str) -> Examples:
+def _read_cifar_split(folder: Path, split: str) -> Pixels:
     folder = _unpacked(folder)
     names = ["test_batch.bin"] if split == "test" else [f"data_batch_{number}.bin" for number in range(1, 6)]
     return _choose(itertools.chain.from_iterable(_read_cifar_file(folder / name) for name in names), split)
 
 
-def _read_cifar_file(path: Path) -> Examples:
+def _read_cifar_file(path: Path) -> Pixels:
     for number, (image, label) in enumerate(cifar.read_cifar(path)):
         yield image, _check_label(label, path, number)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from trainer.console import Console, bullet_list, progress
-from trainer.data.pictures import flatten, open_upright
+from trainer.data.pictures import as_png, flatten, open_upright
+from trainer.data.records import Encoded
 from trainer.data.sources import folders
 from trainer.data.sources.folders import Folder, Looked
 from trainer.data.sources.named import Source
@@ -21,14 +22,39 @@ from trainer.data.sources.splitting import choose_splits, say_counts
 from trainer.data.spec import SPLITS, DataError
 from trainer.errors import UsageError
 
+MAX_SIDE = 10_000
 SHOWN = 10  # of pictures that are damaged, skipped or there twice
+
+
+class Store(NamedTuple):
+    """How pictures are stored."""
+
+    encoded: bool  # the bytes of their files, or pixels
+    short_side: int = 0  # of pixels, to which pictures are resized; 0: as they are
+
+
+def parse_store(text: str) -> Store:
+    """Reads `encoded`, `decoded` or `decoded:160`.
+
+    Raises:
+      UsageError: it is none.
+    """
+    if text == "encoded":
+        return Store(encoded=True)
+    side = "0" if text == "decoded" else text.removeprefix("decoded:")
+    if side.isdecimal() and (text == "decoded" or 1 <= int(side) <= MAX_SIDE):
+        return Store(encoded=False, short_side=int(side))
+    raise UsageError(
+        f"--store={text}: wanted encoded (the files' bytes), decoded (pixels), or decoded:160 (pixels, resized to that "
+        "shorter side)"
+    )
 
 
 class Wanted(NamedTuple):
     """What a user asks of a conversion of pictures."""
 
     shares: tuple[float, float, float]  # of training, validation and test
-    short_side: int  # to which pictures are resized; 0: as they are
+    store: Store
     max_damaged: int  # pictures that may be left out
     deduplicate: bool  # leave out what is there several times, but for one
     max_pixels: int
@@ -59,14 +85,55 @@ def make_source(source: Path, found: Folder, wanted: Wanted, console: Console) -
     by_split = _split(pictures, wanted, console)
     labels = {split: [picture.found.label for picture in those] for split, those in by_split.items()}
     say_counts(found.class_names, labels, source, console)
-    _say_sizes(pictures, console)
+    _say_sizes(pictures, console, encoded=wanted.store.encoded)
     for those in by_split.values():
         those.sort(key=lambda picture: picture.digest)  # So that each shard holds all classes.
-    shape = _shape_of(pictures, wanted.short_side)
+    return (
+        _encoded_source(found, pictures, by_split, wanted)
+        if wanted.store.encoded
+        else _decoded_source(found, pictures, by_split, wanted)
+    )
+
+
+def _encoded_source(
+    found: Folder, pictures: Sequence[Looked], by_split: Mapping[str, list[Looked]], wanted: Wanted
+) -> Source:
+    """Makes the source of pictures whose bytes are kept."""
+    depth = 1 if all(picture.is_grey for picture in pictures) else 3
+    heights, widths = ({picture.size[axis] for picture in pictures} for axis in (0, 1))
+    height, width = (next(iter(sides)) if len(sides) == 1 else None for sides in (heights, widths))
+    shape = (height, width, depth) if height and width else (None, None, depth)
+
+    def read(_: Path, split: str) -> Iterator[Encoded]:
+        with ThreadPoolExecutor() as executor:
+            load = functools.partial(_encode, depth=depth, max_pixels=wanted.max_pixels)
+            yield from folders.in_order(executor, load, by_split[split])
+
+    sizes = {split: len(those) for split, those in by_split.items()}
+    return Source(shape, found.class_names, sizes, "", read, smallest=(min(heights), min(widths)))
+
+
+def _encode(picture: Looked, *, depth: int, max_pixels: int) -> Encoded:
+    path = picture.found.path
+    try:
+        data = path.read_bytes()
+        if not picture.is_kept:
+            data = as_png(open_upright(data, max_pixels=max_pixels))
+    except Exception as error:  # Of pillow's decoders, of almost any class.
+        raise DataError(f"{path} is not what it was a moment ago: {error}") from error
+    return Encoded(data, picture.found.label, picture.orientation if picture.is_kept else 1, (*picture.size, depth))
+
+
+def _decoded_source(
+    found: Folder, pictures: Sequence[Looked], by_split: Mapping[str, list[Looked]], wanted: Wanted
+) -> Source:
+    """Makes the source of pictures of one shape, whose pixels are kept."""
+    short_side = wanted.store.short_side
+    shape = _shape_of(pictures, short_side)
 
     def read(_: Path, split: str) -> Iterator[tuple[np.ndarray, int]]:
         with ThreadPoolExecutor() as executor:
-            load = functools.partial(_load, short_side=wanted.short_side, shape=shape, max_pixels=wanted.max_pixels)
+            load = functools.partial(_load, short_side=short_side, shape=shape, max_pixels=wanted.max_pixels)
             yield from folders.in_order(executor, load, by_split[split])
 
     sizes = {split: len(those) for split, those in by_split.items()}
@@ -110,8 +177,11 @@ def _split(pictures: list[Looked], wanted: Wanted, console: Console) -> dict[str
     }
 
 
-def _say_sizes(pictures: Sequence[Looked], console: Console) -> None:
+def _say_sizes(pictures: Sequence[Looked], console: Console, *, encoded: bool) -> None:
     sizes = [f"{picture.size[1]} x {picture.size[0]}" for picture in pictures]
+    changed = sum(not picture.is_kept for picture in pictures)
+    if encoded and changed:
+        console.say(f"{changed:,} pictures are no JPEG or PNG that TensorFlow decodes, and were written anew as PNG")
     console.say(f"formats: {folders.commonest(p.format for p in pictures)}; sizes: {folders.commonest(sizes)}")
 
 
@@ -120,8 +190,8 @@ def _shape_of(pictures: Sequence[Looked], short_side: int) -> tuple[int, int, in
     if len(sizes) > 1:
         (height, width), count = sizes.most_common(1)[0]
         raise UsageError(
-            f"the pictures have {len(sizes):,} shapes, {count:,} of {len(pictures):,} are {width} x {height}; this "
-            "version stores pictures of one shape: crop them before"
+            f"the pictures have {len(sizes):,} shapes, {count:,} of {len(pictures):,} are {width} x {height}; decoded "
+            "they must have one: use --store=encoded, and crop in --preprocess"
         )
     return (*next(iter(sizes)), 1 if all(picture.is_grey for picture in pictures) else 3)
 

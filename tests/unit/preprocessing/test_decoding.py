@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from trainer.inputs.decoding import decode_images, read_orientation
+from trainer.preprocessing.decoding import decode_images, read_orientation
 from trainer.tf1 import tf
 
 SHAPE = (24, 16, 3)

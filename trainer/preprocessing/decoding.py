@@ -5,6 +5,7 @@ from __future__ import annotations
 from trainer.tf1 import tf
 
 DECODABLE_DEPTHS = (1, 3)
+AS_PILLOW = "INTEGER_ACCURATE"  # decodes a JPEG to the very pixels of pillow; the default is up to 4 of 255 off
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601-2), as pillow weighs them
 HEAD_BYTES = 1 << 16  # in which EXIF's data stand: a segment of a JPEG is no longer
 # An entry of EXIF's directory for the tag 0x0112, Orientation: one number of 16 bits, behind its tag, type and count.
@@ -25,9 +26,29 @@ def decode_images(encoded: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     return tf.map_fn(lambda data: _decode(data, shape), encoded, fn_output_signature=tf.uint8)
 
 
-def _decode(data: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
-    height, width, depth = shape
-    image = tf.cast(tf.io.decode_image(data, expand_animations=False), tf.float32)
+def decode_picture(data: tf.Tensor, orientation: tf.Tensor, shape: tuple[int | None, int | None, int]) -> tf.Tensor:
+    """Decodes a JPEG or PNG that a record holds: uint8 [height, width, depth], upright.
+
+    Args:
+      data: string [].
+      orientation: int64 [], as EXIF numbers it.
+      shape: that is known.
+    """
+    # In spite of its name it takes PNG too.
+    image = tf.io.decode_jpeg(data, channels=shape[2], dct_method=AS_PILLOW)
+    upright = _turn(image, tf.cast(orientation, tf.int32))
+    upright.set_shape(shape)
+    return upright
+
+
+def decode_any(data: tf.Tensor, depth: int) -> tf.Tensor:
+    """Decodes one image of any kind that TensorFlow knows, upright, on white: uint8 [height, width, depth]."""
+    decoded = tf.cond(
+        tf.io.is_jpeg(data),
+        lambda: tf.io.decode_jpeg(data, dct_method=AS_PILLOW),
+        lambda: tf.io.decode_image(data, expand_animations=False),
+    )
+    image = tf.cast(decoded, tf.float32)
     image.set_shape([None, None, None])
     image = _turn(image, read_orientation(data))
     channels = tf.shape(image)[2]
@@ -38,8 +59,16 @@ def _decode(data: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
         tf.equal(colours, 3), lambda: tf.reduce_sum(flat * tf.constant(GREY), axis=2, keepdims=True), lambda: flat
     )
     right = grey if depth == 1 else tf.cond(tf.equal(colours, 3), lambda: flat, lambda: tf.tile(flat, [1, 1, 3]))
+    found = tf.cast(tf.round(right), tf.uint8)
+    found.set_shape([None, None, depth])
+    return found
+
+
+def _decode(data: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
+    height, width, depth = shape
+    image = tf.cast(decode_any(data, depth), tf.float32)
     resized = tf.raw_ops.ScaleAndTranslate(
-        images=tf.round(right)[tf.newaxis],
+        images=image[tf.newaxis],
         size=[height, width],
         scale=tf.cast([height, width], tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32),
         translation=[0.0, 0.0],
