@@ -74,10 +74,12 @@ def parse_examples(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: t
     """
     features = {"label": tf.FixedLenFeature([], tf.int64)}
     if spec.is_encoded:
-        features["image"], features["orientation"] = tf.FixedLenFeature([], tf.string), features["label"]
+        features["image"] = tf.FixedLenFeature([], tf.string)
+        features.update(dict.fromkeys(("orientation", "height", "width"), features["label"]))
         parsed = tf.io.parse_example(serialized, features)
         keys = tf.zeros_like(parsed["label"]) if keys is None else keys
-        images = side.decode(parsed["image"], parsed["orientation"], keys)
+        sides = tf.cast(tf.stack([parsed["height"], parsed["width"]], 1), tf.int32)
+        images = side.decode(parsed["image"], parsed["orientation"], sides, keys)
     else:
         features["image_raw"] = tf.FixedLenFeature([], tf.string)
         parsed = tf.io.parse_example(serialized, features)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from trainer.preprocessing.crops import cut
 from trainer.tf1 import tf
 
 DECODABLE_DEPTHS = (1, 3)
+BLOCK = 16  # pixels, of a JPEG with colours of half the resolution
 AS_PILLOW = "INTEGER_ACCURATE"  # decodes a JPEG to the very pixels of pillow; the default is up to 4 of 255 off
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601-2), as pillow weighs them
 HEAD_BYTES = 1 << 16  # in which EXIF's data stand: a segment of a JPEG is no longer
@@ -39,6 +41,36 @@ def decode_picture(data: tf.Tensor, orientation: tf.Tensor, shape: tuple[int | N
     upright = _turn(image, tf.cast(orientation, tf.int32))
     upright.set_shape(shape)
     return upright
+
+
+def decode_window(
+    data: tf.Tensor, orientation: tf.Tensor, sides: tf.Tensor, depth: int, window: tf.Tensor
+) -> tf.Tensor:
+    """Decodes a window of an upright picture, as `decode_picture` and a cut do: uint8 [height, width, depth].
+
+    Of a JPEG that needs no turning nothing else is decoded.
+
+    Args:
+      data: string [], JPEG or PNG.
+      orientation: int64 [], as EXIF numbers it.
+      sides: int32 [2], height and width of the picture.
+      depth: of the picture.
+      window: int32 [4], first row, first column, height, width.
+    """
+    top, left, height, width = tf.unstack(window)
+
+    def decode_jpeg() -> tf.Tensor:
+        # The decoder smooths colours over the edges of its blocks, and so needs what lies beside the window.
+        begin, end = tf.maximum(left - BLOCK, 0), tf.minimum(left + width + BLOCK, sides[1])
+        wider = tf.stack([top, begin, height, end - begin])
+        decoded = tf.io.decode_and_crop_jpeg(data, wider, channels=depth, dct_method=AS_PILLOW)
+        return decoded[:, left - begin : left - begin + width]
+
+    return tf.cond(
+        tf.io.is_jpeg(data) & tf.equal(orientation, 1),
+        decode_jpeg,
+        lambda: cut(decode_picture(data, orientation, (None, None, depth))[tf.newaxis], window)[0],
+    )
 
 
 def decode_any(data: tf.Tensor, depth: int) -> tf.Tensor:

@@ -21,7 +21,7 @@ METHODS = {"bilinear": "bilinear", "nearest": "nearest", "bicubic": "bicubic", "
 Method = Annotated[str, Legal(lambda name: name in METHODS, f"one of {', '.join(METHODS)}")]
 
 
-def _size(images: tf.Tensor) -> tuple[int, int]:
+def size_of(images: tf.Tensor) -> tuple[int, int]:
     """Returns height and width.
 
     Raises:
@@ -33,7 +33,7 @@ def _size(images: tf.Tensor) -> tuple[int, int]:
     return height, width
 
 
-def _sides(images: tf.Tensor) -> tuple[tf.Tensor | int, tf.Tensor | int]:
+def sides_of(images: tf.Tensor) -> tuple[tf.Tensor | int, tf.Tensor | int]:
     """Returns height and width: numbers, or int32 [] where the pictures have several."""
     known, found = images.shape.as_list()[1:3], tf.shape(images)
     return tuple(side or found[axis] for axis, side in enumerate(known, 1))
@@ -100,39 +100,6 @@ def _resize_side(
     return as_type_of(tf.compat.v2.image.resize(images, size, antialias=True), images)
 
 
-def _windows(images: tf.Tensor, top: tf.Tensor, left: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Cuts a window out of each picture, whose first row and column are int32 [n]."""
-    full_height, full_width = _size(images)
-    rows = top[:, tf.newaxis] + np.arange(height, dtype=np.int32)
-    columns = left[:, tf.newaxis] + np.arange(width, dtype=np.int32)
-    places = rows[:, :, tf.newaxis] * full_width + columns[:, tf.newaxis, :]
-    depth = int(images.shape[3])
-    flat = tf.reshape(images, [-1, full_height * full_width, depth])
-    found = tf.gather(flat, tf.reshape(places, [-1, height * width]), batch_dims=1)
-    return tf.reshape(found, [-1, height, width, depth])
-
-
-def random_crop(images: tf.Tensor, draws: Draws, height: Side, width: Side | None = None) -> tf.Tensor:
-    """Cuts a window of this size out, each place as likely; without a width it is square.
-
-    Raises:
-      UsageError: the pictures are smaller.
-    """
-    (full_height, full_width), width = _sides(images), width or height
-    if any(isinstance(full, int) and size > full for full, size in ((full_height, height), (full_width, width))):
-        raise UsageError(f"random_crop({height}, {width}) of pictures of {full_height} x {full_width}: pad them before")
-    top, left = draws.integers(full_height - height + 1), draws.integers(full_width - width + 1)
-    if None in images.shape.as_list()[1:3]:  # One picture.
-        return tf.slice(images, [0, top[0], left[0], 0], [1, height, width, int(images.shape[3])])
-    return _windows(images, top, left, height, width)
-
-
-def translate(images: tf.Tensor, draws: Draws, n: Side) -> tf.Tensor:
-    """Moves by -n..n rows and columns, each as likely; zeros come in."""
-    height, width = _size(images)
-    return random_crop(pad(images, n), draws, height, width)
-
-
 def _where(condition: tf.Tensor, chosen: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     """Takes each picture from one of two; the condition is bool [n]."""
     return tf.raw_ops.SelectV2(condition=condition[:, tf.newaxis, tf.newaxis, tf.newaxis], t=chosen, e=other)
@@ -161,7 +128,7 @@ def _sample(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor
       rows: float32 [n, height, width], where to read.
       columns: the same.
     """
-    height, width = _size(images)
+    height, width = size_of(images)
     # One row and column of zeros on each side; what lies farther out is read there.
     framed = tf.cast(pad(images, 1), tf.float32)
     flat = tf.reshape(framed, [-1, (height + 2) * (width + 2), int(images.shape[3])])
@@ -183,7 +150,7 @@ def _sample(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor
 
 def _grid(images: tf.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Numbers rows, float32 [height, 1], and columns, float32 [1, width]."""
-    height, width = _size(images)
+    height, width = size_of(images)
     return np.arange(height, dtype=np.float32)[:, np.newaxis], np.arange(width, dtype=np.float32)[np.newaxis]
 
 
@@ -192,7 +159,7 @@ def rotate(images: tf.Tensor, draws: Draws, degrees: Annotated[float, above(0, 1
     angle = draws.uniform(-degrees * math.pi / 180, degrees * math.pi / 180)[:, :, tf.newaxis]
     cosine, sine = tf.cos(angle), tf.sin(angle)
     rows, columns = _grid(images)
-    (height, width) = _size(images)
+    (height, width) = size_of(images)
     y, x = rows - (height - 1) / 2, columns - (width - 1) / 2
     return _sample(images, cosine * y + sine * x + (height - 1) / 2, cosine * x - sine * y + (width - 1) / 2)
 
@@ -214,7 +181,7 @@ def elastic(
       alpha: strength.
       sigma: of the Gaussian, in pixels; it is cut off at 3 sigma, and zeros lie around the field.
     """
-    height, width = _size(images)
+    height, width = size_of(images)
     field = tf.reshape(draws.uniform(-1, 1, height * width * 2), [-1, height, width, 2])
     reach = math.ceil(3 * sigma)
     weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
@@ -228,7 +195,7 @@ def elastic(
 
 def cutout(images: tf.Tensor, draws: Draws, n: Side) -> tf.Tensor:
     """Sets a square of n x n pixels to zero, its middle anywhere in the picture (DeVries and Taylor, 2017)."""
-    height, width = _size(images)
+    height, width = size_of(images)
 
     def inside(size: int) -> tf.Tensor:
         first = draws.integers(size)[:, tf.newaxis] - n // 2

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from trainer.errors import UsageError, unknown_name
-from trainer.preprocessing import colour, geometry
+from trainer.preprocessing import colour, crops, geometry
 from trainer.preprocessing.draws import make_draws
 from trainer.settings.fields import Legal
 from trainer.tf1 import tf
@@ -25,6 +25,7 @@ OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
     "contrast": colour.contrast,
     "crop_or_pad": geometry.crop_or_pad,
     "cutout": geometry.cutout,
+    "distorted_crop": crops.distorted_crop,
     "divide": colour.divide,
     "elastic": geometry.elastic,
     "flip_lr": geometry.flip_lr,
@@ -33,7 +34,7 @@ OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
     "grayscale": colour.grayscale,
     "hue": colour.hue,
     "pad": geometry.pad,
-    "random_crop": geometry.random_crop,
+    "random_crop": crops.random_crop,
     "resize": geometry.resize,
     "resize_long": geometry.resize_long,
     "resize_short": geometry.resize_short,
@@ -42,7 +43,7 @@ OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
     "scale": colour.scale,
     "standardize": colour.standardize,
     "subtract_mean": colour.subtract_mean,
-    "translate": geometry.translate,
+    "translate": crops.translate,
     "transpose": geometry.transpose,
 }
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from trainer.errors import UsageError
-from trainer.preprocessing.decoding import decode_picture
+from trainer.preprocessing.crops import CUTS
+from trainer.preprocessing.decoding import decode_picture, decode_window
+from trainer.preprocessing.draws import make_draws
 from trainer.preprocessing.pipeline import Pipeline, evaluation_of, parse_pipeline
 from trainer.tf1 import tf
 
@@ -46,24 +48,39 @@ class Side(NamedTuple):
         """Does what is done to one picture, uint8 [1, *stored_shape]: uint8 [1, *batch_shape]."""
         return self.pipeline(image, seed=self.seed, keys=key, end=self.num_alone)
 
-    def decode(self, data: tf.Tensor, orientations: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    def decode(self, data: tf.Tensor, orientations: tf.Tensor, sides: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
         """Decodes pictures, one after the other, and does what is done to each of them.
 
         Args:
           data: string [n], JPEG or PNG.
           orientations: int64 [n], as EXIF numbers them.
+          sides: int32 [n, 2], height and width, upright.
           keys: int64 [n], of the records.
 
         Returns:
           uint8 [n, *batch_shape].
         """
-
-        def decode(each: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            image = decode_picture(each[0], each[1], self.stored_shape)
-            return self.alone(image[tf.newaxis], each[2][tf.newaxis])[0]
-
-        images = tf.map_fn(decode, (data, orientations, keys), fn_output_signature=tf.uint8, parallel_iterations=1)
+        images = tf.map_fn(
+            lambda each: self._decode(*each)[0],
+            (data, orientations, sides, keys),
+            fn_output_signature=tf.uint8,
+            parallel_iterations=1,
+        )
         return tf.reshape(images, [-1, *self.batch_shape])
+
+    def _decode(self, data: tf.Tensor, orientation: tf.Tensor, sides: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        key, first = key[tf.newaxis], self.pipeline.operations[: self.num_alone][:1]
+        if not first or first[0].name not in CUTS:
+            return self.alone(decode_picture(data, orientation, self.stored_shape)[tf.newaxis], key)
+        operation, (window, finish) = first[0], CUTS[first[0].name]
+        draws = make_draws(self.seed, key).of_operation(0)
+        found = window(sides, draws, *operation.args, **operation.kwargs)
+        image = decode_window(data, orientation, sides, self.stored_shape[2], found)[tf.newaxis]
+        image.set_shape([1, None, None, self.stored_shape[2]])
+        image = finish(image, *operation.args, **operation.kwargs)
+        if self.num_alone == 1:
+            image = tf.reshape(image, [1, *self.batch_shape])
+        return self.pipeline(image, seed=self.seed, keys=key, begin=1, end=self.num_alone)
 
 
 class Preprocessing(NamedTuple):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.errors import UsageError
-from trainer.preprocessing import colour, geometry
+from trainer.preprocessing import colour, crops, geometry
 from trainer.preprocessing.draws import make_draws
 from trainer.tf1 import tf
 
@@ -58,16 +58,16 @@ def test_pixels_that_only_move_are_exact(images):
 
 def test_a_random_crop_is_a_window_of_each_place():
     top, left = np.array([0, 1, 2, 3, 4]), np.array([3, 0, 2, 1, 3])
-    found = run(geometry.random_crop, PICTURES, Chosen((top + 0.5) / 5, (left + 0.5) / 4), 8, 7)
+    found = run(crops.random_crop, PICTURES, Chosen((top + 0.5) / 5, (left + 0.5) / 4), 8, 7)
     expected = [image[y : y + 8, x : x + 7] for image, y, x in zip(PICTURES, top, left, strict=True)]
     assert (found == np.stack(expected)).all()
     with pytest.raises(UsageError, match=r"random_crop\(13, 13\) of pictures of 12 x 10"):
-        run(geometry.random_crop, PICTURES, Chosen(0, 0), 13)
+        run(crops.random_crop, PICTURES, Chosen(0, 0), 13)
 
 
 def test_a_translation_lets_zeros_in():
     down, right = np.array([-2, 0, 1, 2, -1]), np.array([2, -2, 0, 1, 1])
-    found = run(geometry.translate, PICTURES, Chosen((2 - down + 0.5) / 5, (2 - right + 0.5) / 5), 2)
+    found = run(crops.translate, PICTURES, Chosen((2 - down + 0.5) / 5, (2 - right + 0.5) / 5), 2)
     for image, moved, y, x in zip(PICTURES, found, down, right, strict=True):
         expected = np.zeros_like(image)
         expected[max(y, 0) : 12 + min(y, 0), max(x, 0) : 10 + min(x, 0)] = image[

@@ -1,0 +1,111 @@
+"""Windows that are cut out of pictures of any size, against TensorFlow's own sampler and against whole pictures."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.preprocessing import crops
+from trainer.preprocessing.decoding import decode_picture
+from trainer.preprocessing.draws import make_draws
+from trainer.preprocessing.preprocessing import make_preprocessing
+from trainer.tf1 import tf
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def windows(sides, count=2000, **how):
+    """Draws windows for so many records: first row, first column, height, width, [count, 4]."""
+    with tf.Graph().as_default(), tf.Session() as session:
+
+        def one(key):
+            return crops.distorted_window(tf.constant(sides), make_draws(1, key[tf.newaxis]), 224, **how)
+
+        return session.run(tf.map_fn(one, tf.range(count, dtype=tf.int64), fn_output_signature=tf.int32))
+
+
+def windows_of_tensorflow(sides, count=2000, *, area=(0.05, 1.0), aspect=(0.75, 1.33), covered=0.1):
+    with tf.Graph().as_default(), tf.Session() as session:
+
+        def one(key):
+            begin, size, _ = tf.compat.v2.image.stateless_sample_distorted_bounding_box(
+                [*sides, 3], tf.zeros([1, 0, 4]), seed=tf.stack([key, 1]), min_object_covered=covered,
+                aspect_ratio_range=aspect, area_range=area, max_attempts=100, use_image_if_no_bounding_boxes=True,
+            )  # fmt: skip
+            return tf.concat([begin[:2], size[:2]], 0)
+
+        return session.run(tf.map_fn(one, tf.range(count, dtype=tf.int64), fn_output_signature=tf.int32))
+
+
+@pytest.mark.parametrize(
+    ("sides", "how"),
+    [
+        ((300, 400), {}),
+        ((400, 300), {"area": (0.08, 1.0), "aspect": (0.75, 1.3333)}),
+        ((60, 500), {"area": (0.3, 0.9)}),
+    ],
+)
+def test_windows_are_drawn_as_tensorflow_draws_them(sides, how):
+    """Mean and deviation of top, left, height and width, and of the area, over 2,000 windows."""
+    mine, wanted = windows(sides, **how), windows_of_tensorflow(sides, **how)
+    assert (mine[:, :2] >= 0).all() and (mine[:, :2] + mine[:, 2:] <= sides).all()
+    for found, expected in [
+        *zip(mine.T, wanted.T, strict=True),
+        (mine[:, 2] * mine[:, 3], wanted[:, 2] * wanted[:, 3]),
+    ]:
+        scale = max(1.0, float(expected.std()))
+        assert abs(found.mean() - expected.mean()) < 5 * scale * np.sqrt(2 / 2000), (found.mean(), expected.mean())
+        assert abs(found.std() - expected.std()) < 0.1 * scale, (found.std(), expected.std())
+
+
+def test_where_no_window_fits_the_whole_picture_is_taken():
+    found = windows((10, 1000), count=20, area=(0.9, 1.0))
+    assert (found == [0, 0, 10, 1000]).all()
+
+
+KINDS = [
+    ("RGB", "JPEG", 1),
+    ("L", "JPEG", 1),
+    ("CMYK", "JPEG", 1),
+    ("RGB", "JPEG", 6),
+    ("RGB", "PNG", 1),
+    ("L", "PNG", 8),
+]
+
+
+def pictures():
+    """JPEG, colour, grey and of CMYK, turned by EXIF, and PNG, of several sizes."""
+    rng = np.random.default_rng(1)
+    for number, (mode, kind, orientation) in enumerate(KINDS):
+        height, width = 70 + 3 * number, 90 - 5 * number
+        pixels = rng.integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+        file = io.BytesIO()
+        Image.fromarray(pixels[:height, :width]).convert(mode).save(file, kind, quality=80)
+        yield file.getvalue(), orientation, (width, height) if orientation >= 5 else (height, width)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("random_crop(40)", "40"),
+        ("random_crop(50, 30)|flip_lr", "50, 30"),
+        ("distorted_crop(33)", "33"),
+        ("distorted_crop(20, 30, area=0.1..0.5)|flip_lr", "20, 30"),
+    ],
+)
+def test_a_window_that_is_decoded_alone_is_the_window_of_the_whole_picture(text, size):
+    data, orientations, sides = zip(*pictures(), strict=True)
+    side = make_preprocessing((None, None, 3), text, f"resize({size})", smallest=(60, 60)).training
+    assert side.num_alone == 1
+    with tf.Graph().as_default(), tf.Session() as session:
+        keys, number = tf.placeholder(tf.int64, [6]), tf.placeholder(tf.int32, [])
+        turns = tf.constant(orientations, tf.int64)
+        alone = side.decode(tf.constant(data), turns, tf.constant(sides), keys)
+        whole = decode_picture(tf.constant(data)[number], turns[number], side.stored_shape)
+        wanted = side.alone(whole[tf.newaxis], keys[number : number + 1])[0]
+        for epoch in range(10):
+            fed = np.arange(6) + 6 * epoch
+            found = session.run(alone, {keys: fed})
+            for place in range(6):
+                np.testing.assert_array_equal(found[place], session.run(wanted, {keys: fed, number: place}))
