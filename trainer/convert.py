@@ -109,7 +109,7 @@ def _check_name(settings: ConvertSettings) -> str:
         raise UsageError("--source is of your own pictures, --source_dir and --download_dir of a data set with a name")
     source = Path(settings.source)
     if not source.exists():
-        raise UsageError(f"--source={source}: no such file or folder; wanted a folder with one of pictures a class")
+        raise UsageError(f"--source={source}: no such file or folder; wanted a folder, a list or arrays (--help)")
     return settings.dataset or (source.absolute().name if source.is_dir() else source.stem)
 
 

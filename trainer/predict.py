@@ -61,6 +61,11 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
     signals.defer()
     failed = count = 0
     with open_predictor(settings.model, checkpoint=settings.checkpoint, weights=settings.weights) as predictor:
+        if None in predictor.image_shape and settings.resize != "stretch":
+            raise UsageError(
+                f"--resize={settings.resize} is for models of pictures of one size: this one takes any, and its "
+                "--eval_preprocess brings them to one"
+            )
         pictures = read_pictures(
             names,
             shape=predictor.image_shape,

@@ -24,7 +24,7 @@ class PreviewSettings:
     split: str = option("train", "train | validation | test")
     pictures: int = option(8, "how many, a row each", legal=between(1, 100))
     epochs: int = option(5, "how often each is shown as the training sees it", legal=between(0, 50))
-    seed: int = option(0, "of the training, from which follows what is random", legal=between(0, 2**31 - 1))
+    seed: int = option(1, "of the training, from which follows what is random", legal=between(0, 2**31 - 1))
     output: str = option("preview.png", "where the sheet goes: .png, .svg or .pdf", path=True)
 
 
@@ -53,7 +53,9 @@ def _preview(argv: Sequence[str], console: Console, signals: Signals) -> int:
         seed=settings.seed,
         smallest=spec.smallest,
     )
-    pictures = previewing.choose_pictures(spec, settings.split, max(settings.pictures, previewing.num_counted(spec)))
+    pictures = previewing.choose_pictures(
+        spec, settings.split, max(settings.pictures, previewing.num_counted(spec, preprocessing))
+    )
     total = spec.num_examples("train")
     counted = previewing.see(preprocessing, pictures, epochs=1, num_records=total)
     shown = pictures[: settings.pictures]

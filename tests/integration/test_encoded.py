@@ -122,7 +122,7 @@ def test_what_tensorflow_decodes_wrongly_is_written_anew(run_here, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path, **({"lossless": True} if name.endswith("webp") else {}))
     done = run_here("trainer.convert", f"--source={tmp_path / 'mine'}", f"--data_dir={tmp_path / 'data'}")
-    assert done.code == 0 and "40 pictures are no JPEG or PNG that TensorFlow decodes" in done.out, done
+    assert done.code == 0 and "40 pictures are written anew as PNG" in done.out, done
     spec = load_manifest(tmp_path / "data")
     side = make_preprocessing(spec.stored_shape, "resize(9)", smallest=spec.smallest).elsewhere
     with tf.Graph().as_default(), tf.Session() as session:
@@ -235,8 +235,16 @@ def test_training_evaluation_predict_and_exports_see_the_same_pictures(train, ru
     for number, data in enumerate(files):
         paths.append(tmp_path / f"{number:03}.png")
         paths[-1].write_bytes(data)
-    lines = run_here("trainer.predict", f"--model={logdir}", "--json", *map(str, paths)).out.splitlines()
-    predicted = np.array([json.loads(line)["probabilities"] for line in lines])
+
+    def predict(model):
+        done = run_here("trainer.predict", f"--model={model}", "--json", *map(str, paths))
+        assert done.code == 0, done
+        return np.array([json.loads(line)["probabilities"] for line in done.out.splitlines()])
+
+    predicted = predict(logdir)
+    np.testing.assert_allclose(predict(tmp_path / "model"), predicted, atol=0.02)
+    done = run_here("trainer.predict", f"--model={logdir}", "--resize=no", str(paths[0]))
+    assert done.code == 2 and "--resize=no is for models of pictures of one size" in done.err, done
     assert np.mean(predicted[:count].argmax(1) == labels) == pytest.approx(result["test_accuracy"])
     done = run_here("trainer.evaluate", f"--logdir={logdir}", "--json")
     assert json.loads(done.out.splitlines()[-1])["accuracy"] == pytest.approx(result["test_accuracy"])

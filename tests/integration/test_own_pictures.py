@@ -240,6 +240,29 @@ def test_one_of_each_picture_is_kept_where_it_is_judged(tmp_path, convert):
     assert [spec.num_examples(split) for split in ("train", "validation", "test")] == [19, 20, 20]
 
 
+def test_a_path_that_a_list_names_twice_is_two_examples(tmp_path, convert):
+    rows = [["path", "label", "split"]]
+    for number in range(12):
+        picture(number).save(tmp_path / f"{number}.png")
+        rows.append([f"{number}.png", number % 2, ("train", "val", "test")[number % 3]])
+    rows.append(["0.png", 0, "test"])  # It is in the training set too.
+    path = write_list(tmp_path / "list.csv", rows)
+    done = convert(path)
+    assert done.code == 0 and "1 on several sides" in done.out and "0.png (train) = " in done.out, done
+    spec = load_manifest(tmp_path / "data")
+    assert [spec.num_examples(split) for split in ("train", "validation", "test")] == [4, 4, 5]
+    assert convert(path, "--deduplicate", f"--data_dir={tmp_path / 'once'}").code == 0
+    spec = load_manifest(tmp_path / "once")
+    assert [spec.num_examples(split) for split in ("train", "validation", "test")] == [3, 4, 5]
+
+
+def test_folders_of_splits_and_others_do_not_mix(tmp_path, convert):
+    for name in ("train/a", "test/a", "annotations"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+    done = convert(tmp_path / "mine")
+    assert done.code == 1 and "holds annotations beside train: wanted folders of splits or of classes" in done.err, done
+
+
 def write_list(path, rows, delimiter=","):
     with path.open("w", newline="") as file:
         csv.writer(file, delimiter=delimiter).writerows(rows)
@@ -337,6 +360,7 @@ def test_arrays_as_keras_has_them(tmp_path, convert, together):
         ({"x_train": np.zeros((90, 1, 8, 8), np.uint8)}, "x_train has 8 channels, wanted 1, 3 or 4"),
         ({"x_test": np.zeros((20, 9, 8), np.uint8)}, "images of [8, 8, 1] and [9, 8, 1]"),
         ({"y_train": np.zeros(80, int)}, "y_train has 80 labels from 0 on, wanted 90 from 0 on"),
+        ({"y_train": np.full(90, 2_000_000_000)}, "a label is 2,000,000,000, of 110 images; number the classes"),
         ({"y_train": np.full(90, -1)}, "y_train has 90 labels from -1 on"),
         ({"y_train": np.zeros((90, 3), int)}, "y_train is int64 [90, 3]; wanted a whole number an image"),
         ({"y_train": np.array([{}] * 90)}, "y_train cannot be read: Object arrays cannot be loaded"),

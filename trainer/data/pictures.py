@@ -162,9 +162,14 @@ def flatten(image: Image.Image) -> Image.Image:
 
 
 def is_kept(image: Image.Image) -> bool:
-    """Does TensorFlow decode the file of an image as pillow does: 8 bits, JPEG or PNG, nothing transparent?"""
-    modes = {"JPEG": ("L", "RGB", "CMYK"), "PNG": ("L", "RGB", "P")}
-    return image.mode in modes.get(image.format or "", ()) and not image.has_transparency_data
+    """Does TensorFlow decode the file of an image as pillow does: JPEG or PNG, no gray of 16 bits, nothing transparent?
+
+    The colours of CMYK are the wrong way round for one of both where Adobe's marker is missing.
+    """
+    modes = {"JPEG": ("L", "RGB", "CMYK"), "MPO": ("L", "RGB", "CMYK"), "PNG": ("L", "RGB", "P")}
+    if image.mode not in modes.get(image.format or "", ()) or image.has_transparency_data:
+        return False
+    return image.mode != "CMYK" or "adobe" in image.info
 
 
 def read_orientation(data: bytes) -> int:

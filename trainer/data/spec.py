@@ -141,7 +141,13 @@ def parse_spec(values: Any, data_dir: Path) -> DatasetSpec:
     features = {str(name): _parse_feature(str(name), found) for name, found in values["features"].items()}
     if not {IMAGE, LABEL} <= set(features) or len(features[IMAGE].shape) != 3:
         raise ValueError(f"features are {sorted(features)}, wanted {IMAGE} [height, width, depth] and {LABEL}")
-    smallest = values.get("smallest")
+    smallest, image = values.get("smallest"), features[IMAGE]
+    if image.dtype != "uint8" or (smallest is not None and image.shape[2] not in (1, 3)):
+        raise ValueError(
+            f"{IMAGE} is {image.dtype} {list(image.shape)}, wanted uint8, and of 1 or 3 channels if encoded"
+        )
+    if smallest is not None and any(a and b != a for a, b in zip(image.shape, smallest, strict=False)):
+        raise ValueError(f"smallest is {smallest} of images {list(image.shape)}")
     if smallest is None and None in features[IMAGE].shape:
         raise ValueError("images of several shapes are encoded, and smallest is missing")
     return DatasetSpec(

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from trainer.data.pictures import as_png
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.preprocessing.preprocessing import Side
 from trainer.rundir import RunDir
-from trainer.saving.exporting import CLASS_NAMES, SCOPE, open_serving
+from trainer.saving.exporting import ANY_SIZE, CLASS_NAMES, SCOPE, open_serving
 from trainer.saving.models import choose_checkpoint, load_model
 from trainer.tf1 import tf, tf_path
 
@@ -101,6 +103,9 @@ def _load_saved_model(session: tf.Session, folder: Path) -> Predictor:
     there = [name for name in SIGNATURES if name in meta.signature_def]
     if not there:
         raise UsageError(f"--model={folder} has none of the signatures {', '.join(SIGNATURES)}")
+    operations = {operation.name for operation in session.graph.get_operations()}
+    if ANY_SIZE in operations:
+        return _predict_files(session, meta.signature_def["encoded_images"])
     signature = meta.signature_def[there[0]]
     if len(signature.inputs) != 1:
         raise UsageError(f"--model={folder}: signature {there[0]} takes {len(signature.inputs)} inputs, wanted one")
@@ -108,6 +113,20 @@ def _load_saved_model(session: tf.Session, folder: Path) -> Predictor:
     name = "probabilities" if "probabilities" in outputs else next(iter(outputs))
     images = session.graph.get_tensor_by_name(next(iter(signature.inputs.values())).name)
     return _make_predictor(session, images, session.graph.get_tensor_by_name(outputs[name].name))
+
+
+def _predict_files(session: tf.Session, signature: tf.MetaGraphDef.SignatureDefEntry) -> Predictor:
+    """Predicts by the signature for files, where what is done to pictures of several sizes is in the graph."""
+    encoded = session.graph.get_tensor_by_name(signature.inputs["images"].name)
+    probabilities = session.graph.get_tensor_by_name(signature.outputs["probabilities"].name)
+    run = session.make_callable(probabilities, feed_list=[encoded])
+    names, depth = session.run([f"{CLASS_NAMES}:0", f"{ANY_SIZE}:0"])
+
+    def predict(images: Sequence[np.ndarray]) -> np.ndarray:
+        files = [as_png(Image.fromarray(image[..., 0] if depth == 1 else image)) for image in images]
+        return np.asarray(run(files))
+
+    return Predictor((None, None, int(depth)), [name.decode() for name in names], predict)
 
 
 def _load_frozen(session: tf.Session, path: Path) -> Predictor:

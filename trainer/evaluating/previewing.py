@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from trainer.preprocessing.preprocessing import Preprocessing
 from trainer.tf1 import tf
 
 DECODED = 10  # times as large as its JPEG is a picture, about
-COUNTED, COUNTED_BYTES = 1000, 32 << 20  # pictures whose pixels are counted, and what they take at most
+COUNTED, COUNTED_BYTES = 1000, 128 << 20  # pictures whose pixels are counted, and what they take at most
 
 
 class Stored(NamedTuple):
@@ -32,10 +33,11 @@ class Views(NamedTuple):
     trained: list[list[np.ndarray]]  # in one epoch after the other
 
 
-def num_counted(spec: DatasetSpec) -> int:
+def num_counted(spec: DatasetSpec, preprocessing: Preprocessing) -> int:
     """Returns of how many pictures the pixels are counted."""
-    each = DECODED * spec.bytes_in_memory if spec.is_encoded else spec.image_bytes
-    return max(1, min(COUNTED, COUNTED_BYTES // each))
+    stored = DECODED * spec.bytes_in_memory if spec.is_encoded else spec.image_bytes
+    seen = math.prod(preprocessing.shape) * int(preprocessing.dtype.size)
+    return max(1, min(COUNTED, COUNTED_BYTES // max(stored, seen)))
 
 
 def choose_pictures(spec: DatasetSpec, split: str, count: int) -> list[Stored]:

@@ -40,7 +40,7 @@ class Stored(NamedTuple):
     """How records travel from the readers to the batches."""
 
     read: Callable[[tf.Tensor], Features]  # what a reader has read -> what is shuffled, each [n, ...]
-    decode: Callable[[Features], Features]  # what is shuffled -> features
+    decode: Callable[[Features], Features] | None  # what is shuffled -> features; None: it is them already
     empty: Mapping[str, tf.Tensor]  # none of what is shuffled, with types and shapes
 
 
@@ -63,7 +63,7 @@ def _make_stored(spec: DatasetSpec, layout: Layout | None, side: Side) -> Stored
     shapes = batch_feature_shapes(spec, 0, spec.image_shape)
     sliced = {name: tf.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()}
     # Slicing takes no time, and what is left is smaller.
-    return Stored(lambda frames: slice_frames(frames, layout, spec), lambda found: found, sliced)
+    return Stored(lambda frames: slice_frames(frames, layout, spec), None, sliced)
 
 
 def build(
@@ -104,7 +104,7 @@ def build(
     types, shapes = zip(*features.values(), strict=True)
     queue = tf.FIFOQueue(capacity, types, shapes, name="batches")
     start_decoders = None
-    if spec.is_encoded:
+    if spec.is_encoded and stored.decode:
         start_decoders = build_decoders(batches, stored.decode, queue, list(features), num_threads=decode_threads)
     else:
         decoded = _decode(batches, stored, features)
@@ -269,7 +269,7 @@ def _split_into_batches(
 
 def _decode(batches: Features, stored: Stored, features: Mapping[str, tuple[tf.DType, Sequence[int]]]) -> Features:
     """Makes features of batches of what was shuffled, [n, batch, ...]."""
-    if SERIALIZED not in batches:
+    if stored.decode is None:
         return batches
     found = stored.decode({name: tf.reshape(values, [-1]) for name, values in batches.items()})
     return {name: tf.reshape(values, [-1, *features[name][1]]) for name, values in found.items()}

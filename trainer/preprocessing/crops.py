@@ -56,6 +56,9 @@ def random_crop(images: tf.Tensor, draws: Draws, height: Side, width: Side | Non
 def random_window(sides: tf.Tensor, draws: Draws, height: int, width: int | None = None) -> tf.Tensor:
     """Draws the window of `random_crop` in one picture: first row, first column, height, width, int32 [4]."""
     width = width or height
+    message = f"random_crop({height}, {width}) of a picture that is smaller; pad or resize before. It has"
+    with tf.control_dependencies([tf.Assert(tf.reduce_all(sides >= [height, width]), [message, sides])]):
+        sides = tf.identity(sides)
     top, left = draws.integers(sides[0] - height + 1), draws.integers(sides[1] - width + 1)
     return tf.stack([top[0], left[0], height, width])
 

@@ -20,6 +20,7 @@ from trainer.tf1 import tf, tf_path
 
 SCOPE = "outputs"  # the names of the outputs are outputs/logits and so on
 CLASS_NAMES = "class_names"
+ANY_SIZE = "any_size"  # int32 [], in the graph of a model for pictures of several sizes: their depth
 
 
 class Serving(NamedTuple):
@@ -90,6 +91,8 @@ def write_saved_model(serving: Serving, target: Path) -> list[str]:
             floats = tf.placeholder(tf.float32, [None, *seen], name="images")
             signatures["serving_default"] = _signature(floats, _predictions(model, floats))
         if side.stored_shape[2] in DECODABLE_DEPTHS:
+            if side.num_alone:
+                tf.constant(side.stored_shape[2], name=ANY_SIZE)
             with tf.name_scope("encoded_images"):
                 encoded = tf.placeholder(tf.string, [None], name="images")
                 outputs = _predictions(model, _decode(encoded, side))

@@ -31,7 +31,7 @@ class DataSettings:
     )
     queue_readers: int = option(
         1,
-        "threads that read and parse shards; the order of the records stays the same",
+        "threads that read shards; the order of the records stays the same",
         scope=TASK,
         legal=between(1, MAX_COUNT),
         used_by=Use("input", ("queue",)),

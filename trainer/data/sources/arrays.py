@@ -50,7 +50,10 @@ def make_source(source: Path, shares: tuple[float, float, float], console: Conso
     if len(shapes) > 1:
         raise DataError(f"{source}: images of {' and '.join(str(list(shape)) for shape in sorted(shapes))}")
     chosen = _choose(parts, shares)
-    names = [str(label) for label in range(max(int(part.labels.max()) for part in parts.values()) + 1)]
+    largest, count = max(int(part.labels.max()) for part in parts.values()), sum(len(p.labels) for p in parts.values())
+    if largest >= count:
+        raise DataError(f"{source}: a label is {largest:,}, of {count:,} images; number the classes from 0 on")
+    names = [str(label) for label in range(largest + 1)]
     labels = {split: [int(parts[part].labels[place]) for part, place in chosen[split]] for split in SPLITS}
     say_counts(names, labels, source, console)
 

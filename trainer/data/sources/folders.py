@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from trainer.data.pictures import FORMATS, describe_error, flatten, is_kept, open_upright, read_orientation
-from trainer.data.sources.splitting import SPLIT_NAMES
+from trainer.data.sources.splitting import SPLIT_NAMES, TRAIN
 from trainer.data.spec import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of what calls itself a picture
@@ -63,6 +63,12 @@ def find_pictures(source: Path) -> Folder:
         places = [(SPLIT_NAMES[folder.name.lower()], inner) for folder in folders for inner in _folders_of(folder)]
     else:
         places = [("", folder) for folder in folders]
+        others = [folder.name for folder in folders if folder.name.lower() not in SPLIT_NAMES]
+        if any(folder.name.lower() == TRAIN for folder in folders):
+            raise DataError(
+                f"{source} holds {others[0]} beside {TRAIN}: wanted folders of splits or of classes, not both; "
+                "move what holds no pictures away"
+            )
     names = tuple(sorted({folder.name for _, folder in places}))
     if not names:
         raise DataError(f"{source} holds no folders; wanted one for each class, as {source}/CLASS/picture.jpg")
@@ -140,11 +146,11 @@ def in_order(executor: Executor, function: Callable[[Any], Any], items: Sequence
         yield from executor.map(function, items[start : start + AHEAD])
 
 
-def duplicates(pictures: Iterable[Looked]) -> list[list[Looked]]:
-    """Groups the pictures whose files are the same, byte for byte."""
-    groups: dict[str, list[Looked]] = {}
-    for picture in pictures:
-        groups.setdefault(picture.digest, []).append(picture)
+def duplicates(digests: Iterable[str]) -> list[list[int]]:
+    """Groups the places of pictures whose files are the same, byte for byte."""
+    groups: dict[str, list[int]] = {}
+    for place, digest in enumerate(digests):
+        groups.setdefault(digest, []).append(place)
     return [group for group in groups.values() if len(group) > 1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,8 @@ def _encode(picture: Looked, *, depth: int, max_pixels: int) -> Encoded:
     path = picture.found.path
     try:
         data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != picture.digest:
+            raise ValueError("its bytes have changed")
         if not picture.is_kept:
             data = as_png(open_upright(data, max_pixels=max_pixels))
     except Exception as error:  # Of pillow's decoders, of almost any class.
@@ -157,22 +160,21 @@ def _without_damaged(pictures: list[Looked], limit: int, console: Console) -> li
 def _split(pictures: list[Looked], wanted: Wanted, console: Console) -> dict[str, list[Looked]]:
     """Gives each picture its split; says which are there several times, and leaves all but one out where asked."""
     given = [picture.found.split for picture in pictures]
-    chosen = choose_splits([picture.digest for picture in pictures], given, wanted.shares, set(given))
-    sides = {picture.found.path: split for picture, split in zip(pictures, chosen, strict=True)}
-    groups = folders.duplicates(pictures)
+    sides = choose_splits([picture.digest for picture in pictures], given, wanted.shares, set(given))
+    groups = folders.duplicates([picture.digest for picture in pictures])
     if groups:
-        lines = [" = ".join(f"{p.found.path} ({sides[p.found.path]})" for p in group) for group in groups]
-        across = sum(len({sides[picture.found.path] for picture in group}) > 1 for group in groups)
+        lines = [" = ".join(f"{pictures[place].found.path} ({sides[place]})" for place in group) for group in groups]
+        across = sum(len({sides[place] for place in group}) > 1 for group in groups)
         advice = f"; {across:,} on several sides: --deduplicate keeps one" if across and not wanted.deduplicate else ""
         console.say(f"the same picture several times, {_first(lines)}{advice}")
-    left_out: set[Path] = set()
+    left_out: set[int] = set()
     if wanted.deduplicate:
         for group in groups:  # What is judged stays: the last side of the group.
-            kept = max(group, key=lambda picture: SPLITS.index(sides[picture.found.path]))
-            left_out |= {picture.found.path for picture in group if picture is not kept}
+            kept = max(group, key=lambda place: SPLITS.index(sides[place]))
+            left_out |= {place for place in group if place != kept}
         console.say(f"left out {len(left_out):,} pictures that are there once more")
     return {
-        split: [p for p in pictures if sides[p.found.path] == split and p.found.path not in left_out]
+        split: [picture for place, picture in enumerate(pictures) if sides[place] == split and place not in left_out]
         for split in SPLITS
     }
 
@@ -181,7 +183,7 @@ def _say_sizes(pictures: Sequence[Looked], console: Console, *, encoded: bool) -
     sizes = [f"{picture.size[1]} x {picture.size[0]}" for picture in pictures]
     changed = sum(not picture.is_kept for picture in pictures)
     if encoded and changed:
-        console.say(f"{changed:,} pictures are no JPEG or PNG that TensorFlow decodes, and were written anew as PNG")
+        console.say(f"{changed:,} pictures are written anew as PNG, for their format, 16 bits, or transparency")
     console.say(f"formats: {folders.commonest(p.format for p in pictures)}; sizes: {folders.commonest(sizes)}")
 
 
