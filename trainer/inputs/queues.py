@@ -31,6 +31,7 @@ from trainer.preprocessing.preprocessing import Side
 from trainer.tf1 import tf
 
 SKIPPED_AT_ONCE = 256  # records, where a run goes on in the middle of a shard
+NO_FILE = "a shard ends before its manifest says"  # in the place of a path
 SERIALIZED = "serialized"
 
 __all__ = ["build", "make_plan"]
@@ -135,17 +136,20 @@ def _build_reader(
     old_epoch, old_block = epoch.read_value(), block.read_value()
     slices = slices_of(plan, old_epoch, old_block)
     opens = tf.not_equal(slices.group, open_group.read_value())
-    records = [_read_slice(plan, slices, place, opens, layout) for place in places]
-    base = old_epoch * plan.num_records + tf.gather(tf.constant(np.append(plan.first_records, 0)), slices.shard)
-    numbers = [base[place] + slices.begin[place] + tf.range(slices.count[place]) for place in places]
-    with tf.control_dependencies([*records, *numbers]):
+    mine = slices._replace(
+        **{name: getattr(slices, name)[places.start : places.stop] for name in ("shard", "begin", "count")}
+    )
+    records = _read_slices(plan, mine, opens, len(places), layout)
+    base = old_epoch * plan.num_records + tf.gather(tf.constant(np.append(plan.first_records, 0)), mine.shard)
+    numbers = tf.ragged.range(base + mine.begin, base + mine.begin + mine.count).flat_values
+    with tf.control_dependencies([records, numbers]):
         updates = [
             epoch.assign(old_epoch + tf.cast(slices.is_last, tf.int64)),
             block.assign(tf.where(slices.is_last, tf.zeros_like(old_block), old_block + 1)),
             open_group.assign(slices.group),
         ]
     with tf.control_dependencies(updates):
-        part = {**stored.read(tf.concat(records, 0)), RECORD: tf.concat(numbers, 0)}
+        part = {**stored.read(tf.identity(records)), RECORD: tf.identity(numbers)}
     queue = tf.FIFOQueue(1, [tensor.dtype for tensor in part.values()], names=list(part), name=f"reader_{reader}")
     tf.train.add_queue_runner(tf.train.QueueRunner(queue, [queue.enqueue(part)]))
     return queue
@@ -155,48 +159,59 @@ def _counter(name: str, value: int) -> tf.Variable:
     return tf.get_local_variable(name, initializer=np.int64(value), use_resource=True)
 
 
-def _read_slice(plan: Plan, slices: Slices, place: int, opens: tf.Tensor, layout: Layout | None) -> tf.Tensor:
-    """Reads what a block takes of one open shard: string [n], or frames, uint8 [n, frame_bytes].
+def _read_slices(plan: Plan, slices: Slices, opens: tf.Tensor, count: int, layout: Layout | None) -> tf.Tensor:
+    """Reads what a block takes of some open shards: string [n], or frames, uint8 [n, frame_bytes].
+
+    Few operations a shard, because the graph has them for each: what can be done for all of them at once is.
 
     Args:
       plan: shards and order.
       slices: of the block.
-      place: of the shard among the open ones.
-      opens: bool [], is the shard opened now; what lies before the slice is then skipped.
+      opens: bool [], are the shards opened now; what lies before the slices is then skipped.
+      count: of the shards.
       layout: of all records.
     """
-    # Behind the file comes the same file, so that its end can be seen, and then a name that is an error and no hang.
-    files = tf.FIFOQueue(3, [tf.string], [[]], name=f"open_file_{place}")
-    path = tf.constant([*map(os.fsencode, plan.paths), b""])[slices.shard[place]]
-    begin, count = slices.begin[place], slices.count[place]
-    end = tf.gather(tf.constant(np.append(plan.counts, 0)), slices.shard[place])
-    reader, unit = _make_reader(plan, layout), 1 if layout is None else plan.unit
+    unit = 1 if layout is None else plan.unit
+    files = [tf.FIFOQueue(2, [tf.string], [[]], name="open_file") for _ in range(count)]
+    readers = [_make_reader(plan, layout) for _ in range(count)]
+    paths = tf.gather(tf.constant([*map(os.fsencode, plan.paths), b""]), slices.shard)
 
-    def read(number: tf.Tensor) -> Read:
-        return Read(*reader.read_up_to(files, number // unit))
+    def read(numbers: tf.Tensor) -> list[Read]:
+        each = zip(readers, files, tf.unstack(numbers // unit, count), strict=True)
+        return [Read(*reader.read_up_to(names, number)) for reader, names, number in each]
 
-    def open_file() -> tf.Operation:
-        with tf.control_dependencies([reader.reset()]), tf.control_dependencies([files.dequeue_many(files.size())]):
-            return files.enqueue_many([tf.stack([path, path, ""])])
-
-    def look_behind() -> tf.Tensor:
-        with tf.control_dependencies([records]):
-            return read(tf.constant(unit, tf.int64)).keys[0]
-
-    with tf.control_dependencies([tf.cond(opens, open_file, tf.no_op)]):
-        at_once = plan.unit * max(1, SKIPPED_AT_ONCE // plan.unit)
-        skipped = _skip(read, tf.where(opens, begin, tf.zeros_like(begin)), at_once)
+    with tf.control_dependencies(_open(paths, files, opens)):
+        before = tf.where(opens, slices.begin, tf.zeros_like(slices.begin))
+        skipped = _skip(read, before, plan.unit * max(1, SKIPPED_AT_ONCE // plan.unit))
     with tf.control_dependencies([skipped]):
-        keys, records = read(count)
-    start = path + ":0"
-    first = tf.cond(tf.size(keys) > 0, lambda: keys[0], lambda: start)
-    behind = tf.cond((begin + count < end) | tf.equal(count, 0), lambda: start, look_behind)
-    found = tf.size(keys, out_type=tf.int64) * unit
-    legal = tf.equal(found, count) & tf.equal(tf.equal(first, start), tf.equal(begin, 0) | tf.equal(count, 0))
+        found = read(slices.count)
+    # The key of a record is the path of its file and where in it the record lies.
+    starts = tf.strings.join([paths, ":0"])
+    firsts = tf.stack(
+        [tf.concat([each.keys, [start]], 0)[0] for each, start in zip(found, tf.unstack(starts, count), strict=True)]
+    )
+    sizes = tf.stack([tf.size(each.keys, out_type=tf.int64) for each in found]) * unit
+    at_start = tf.equal(slices.begin, 0) | tf.equal(slices.count, 0)
+    legal = tf.equal(sizes, slices.count) & tf.equal(tf.equal(firsts, starts), at_start)
+    wrong = tf.argmin(tf.cast(legal, tf.int32))
     message = "a shard holds another number of records than its manifest says"
-    with tf.control_dependencies([tf.Assert(legal & tf.equal(behind, start), [message, path, begin, found, count])]):
-        checked = tf.identity(records)
-    return checked if layout is None else tf.reshape(tf.decode_raw(checked, tf.uint8), [-1, layout.frame_bytes])
+    told = [message, paths[wrong], slices.begin[wrong], sizes[wrong], slices.count[wrong]]
+    with tf.control_dependencies([tf.Assert(tf.reduce_all(legal), told)]):
+        records = tf.concat([each.records for each in found], 0)
+    return records if layout is None else tf.reshape(tf.decode_raw(records, tf.uint8), [-1, layout.frame_bytes])
+
+
+def _open(paths: tf.Tensor, files: Sequence[tf.FIFOQueue], opens: tf.Tensor) -> list[tf.Operation]:
+    """Lets the readers go on with other files, where they are opened now.
+
+    Behind each file comes a name that is an error: without it a reader of a file that is too short would wait.
+    """
+    opened = []
+    for path, names in zip(tf.unstack(paths, len(files)), files, strict=True):
+        old = names.dequeue_many(tf.where(opens, names.size(), 0))
+        with tf.control_dependencies([old]):
+            opened.append(names.enqueue_many([tf.stack([path, NO_FILE])[: tf.where(opens, 2, 0)]]))
+    return opened
 
 
 def _make_reader(plan: Plan, layout: Layout | None) -> tf.ReaderBase:
@@ -206,15 +221,15 @@ def _make_reader(plan: Plan, layout: Layout | None) -> tf.ReaderBase:
     return tf.FixedLengthRecordReader(plan.unit * layout.frame_bytes)
 
 
-def _skip(read: Callable[[tf.Tensor], Read], count: tf.Tensor, at_once: int) -> tf.Tensor:
-    """Reads so many records and drops them, `at_once` at a time."""
+def _skip(read: Callable[[tf.Tensor], list[Read]], counts: tf.Tensor, at_once: int) -> tf.Tensor:
+    """Reads so many records of each shard and drops them, `at_once` of each at a time."""
 
     def body(left: tf.Tensor) -> tf.Tensor:
-        size = tf.minimum(left, np.int64(at_once))
-        with tf.control_dependencies([read(size).records]):
-            return left - size
+        sizes = tf.minimum(left, np.int64(at_once))
+        with tf.control_dependencies([each.records for each in read(sizes)]):
+            return left - sizes
 
-    return tf.while_loop(lambda left: left > 0, body, [count], parallel_iterations=1)
+    return tf.while_loop(lambda left: tf.reduce_any(left > 0), body, [counts], parallel_iterations=1)
 
 
 def _next_block(readers: Sequence[tf.FIFOQueue], remainder: Features) -> Features:
