@@ -219,9 +219,7 @@ def test_a_shard_of_another_number_of_records_is_an_error_and_no_hang(shards, tm
             writer.write(record)
     for block in (4, 32, 1000):  # Some end a slice where the file ends, and the reader looks for another file.
         errors = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError)
-        with pytest.raises(
-            errors, match="another number of records than its manifest says|ends before its manifest says"
-        ):
+        with pytest.raises(errors, match="its manifest says"):
             read(moved(found, tmp_path), 30, block=block)
     with pytest.raises(DataError, match="holds 30 records, its manifest says 40"):
         raise records.explain_input_error(moved(found, tmp_path)[1], "train")
