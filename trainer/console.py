@@ -169,6 +169,7 @@ def run_program(
         console.umask = os.umask(umask)
     warnings.showwarning = functools.partial(_show_warning, console, warnings.showwarning)
     threading.excepthook = functools.partial(_report_thread, console)
+    sys.unraisablehook = functools.partial(_report_ignored, sys.unraisablehook)
     try:
         try:
             signals.install()
@@ -202,6 +203,12 @@ def _show_warning(
         console.say(f"warning: {message}")
     else:
         show(message, category, *where)
+
+
+def _report_ignored(report: Callable[[Any], object], args: Any) -> None:
+    """Reports an exception where none can be raised, but no stop: whoever asks `Signals` finds that."""
+    if not isinstance(args.exc_value, Stopped):
+        report(args)
 
 
 def describe_os_error(error: OSError) -> str:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import weakref
 
 import pytest
 
@@ -37,6 +39,28 @@ def test_a_signal_at_the_very_start_or_end_is_a_stop_and_no_traceback(monkeypatc
     monkeypatch.setattr(os, "umask", lambda mask: None)
     assert run_program(lambda *_: 0, ["x"]) == 130
     assert capsys.readouterr().err == "stopped by SIGINT\n"
+
+
+def test_a_stop_that_cannot_be_raised_is_no_traceback(monkeypatch, capsys):
+    """As in a callback of a weak reference, which imports have."""
+    monkeypatch.setattr("trainer.signals.Signals.install", lambda self: None)
+    monkeypatch.setattr(os, "umask", lambda mask: None)
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    def callback(error):
+        raise error
+
+    def main(*_):
+        for error in (Stopped(signal.SIGTERM), ValueError("another")):
+            thing = type("Thing", (), {})()
+            reference = weakref.ref(thing, lambda _, error=error: callback(error))
+            del thing
+            assert reference() is None
+        return 0
+
+    assert run_program(main, ["x"]) == 0
+    assert [str(each.exc_value) for each in told] == ["another"] and capsys.readouterr().err == ""
 
 
 @pytest.mark.timeout(10)
