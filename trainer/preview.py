@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.console import Console, exit_program, run_program
+from trainer.data.spec import SPLITS
 from trainer.errors import OK, UsageError, unknown_name
 from trainer.settings import flags
 from trainer.settings.fields import between, check_fields, option
 from trainer.signals import Signals
 
 USAGE = "python -m trainer.preview --data_dir=DIR [--preprocess=...] [--output=preview.png]"
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

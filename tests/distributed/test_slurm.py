@@ -119,6 +119,18 @@ def test_a_job_of_two_nodes_trains_to_its_end(cluster, digits_dir):
     assert (logdir / "train-worker-1.log").is_file()
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_a_job_that_was_queued_again_at_its_time_limit_trains_to_its_end(cluster, digits_dir):
+    logdir = cluster.folder / "to_its_end"
+    flags = (f"--logdir={logdir}", f"--data_dir={digits_dir}", "--train_steps=6000", "--checkpoint_every=0")
+    job = cluster.submit(*flags, options=["--time=2"])
+    state, log = cluster.wait(job, 600)
+    assert state == "COMPLETED", log
+    assert f"start 1 of job {job} on n[1-2]" in log
+    assert json.loads((logdir / "result.json").read_text())["step"] == 6000
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_job_near_its_time_limit_saves_is_queued_again_and_goes_on(cluster, digits_dir):

@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import read_metrics
 from tests.integration.test_loops import same
 from tests.integration.test_resume import weights
+from tests.soak import pairs
 from trainer.console import Console
 from trainer.errors import UsageError
 from trainer.models.inference import inference
@@ -41,8 +42,7 @@ def test_staging_needs_batches_that_wait():
         validate(Config(staging="yes", input="preloaded"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("towers", [4])
+@pairs("towers", [(4,)], [(2,), (4,)])
 def test_gradients_in_buckets_have_the_same_mean(train, tmp_path, towers):
     settings = {"num_gpus": towers, "train_steps": 20, "log_every": "10", "batch_size": 64}
     one = train(**settings, logdir=str(tmp_path / "one"))

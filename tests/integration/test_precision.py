@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.integration.test_loops import same
 from tests.integration.test_nonfinite import infinite_gradient, nan_logits, plant  # noqa: F401  (a fixture)
 from tests.integration.test_resume import weights
+from tests.soak import pairs
 from trainer.errors import NotFiniteError, UsageError
 from trainer.learning.losses import cross_entropy
 from trainer.models.inference import inference
@@ -46,8 +47,7 @@ def test_products_are_of_that_type_and_their_results_nearly_those_of_float32(mod
         assert np.sum(one * other) > 0.98 * np.linalg.norm(one) * np.linalg.norm(other)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("towers", [2])
+@pairs("towers", [(2,)], [(1,), (2,)])
 def test_it_learns_and_its_checkpoints_are_those_of_float32(train, tmp_path, towers):
     settings = {"train_steps": 300, "num_gpus": towers, "dropout": 0.0}
     runs = {p: train(**settings, precision=p, logdir=str(tmp_path / p)) for p in ("float32", "bfloat16")}

@@ -51,7 +51,7 @@ def test_a_fatal_stall_saves_and_ends_with_code_1(program, args, tmp_path, fault
     process = program("tests.planted", fault, *args, *more, STALL, "--stall_fatal", "--log_every=1")
     begin = time.monotonic()
     _, err = process.communicate(timeout=90)
-    assert process.returncode == 1 and time.monotonic() - begin < 60
+    assert process.returncode == 1 and time.monotonic() - begin < 47  # 40 and what STALL is longer than three seconds
     assert err.startswith(f"error: the step has not ended for {STALL}: ") and message in err
     assert "Traceback" not in err
     result = json.loads((tmp_path / "run" / "result.json").read_text())
