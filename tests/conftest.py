@@ -6,6 +6,7 @@ import ctypes
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,29 @@ def train(digits_dir: Path, tmp_path: Path) -> Callable[..., Path]:
         settings = {"data_dir": digits_dir, "logdir": tmp_path / "run", "eval_every": "0", **settings}
         assert api.train(**settings).status == "done"
         return Path(settings["logdir"])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def _trained() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+def train_once(
+    _trained: dict[str, Path], digits_dir: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Trains on the digits in this process, once for the same settings; returns a run directory of the test's own."""
+    from trainer import api
+
+    def run(**settings: Any) -> Path:
+        key = repr(sorted(settings.items()))
+        if key not in _trained:
+            folder = tmp_path_factory.mktemp("trained") / "run"
+            api.train(**{"data_dir": digits_dir, "logdir": folder, "eval_every": "0", **settings})
+            _trained[key] = folder
+        return Path(shutil.copytree(_trained[key], tmp_path / "run"))
 
     return run
 

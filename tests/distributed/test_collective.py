@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from launch.plan import free_ports
 from tests.distributed.jobs import (
     LOSSES,
     children,
@@ -200,6 +201,44 @@ def test_a_worker_that_is_lost_before_the_first_step_is_named(by_hand):
     other.kill()
     _, err = chief.communicate(timeout=30)
     assert chief.returncode == 200 and "of the cluster is lost" in err, err
+
+
+@pytest.mark.slow
+def test_a_step_that_cannot_be_woken_is_ended_after_a_save(program, digits_dir, tmp_path, monkeypatch):
+    """A stopped worker whose port is silent, in place of the kill after which TensorFlow lets a step wait."""
+    monkeypatch.setenv("UNANSWERED", str(tmp_path / "unanswered"))
+    hosts = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    flags = (f"--worker_hosts={hosts}", f"--logdir={tmp_path / 'run'}", f"--data_dir={digits_dir}", "--eval_every=0")
+    flags += ("--train_steps=100000", "--checkpoint_every=0", "--job_name=worker")
+    chief, other = (program("tests.unanswered", *flags, f"--task_index={index}") for index in (0, 1))
+    wait_for_line(chief, "step 200/")
+    other.send_signal(signal.SIGSTOP)
+    (tmp_path / "unanswered").touch()
+    _, err = chief.communicate(timeout=60)
+    assert chief.returncode == 200 and "worker 1 (127.0.0.1:" in err, err
+    assert len(list((tmp_path / "run").glob("model.ckpt-2??.index"))) == 1, err
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kills", [20])
+@pytest.mark.timeout(1200)
+def test_the_worker_that_is_left_ends_and_a_chief_saves(kills, by_hand, tmp_path):
+    """Also where TensorFlow lets its step wait without end, after one kill of sixteen."""
+    step = 0
+    for number in range(kills):
+        tasks = by_hand("--train_steps=1000000", "--checkpoint_every=0", "--eval_every=0", "--log_every=20")
+        wait_for_line(tasks[0], rf"step {step + 100}/")
+        time.sleep(number % 7 / 20)
+        left, victim = tasks[number % 2], tasks[1 - number % 2]
+        victim.kill()
+        out, err = left.communicate(timeout=100)
+        assert left.returncode == 200 and "of the cluster is lost" in err, out + err
+        victim.communicate(timeout=10)
+        if left is tasks[0]:
+            names = [path.stem for path in (tmp_path / "run").glob("model.ckpt-*.index")]
+            saved = max(int(name.removeprefix("model.ckpt-")) for name in names)
+            assert saved > step, out + err
+            step = saved - saved % 20
 
 
 @pytest.mark.slow

@@ -18,9 +18,9 @@ AVERAGE = "/ExponentialMovingAverage"
 
 
 @pytest.fixture
-def run(train):
+def run(train_once):
     """A trained perceptron."""
-    return train(model="mlp", hidden_sizes=(20,), dropout=0.0, train_steps=80, batch_size=32, learning_rate=0.02)
+    return train_once(model="mlp", hidden_sizes=(20,), dropout=0.0, train_steps=80, batch_size=32, learning_rate=0.02)
 
 
 def forward(tensors, images, ending=""):

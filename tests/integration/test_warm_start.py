@@ -15,8 +15,8 @@ SIZES = (16, 16, 16, 16)  # and the logits: five layers
 
 
 @pytest.fixture
-def five_layers(train, tmp_path):
-    folder = train(model="mlp", hidden_sizes=SIZES, dropout=0.0, train_steps=60, logdir=str(tmp_path / "five"))
+def five_layers(train_once, tmp_path):
+    folder = train_once(model="mlp", hidden_sizes=SIZES, dropout=0.0, train_steps=60).rename(tmp_path / "five")
     return str(folder / "model.ckpt-60")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -14,12 +15,14 @@ from trainer.cluster.ps_rendezvous import GONE_SECONDS
 from trainer.cluster.ps_variables import RendezvousVariables
 from trainer.cluster.server import answers
 from trainer.errors import PEER_LOST, PeerLostError
+from trainer.running.loop import LoopState
 from trainer.running.session import OpenSession
 from trainer.running.stages import close_queues
 from trainer.tf1 import tf
 
 POLL_SECONDS = 1.0
 FATAL_SECONDS = 10.0  # for a step to fail once a task is known to have gone
+RESCUE_SECONDS = 60.0  # for saving beside a step that does not
 
 
 class PeerWatcher:
@@ -28,32 +31,38 @@ class PeerWatcher:
     def __init__(
         self,
         member: Member,
-        variables: RendezvousVariables,
+        variables: RendezvousVariables | None,
         session: tf.Session,
         *,
+        state: LoopState,
         join_seconds: float,
         say: Callable[[str], None],
         wake: Callable[[PeerLostError], None],
         hurry: Callable[[], bool],
+        rescue: Callable[[], None] | None = None,
     ) -> None:
         """Takes what it watches.
 
         Args:
           member: this worker.
-          variables: of its cluster.
+          variables: on parameter servers; None: a step is a collective operation of all workers.
           session: of its steps.
+          state: of its steps: between two of them a worker without parameter servers needs nobody.
           join_seconds: after which a worker that the chief waits for is given up.
           say: is told who is gone, and who has come back.
           wake: makes a step fail that waits for other tasks.
           hurry: tells that who does not answer now will not be waited for.
+          rescue: saves the finished steps, where the one that runs cannot be made to fail.
         """
         self.error: PeerLostError | None = None
         self._member = member
         self._variables = variables
         self._session = session
+        self._state = state
         self._say = say
         self._wake = wake
         self._hurry = hurry
+        self._rescue = rescue
         self._leave = threading.Event()
         self._limits = _limits(member, join_seconds)
         self._thread = threading.Thread(target=self._watch, daemon=True, name="peers")
@@ -71,7 +80,11 @@ class PeerWatcher:
     def _watch(self) -> None:
         answered = dict.fromkeys(self._limits, time.monotonic())
         told: set[str] = set()
+        beats = -1
         while not self._leave.wait(POLL_SECONDS):
+            if not self._variables and (not self._state.in_step or self._state.beats != beats):
+                beats, answered = self._state.beats, dict.fromkeys(self._limits, time.monotonic())
+                continue
             for name, (address, limit) in self._limits.items():
                 if answers(address):
                     answered[name] = time.monotonic()
@@ -86,13 +99,13 @@ class PeerWatcher:
                 if silent > GONE_SECONDS and name not in told:
                     told.add(name)
                     self._say(f"{name} ({address}) is gone; waiting for it, --join_seconds at most")
-            if not self._member.cluster.is_chief and self._has_new_chief():
+            if self._variables and not self._member.cluster.is_chief and self._has_new_chief(self._variables):
                 self._end(PeerLostError("worker 0 has started again, and with it the training"))
                 return
 
-    def _has_new_chief(self) -> bool:
+    def _has_new_chief(self, variables: RendezvousVariables) -> bool:
         try:
-            notice = self._variables.read(self._session)
+            notice = variables.read(self._session)
         except (tf.errors.OpError, RuntimeError):  # The step sees the same, or the session has just been closed.
             return False
         return notice is None or notice["generation"] != self._member.generation
@@ -102,7 +115,13 @@ class PeerWatcher:
         self.error = error
         # It may itself wait for who has gone.
         threading.Thread(target=self._wake, args=(error,), daemon=True, name="wake").start()
-        if not self._leave.wait(FATAL_SECONDS):
+        if self._leave.wait(FATAL_SECONDS):
+            return
+        if self._rescue:
+            rescuing = threading.Thread(target=self._rescue, daemon=True, name="rescue")
+            rescuing.start()
+            rescuing.join(RESCUE_SECONDS)
+        if not self._leave.is_set():
             os.write(2, f"error: {error}\n".encode())
             os._exit(PEER_LOST)
 
@@ -110,6 +129,9 @@ class PeerWatcher:
 def _limits(member: Member, join_seconds: float) -> Mapping[str, tuple[str, float]]:
     """Names the tasks that this worker cannot do without: their addresses, and the silence that means they are lost."""
     cluster = member.cluster
+    if not cluster.parameter_servers:
+        # A step fails by itself, but for the rare one that TensorFlow leaves waiting for who has gone.
+        return {name: (address, GONE_SECONDS) for name, address in member.other_tasks().items()}
     found = {f"ps {index}": (address, GONE_SECONDS) for index, address in cluster.parameter_servers.items()}
     if not cluster.is_chief:
         return found | {"worker 0": (cluster.workers[0], GONE_SECONDS)}
@@ -119,15 +141,23 @@ def _limits(member: Member, join_seconds: float) -> Mapping[str, tuple[str, floa
     return found
 
 
+def _end_input(opened: OpenSession, error: PeerLostError) -> None:
+    # With the error: the coordinator drops what comes after the first request.
+    opened.coord.request_stop((PeerLostError, error, None))
+    close_queues(opened.session, opened.stages, opened.wake)
+
+
 @contextmanager
 def peers_watched(
     member: Member | None,
     variables: RendezvousVariables | None,
     opened: OpenSession,
     *,
+    state: LoopState,
     join_seconds: float,
     say: Callable[[str], None],
     hurry: Callable[[], bool] = lambda: False,
+    rescue: Callable[[], None] | None = None,
 ) -> Iterator[None]:
     """Turns the end of another task into an error that names it, where the block depends on that task.
 
@@ -135,31 +165,29 @@ def peers_watched(
       member: this worker; None: it is alone.
       variables: on parameter servers, where there are any.
       opened: the session of the steps.
+      state: of the steps.
       join_seconds: after which a worker that the chief waits for is given up.
       say: is told who is gone, and who has come back.
       hurry: tells that who does not answer now will not be waited for.
+      rescue: saves the finished steps beside one that cannot be made to fail.
 
     Raises:
       PeerLostError: it has gone.
     """
-    if not (member and variables):
-        with losses_named(member):
-            yield
+    if not member:
+        yield
         return
-
-    def wake(error: PeerLostError) -> None:
-        # With the error: the coordinator drops what comes after the first request.
-        opened.coord.request_stop((PeerLostError, error, None))
-        close_queues(opened.session, opened.stages, opened.wake)
 
     watcher = PeerWatcher(
         member,
         variables,
         opened.session,
+        state=state,
         join_seconds=join_seconds,
         say=say,
-        wake=wake,
+        wake=functools.partial(_end_input, opened),
         hurry=hurry,
+        rescue=rescue,
     )
     with watcher, losses_named(member):
         try:

@@ -131,9 +131,22 @@ def _make_watcher(chief: Chief, opened: OpenSession) -> StallWatcher:
 def _train_steps(chief: Chief, opened: OpenSession) -> None:
     job, graphs, config = chief.job, chief.graphs, chief.job.config
 
+    def rescue() -> None:
+        with opened.session.graph.as_default():  # Of the thread that calls this.
+            _save_after_loss(chief, opened)
+
     with (
         chief.periodic.bar,
-        peers_watched(job.member, graphs.rendezvous, opened, join_seconds=config.join_seconds, say=job.console.say),
+        peers_watched(
+            job.member,
+            graphs.rendezvous,
+            opened,
+            state=chief.state,
+            join_seconds=config.join_seconds,
+            say=job.console.say,
+            # A lost server has taken the variables with it.
+            rescue=None if graphs.rendezvous else rescue,
+        ),
     ):
         opened.session.run(graphs.train.stage_first)
         chief.state.beat()
