@@ -21,6 +21,7 @@ REPO = Path(__file__).parents[1]
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 MNIST_FILES = Path(os.environ.get("MNIST_DIR", REPO.parent / "shared" / "data" / "mnist"))
 PICTURES = Path(os.environ.get("PICTURES_DIR", REPO.parent / "shared" / "data" / "pictures"))
+RECORDS = Path(os.environ.get("RECORDS_DIR", REPO.parent / "shared" / "data" / "records"))
 
 
 def pytest_configure() -> None:

@@ -12,9 +12,10 @@ import numpy as np
 from trainer.data.framing import FRAME_BYTES, HEADER_BYTES, frame, masked_crc32c
 from trainer.data.layout import Layout, find_layout
 from trainer.data.manifest import load_manifest, save_manifest, sha256_of
-from trainer.data.records import explain_input_error, parse_record, read_records, serialize_example, write_shards
+from trainer.data.records import explain_input_error, parse_record, read_records
 from trainer.data.salvage import find_damage, write_clean_shards
 from trainer.data.spec import DataError, DatasetSpec, classification
+from trainer.data.writing import serialize_example, write_shards
 from trainer.inputs import queues
 from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.running.session import open_session

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from trainer.data.sources import named
     from trainer.data.spec import DatasetSpec
 
-KINDS = ("folders", "list", "arrays")
+KINDS = ("folders", "list", "arrays", "tfrecord")
+OF_SHARDS = ("files", "features", "preset", "label_offset", "label_of")  # flags of shards of another program
 OF_FILES = ("deduplicate", "store", "skip_corrupt", "max_pixels")  # flags of files of pictures
+HOLDS = {"folders": "pictures", "list": "a list", "arrays": "arrays", "tfrecord": "shards"}
 USAGE = (
     "python -m trainer.convert --source=WHAT [--split=80/10/10] [--data_dir=DIR], or "
     "--dataset=NAME [--source_dir=DIR] [--data_dir=DIR]"
@@ -35,10 +37,13 @@ class ConvertSettings:
     source: str = option(
         "",
         "your pictures: a folder with one for each class (or such in train, val, test), a list (CSV or TSV with path, "
-        "label and perhaps split), or arrays (.npz, or a folder of .npy, with x_train, y_train ...)",
+        "label and perhaps split), arrays (.npz, or a folder of .npy, with x_train, y_train ...), or a folder of "
+        "TFRecord shards, which stay where they are",
         path=True,
     )
-    kind: str = option("", "of --source, where it is not to be recognized: folders, list or arrays", ("", *KINDS))
+    kind: str = option(
+        "", "of --source, where it is not to be recognized: folders, list, arrays or tfrecord", ("", *KINDS)
+    )
     split: str = option("80/10/10", "with --source: shares of training, validation and test that it does not tell")
     deduplicate: bool = option(False, "with --source: leave out pictures that are there once more")
     store: str = option(
@@ -50,6 +55,15 @@ class ConvertSettings:
         0, "with --source: damaged pictures that are left out; 0: the first is an error", legal=between(0, MAX_STEPS)
     )
     max_pixels: int = option(MAX_PIXELS, "with --source: a picture with more is damaged", legal=between(1, MAX_PIXELS))
+    files: str = option("", "shards of each split, as train=GLOB,validation=GLOB (default: by their names)")
+    features: str = option(
+        "",
+        "features of the shards' records, as image=image/encoded,label=image/class/label; also image_raw with height, "
+        "width, depth; text (names of classes); boxes",
+    )
+    preset: str = option("", "the same by name: slim or detection (default: what the first record has)")
+    label_offset: int = option(0, "is subtracted from the shards' labels", legal=between(-MAX_STEPS, MAX_STEPS))
+    label_of: str = option("", "of shards whose pictures have several objects: first or largest gives the label")
     source_dir: str = option("", "folder of the original files (default: download them)", path=True)
     data_dir: str = option("", "where the shards go (default: data/DATASET)", path=True)
     download_dir: str = option("", "where downloads are kept (default: data/downloads/DATASET)", path=True)
@@ -79,8 +93,13 @@ def _convert(argv: Sequence[str], console: Console, _: Signals) -> int:
         unread = f"; --{given}={getattr(settings, given)} was not looked at" if given else ""
         console.say(f"{data_dir} already holds {describe(found)}; nothing to do{unread}")
         return OK
-    if settings.source:
-        source, source_dir = _own_source(settings, console), Path(settings.source)
+    kind = _kind_of(settings)
+    if kind == "tfrecord":
+        written = _index(settings, dataset, data_dir, console)
+        console.say(f"indexed {describe(written)} in {time.monotonic() - start:.1f} s; {data_dir} needs the shards")
+        return OK
+    if kind:
+        source, source_dir = _own_source(settings, kind, console), Path(settings.source)
     else:
         source = named.SOURCES[dataset]
         source_dir = _source_dir(settings, source, console)
@@ -99,7 +118,11 @@ def _check_name(settings: ConvertSettings) -> str:
     """
     if not settings.source:
         defaults = ConvertSettings()
-        given = [name for name in ("kind", "split", *OF_FILES) if getattr(settings, name) != getattr(defaults, name)]
+        given = [
+            name
+            for name in ("kind", "split", *OF_FILES, *OF_SHARDS)
+            if getattr(settings, name) != getattr(defaults, name)
+        ]
         if given:
             raise UsageError(f"--{given[0]} is of your own pictures: give them by --source")
         if (settings.dataset or "mnist") not in DATASETS:
@@ -113,16 +136,51 @@ def _check_name(settings: ConvertSettings) -> str:
     return settings.dataset or (source.absolute().name if source.is_dir() else source.stem)
 
 
-def _own_source(settings: ConvertSettings, console: Console) -> named.Source:
+def _kind_of(settings: ConvertSettings) -> str:
+    """Recognizes what --source holds; empty where there is none.
+
+    Raises:
+      UsageError: a flag is of another kind.
+    """
+    from trainer.data.sources import arrays, shards
+
+    if not settings.source:
+        return ""
+    source, kind = Path(settings.source), settings.kind
+    if not kind:
+        kinds = {"arrays": arrays.holds_arrays, "tfrecord": shards.holds_shards, "folders": Path.is_dir}
+        kind = next((name for name, holds in kinds.items() if holds(source)), "list")
+    others = {"arrays": (*OF_FILES, *OF_SHARDS), "tfrecord": ("split", "deduplicate", "store", "shards")}
+    default = ConvertSettings()
+    for name in others.get(kind, OF_SHARDS):
+        if getattr(settings, name) != getattr(default, name):
+            raise UsageError(f"--{name} is not of --source={source}, which holds {HOLDS[kind]}")
+    return kind
+
+
+def _index(settings: ConvertSettings, dataset: str, data_dir: Path, console: Console) -> DatasetSpec:
+    from trainer.data import conversion
+    from trainer.data.sources import indexing, shards
+
+    wanted = shards.Wanted(
+        settings.files,
+        settings.features,
+        settings.preset,
+        settings.label_offset,
+        settings.label_of,
+        settings.skip_corrupt,
+        settings.max_pixels,
+    )
+    source = Path(settings.source)
+    return conversion.write_aside(data_dir, lambda folder: indexing.index(dataset, source, wanted, folder, console))
+
+
+def _own_source(settings: ConvertSettings, kind: str, console: Console) -> named.Source:
     from trainer.data.sources import arrays, folders, lists, own
     from trainer.data.sources.splitting import parse_shares
 
     source, shares = Path(settings.source), parse_shares(settings.split)
-    kind = settings.kind or ("arrays" if arrays.holds_arrays(source) else "folders" if source.is_dir() else "list")
     if kind == "arrays":
-        given = next((name for name in OF_FILES if getattr(settings, name) != getattr(ConvertSettings(), name)), None)
-        if given:
-            raise UsageError(f"--{given} is of files of pictures, and --source={source} holds arrays")
         return arrays.make_source(source, shares, console)
     store = own.parse_store(settings.store)
     wanted = own.Wanted(shares, store, settings.skip_corrupt, settings.deduplicate, settings.max_pixels)

@@ -9,11 +9,12 @@ import sys
 
 import pytest
 
-from tests.conftest import MNIST_FILES, PICTURES, REPO, environment
+from tests.conftest import MNIST_FILES, PICTURES, RECORDS, REPO, environment
 
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NEEDS = {"MNIST_DIR": MNIST_FILES, "PICTURES_DIR": PICTURES}  # what blocks may need, as `needs=MNIST_DIR`
+# What blocks may need, as `needs=MNIST_DIR`.
+NEEDS = {"MNIST_DIR": MNIST_FILES, "PICTURES_DIR": PICTURES, "RECORDS_DIR": RECORDS}
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_0-9]+)")
 OTHERS = {"set", "version", "help", "timeout", "soak_record", "tf_cnn_benchmarks", "flagfile", "rounds", "seconds"}
 

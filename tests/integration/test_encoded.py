@@ -10,10 +10,11 @@ from PIL import Image, ImageOps
 
 from tests.conftest import read_metrics
 from trainer import api
-from trainer.data import records
+from trainer.data import records, writing
 from trainer.data.manifest import load_manifest, save_manifest
-from trainer.data.records import Encoded, load_split, read_records, serialize_encoded
+from trainer.data.records import load_split, read_records
 from trainer.data.spec import classification
+from trainer.data.writing import Encoded, serialize_encoded
 from trainer.errors import UsageError
 from trainer.inputs import queues
 from trainer.inputs.build import InputSettings, build_input
@@ -179,7 +180,7 @@ def test_a_turned_picture_is_upright_in_a_batch(tmp_path, orientation):
     with Image.open(io.BytesIO(data)) as image:
         upright = np.asarray(ImageOps.exif_transpose(image))
     record = Encoded(data, 0, orientation, upright.shape)
-    shards = records.write_shards([record] * 4, folder=tmp_path, split="train", num_shards=1, advance=lambda n: None)
+    shards = writing.write_shards([record] * 4, folder=tmp_path, split="train", num_shards=1, advance=lambda n: None)
     smallest = upright.shape[:2]
     spec = classification("one", upright.shape, ("a",), {"train": shards, "validation": (), "test": ()}, tmp_path)
     spec = dataclasses.replace(spec, smallest=smallest)

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from trainer.data import records
+from trainer.data import records, writing
 from trainer.data.manifest import load_manifest, save_manifest
 
 pytestmark = pytest.mark.timeout(1800)
@@ -61,7 +61,7 @@ def test_shards_of_one_class_each_are_learned_as_shuffled_ones_are(accuracy, mni
     shards = []
     for label in range(10):
         examples = ((image, label) for image in images[labels == label])
-        shards += records.write_shards(
+        shards += writing.write_shards(
             examples, folder=tmp_path, split=f"train-of-{label}", num_shards=1, advance=lambda count: None
         )
     for split in ("validation", "test"):

@@ -6,13 +6,14 @@ import dataclasses
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from trainer.console import Console, progress
 from trainer.data.manifest import MANIFEST, load_manifest, save_manifest
-from trainer.data.records import write_shards
 from trainer.data.sources.named import Source
 from trainer.data.spec import SPLITS, DataError, DatasetSpec, classification
+from trainer.data.writing import write_shards
 from trainer.errors import UsageError
 
 EVAL_SHARDS = 2  # of the validation and of the test split, which are read in order
@@ -37,17 +38,28 @@ def is_converted(dataset: str, data_dir: Path) -> bool:
 def convert(
     dataset: str, source: Source, *, source_dir: Path, data_dir: Path, num_shards: int, console: Console
 ) -> DatasetSpec:
-    """Writes the shards and the manifest aside, then renames the directory to `data_dir`.
+    """Writes the shards of a data set, and its manifest.
 
     Raises:
       DataError: the source files are missing or damaged; nothing is left behind.
+    """
+    return write_aside(data_dir, lambda folder: _write(dataset, source, source_dir, folder, num_shards, console))
+
+
+def write_aside(data_dir: Path, write: Callable[[Path], DatasetSpec]) -> DatasetSpec:
+    """Lets `write` fill a directory, adds the manifest, and renames the directory to `data_dir`: all or nothing.
+
+    Raises:
+      DataError: of `write`; nothing is left behind.
     """
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(data_dir)
     partial = data_dir.parent / _partial_name(data_dir, os.getpid())
     partial.mkdir()
     try:
-        written = _write(dataset, source, source_dir, partial, num_shards, console)
+        written = write(partial)
+        save_manifest(written)
+        _sync(partial)
         _publish(partial, data_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -83,12 +95,9 @@ def _write(
                     f"{source_dir} gives {count:,} {split} examples, {dataset} has {source.sizes[split]:,}; "
                     "are all its files there, each under its own name?"
                 )
-    spec = classification(
+    return classification(
         dataset, source.image_shape, source.class_names, splits, folder, source.attribution, source.smallest
     )
-    save_manifest(spec)
-    _sync(folder)
-    return spec
 
 
 def _sync(folder: Path) -> None:

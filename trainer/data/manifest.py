@@ -43,8 +43,8 @@ def _parse(values: Any, folder: Path) -> DatasetSpec:
     spec = parse_spec(values, folder)
     for shards in spec.splits.values():
         for shard in shards:
-            if Path(shard.file).name != shard.file:
-                raise ValueError(f"{shard.file!r} is no file name")
+            if Path(shard.file).name != shard.file and not Path(shard.file).is_absolute():
+                raise ValueError(f"{shard.file!r} is neither a file name nor an absolute path")
     return spec
 
 

@@ -30,6 +30,30 @@ class Feature(NamedTuple):
     shape: tuple[int | None, ...]  # None where each example has another size
 
 
+COMPRESSIONS = ("", "GZIP", "ZLIB")  # as TFRecordOptions name them
+LABEL_OF = ("", "first", "largest")  # which object gives a picture its label; empty: it has one label
+
+
+class RecordFields(NamedTuple):
+    """How records hold a picture and its label; the default is how this program writes them."""
+
+    image: str = "image"  # feature of the bytes of a JPEG or PNG
+    image_raw: str = "image_raw"  # feature of the pixels, where they are not encoded
+    label: str = "label"  # feature
+    boxes: str = ""  # features of the objects, without /xmin, /ymin, /xmax, /ymax; only LABEL_OF needs them
+    label_offset: int = 0  # is subtracted from what the feature holds
+    label_of: str = ""  # of LABEL_OF
+    # Do the records tell `height`, `width` and `orientation` of the upright picture? Else its bytes do.
+    are_sized: bool = True
+    are_turned: bool = True  # has one an orientation but 1
+
+    def corners(self) -> tuple[str, ...]:
+        return tuple(f"{self.boxes}/{corner}" for corner in ("xmin", "ymin", "xmax", "ymax"))
+
+
+OWN_FIELDS = RecordFields()
+
+
 @dataclass(frozen=True)
 class Shard:
     """A file of records."""
@@ -53,6 +77,8 @@ class DatasetSpec:
     data_dir: Path  # of the shards; the same shards may lie elsewhere on another machine
     # Where records hold JPEG or PNG: the least height and width of all. None: they hold pixels.
     smallest: tuple[int, int] | None = None
+    fields: RecordFields = OWN_FIELDS
+    compression: str = ""  # of the shards, of COMPRESSIONS
 
     @property
     def is_encoded(self) -> bool:
@@ -108,6 +134,8 @@ class DatasetSpec:
             "label_kind": self.label_kind,
             "class_names": list(self.class_names),
             "smallest": self.smallest and list(self.smallest),
+            "fields": self.fields._asdict(),
+            "compression": self.compression,
             "attribution": self.attribution,
             "splits": {name: [dataclasses.asdict(shard) for shard in shards] for name, shards in self.splits.items()},
         }
@@ -150,6 +178,9 @@ def parse_spec(values: Any, data_dir: Path) -> DatasetSpec:
         raise ValueError(f"smallest is {smallest} of images {list(image.shape)}")
     if smallest is None and None in features[IMAGE].shape:
         raise ValueError("images of several shapes are encoded, and smallest is missing")
+    compression, fields = values.get("compression", ""), _parse_fields(values.get("fields", {}))
+    if compression not in COMPRESSIONS:
+        raise ValueError(f"compression is {compression!r}, wanted one of {COMPRESSIONS}")
     return DatasetSpec(
         name=str(values["dataset"]),
         features=features,
@@ -159,7 +190,19 @@ def parse_spec(values: Any, data_dir: Path) -> DatasetSpec:
         splits={name: _parse_shards(name, values["splits"][name]) for name in SPLITS},
         data_dir=data_dir,
         smallest=None if smallest is None else (_positive(smallest[0], "smallest"), _positive(smallest[1], "smallest")),
+        fields=fields,
+        compression=compression,
     )
+
+
+def _parse_fields(values: Mapping[str, Any]) -> RecordFields:
+    fields = RecordFields(**values)
+    for name, default in RecordFields()._asdict().items():
+        if type(getattr(fields, name)) is not type(default):
+            raise ValueError(f"{name} of the records' fields is {getattr(fields, name)!r}")
+    if fields.label_of not in LABEL_OF:
+        raise ValueError(f"label_of is {fields.label_of!r}, wanted one of {LABEL_OF}")
+    return fields
 
 
 def _parse_feature(name: str, values: Any) -> Feature:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from trainer.data.spec import DatasetSpec
-from trainer.inputs.batch import Features, parse_examples
+from trainer.inputs.batch import Features
+from trainer.inputs.parsing import parse_examples
 from trainer.learning import averages
 from trainer.learning.task import Task
 from trainer.models.inference import channels_first

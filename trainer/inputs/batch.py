@@ -10,7 +10,6 @@ import numpy as np
 
 from trainer.data.layout import Layout
 from trainer.data.spec import IMAGE, LABEL, DatasetSpec
-from trainer.preprocessing.preprocessing import Side
 from trainer.tf1 import tf
 
 # The features of a batch by name, each [batch, ...]: those of the data set, and in training RECORD.
@@ -61,34 +60,6 @@ def batch_feature_shapes(
         for name, found in spec.features.items()
     }
     return dict(sorted({**shapes, RECORD: (tf.int64, [size])}.items()))
-
-
-def parse_examples(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: tf.Tensor | None = None) -> Features:
-    """Parses serialized Examples (string [n]) at once; fails on a wrong image size or a label out of range.
-
-    Args:
-      serialized: string [n].
-      spec: of the data set.
-      side: decodes the pictures, where they are encoded.
-      keys: int64 [n], RECORD of each, where what is done to each picture is random.
-    """
-    features = {"label": tf.FixedLenFeature([], tf.int64)}
-    if spec.is_encoded:
-        features["image"] = tf.FixedLenFeature([], tf.string)
-        features.update(dict.fromkeys(("orientation", "height", "width"), features["label"]))
-        parsed = tf.io.parse_example(serialized, features)
-        keys = tf.zeros_like(parsed["label"]) if keys is None else keys
-        sides = tf.cast(tf.stack([parsed["height"], parsed["width"]], 1), tf.int32)
-        images = side.decode(parsed["image"], parsed["orientation"], sides, keys)
-    else:
-        features["image_raw"] = tf.FixedLenFeature([], tf.string)
-        parsed = tf.io.parse_example(serialized, features)
-        images = tf.reshape(tf.decode_raw(parsed["image_raw"], tf.uint8), [tf.shape(serialized)[0], *spec.image_shape])
-    labels = parsed["label"]
-    legal = tf.reduce_all((labels >= 0) & (labels < spec.num_classes))
-    with tf.control_dependencies([tf.Assert(legal, ["a label is out of range", labels])]):
-        labels = tf.cast(labels, tf.int32)
-    return {IMAGE: images, LABEL: labels}
 
 
 def slice_frames(frames: tf.Tensor, layout: Layout, spec: DatasetSpec) -> Features:

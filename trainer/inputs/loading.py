@@ -7,7 +7,7 @@ import numpy as np
 from trainer.data.records import load_split, record_batches
 from trainer.data.spec import IMAGE, LABEL, DatasetSpec
 from trainer.errors import UsageError
-from trainer.inputs.batch import parse_examples
+from trainer.inputs.parsing import parse_examples
 from trainer.preprocessing.preprocessing import Side
 from trainer.tf1 import tf
 

@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     block: int  # records that a block has, about
     open_shards: int  # of which a block takes
     seed: int
+    compression: str = ""  # of the shards
 
     @property
     def num_records(self) -> int:
@@ -81,7 +82,9 @@ def make_plan(spec: DatasetSpec, seed: int, block_records: int = BLOCK_RECORDS, 
     counts = np.array([shard.num_examples for shard in shards], np.int64)
     open_shards = min(OPEN_SHARDS, len(shards))
     unit = _largest_divisor(math.gcd(*map(int, counts)), block // (UNITS * open_shards))
-    return Plan([str(spec.path_of(shard)) for shard in shards], counts, unit, block, open_shards, seed)
+    return Plan(
+        [str(spec.path_of(shard)) for shard in shards], counts, unit, block, open_shards, seed, spec.compression
+    )
 
 
 def _largest_divisor(number: int, limit: int) -> int:

@@ -22,11 +22,11 @@ from trainer.inputs.batch import (
     Input,
     batch_feature_shapes,
     make_input,
-    parse_examples,
     slice_frames,
 )
 from trainer.inputs.decoders import build_decoders
 from trainer.inputs.order import Plan, Slices, Start, block_order, find_start, make_plan, slices_of
+from trainer.inputs.parsing import parse_examples
 from trainer.preprocessing.preprocessing import Side
 from trainer.tf1 import tf
 
@@ -216,7 +216,9 @@ def _open(paths: tf.Tensor, files: Sequence[tf.FIFOQueue], opens: tf.Tensor) -> 
 
 def _make_reader(plan: Plan, layout: Layout | None) -> tf.ReaderBase:
     if layout is None:
-        return tf.TFRecordReader()
+        kinds = tf.io.TFRecordCompressionType
+        options = {"": kinds.NONE, "GZIP": kinds.GZIP, "ZLIB": kinds.ZLIB}[plan.compression]
+        return tf.TFRecordReader(options=tf.python_io.TFRecordOptions(options))
     # TFRecordReader makes two system calls a record; here a unit is one string, for fewer allocations too.
     return tf.FixedLengthRecordReader(plan.unit * layout.frame_bytes)
 

@@ -125,6 +125,16 @@ def read_orientation(data: tf.Tensor) -> tf.Tensor:
     return tf.where((value >= 1) & (value <= 8), value, tf.ones_like(value))
 
 
+def read_sides(data: tf.Tensor) -> tf.Tensor:
+    """Reads height and width out of the bytes of a JPEG or PNG, string [], as they lie there: int32 [2]."""
+
+    def of_png() -> tf.Tensor:  # Width and height stand behind the signature and the head of the first chunk.
+        sides = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
+        return tf.ensure_shape(tf.reverse(sides, [0]), [2])
+
+    return tf.cond(tf.io.is_jpeg(data), lambda: tf.io.extract_jpeg_shape(data)[:2], of_png)
+
+
 def _find(head: tf.Tensor, pattern: bytes, begin: tf.Tensor) -> tf.Tensor:
     """Finds the first place of a pattern, from `begin` on: int64 []; HEAD_BYTES where there is none."""
     count = tf.size(head, out_type=tf.int64) - len(pattern)

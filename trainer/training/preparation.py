@@ -103,7 +103,8 @@ def _check_shards(found: DatasetSpec) -> None:
     records.check_checksums(found)
     for shards in found.splits.values():
         for shard in shards:
-            records.check_count(found, shard, sum(1 for _ in records.read_records(found.path_of(shard))))
+            count = sum(1 for _ in records.read_records(found.path_of(shard), found.compression))
+            records.check_count(found, shard, count)
 
 
 def prepare_rundir(

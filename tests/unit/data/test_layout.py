@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trainer.data import framing, records
+from trainer.data import framing, records, writing
 from trainer.data.layout import find_layout
 from trainer.data.manifest import load_manifest
 from trainer.data.spec import classification
@@ -14,7 +14,7 @@ SHAPE = (3, 2, 1)
 
 
 def write(folder, examples, classes=10):
-    shards = records.write_shards(examples, folder=folder, split="train", num_shards=2, advance=lambda n: None)
+    shards = writing.write_shards(examples, folder=folder, split="train", num_shards=2, advance=lambda n: None)
     return classification("toy", SHAPE, tuple(map(str, range(classes))), {"train": shards}, folder)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.data import manifest as manifest_lib
-from trainer.data import records
+from trainer.data import records, writing
 from trainer.data.manifest import load_manifest
 from trainer.data.spec import DataError
 from trainer.tf1 import tf
@@ -191,7 +191,7 @@ def test_an_example_is_what_the_protocol_buffer_says(shape, label):
     size = int(np.prod(shape))
     for value in (0, 1, 90, 254, 255):
         image = np.full(shape, value, np.uint8)
-        feature = tf.train.Example.FromString(records.serialize_example(image, label)).features.feature
+        feature = tf.train.Example.FromString(writing.serialize_example(image, label)).features.feature
         assert list(feature["image_raw"].bytes_list.value) == [bytes([value]) * size]
         numbers = [list(feature[name].int64_list.value) for name in ("height", "width", "depth", "label")]
         assert numbers == [[shape[0]], [shape[1]], [shape[2]], [label]] and len(feature) == 5

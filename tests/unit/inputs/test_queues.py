@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPO
-from trainer.data import records
+from trainer.data import records, writing
 from trainer.data.layout import find_layout
 from trainer.data.manifest import load_manifest, save_manifest
 from trainer.data.spec import DataError, Shard, classification
@@ -28,7 +28,7 @@ def shards(tmp_path_factory):
     for index, count in enumerate([1, 40, 3, 25, 17, 8, 9]):
         examples = [(np.full(SHAPE, n, np.uint8), n) for n in range(number, number + count)]
         split = f"part{index}"
-        parts += records.write_shards(examples, folder=folder, split=split, num_shards=1, advance=lambda n: None)
+        parts += writing.write_shards(examples, folder=folder, split=split, num_shards=1, advance=lambda n: None)
         number += count
     names = tuple(str(n) for n in range(number))
     found = classification("toy", SHAPE, names, {"train": tuple(parts), "validation": (), "test": ()}, folder)
@@ -256,7 +256,7 @@ def test_a_wrong_record_is_an_error_of_the_queue_too(shards, tmp_path, image, la
         (tmp_path / path.name).write_bytes(path.read_bytes())
     victim = tmp_path / found.splits["train"][1].file
     kept = list(records.read_records(victim))
-    kept[20] = records.serialize_example(image, label)
+    kept[20] = writing.serialize_example(image, label)
     with tf.io.TFRecordWriter(str(victim)) as writer:
         for record in kept:
             writer.write(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -54,8 +55,8 @@ def make_source(source: Path, shares: tuple[float, float, float], console: Conso
     if largest >= count:
         raise DataError(f"{source}: a label is {largest:,}, of {count:,} images; number the classes from 0 on")
     names = [str(label) for label in range(largest + 1)]
-    labels = {split: [int(parts[part].labels[place]) for part, place in chosen[split]] for split in SPLITS}
-    say_counts(names, labels, source, console)
+    counts = {split: Counter(int(parts[part].labels[place]) for part, place in chosen[split]) for split in SPLITS}
+    say_counts(names, counts, source, console)
 
     def read(_: Path, split: str) -> Iterator[tuple[np.ndarray, int]]:
         for part, place in chosen[split]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,10 +141,11 @@ def look_at(found: Found, max_pixels: int) -> Looked:
         return Looked(found, (0, 0), False, "", "", error=describe_error(error))
 
 
-def in_order(executor: Executor, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+def in_order(executor: Executor, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """Calls a function in threads, on AHEAD items at once; yields what it returns in the order of the items."""
-    for start in range(0, len(items), AHEAD):
-        yield from executor.map(function, items[start : start + AHEAD])
+    left = iter(items)
+    while some := list(itertools.islice(left, AHEAD)):
+        yield from executor.map(function, some)
 
 
 def duplicates(digests: Iterable[str]) -> list[list[int]]:

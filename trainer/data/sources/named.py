@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from trainer.data.manifest import sha256_of
-from trainer.data.records import Encoded
 from trainer.data.sources import cifar, digits, idx
 from trainer.data.sources.download import RemoteFile
 from trainer.data.spec import DataError
+from trainer.data.writing import Encoded
 from trainer.errors import reason
 
 Examples = Iterator[tuple[np.ndarray, int]] | Iterator[Encoded]

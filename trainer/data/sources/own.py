@@ -15,12 +15,12 @@ from PIL import Image
 
 from trainer.console import Console, bullet_list, progress
 from trainer.data.pictures import as_png, flatten, open_upright
-from trainer.data.records import Encoded
 from trainer.data.sources import folders
 from trainer.data.sources.folders import Folder, Looked
 from trainer.data.sources.named import Source
 from trainer.data.sources.splitting import choose_splits, say_counts
 from trainer.data.spec import SPLITS, DataError
+from trainer.data.writing import Encoded
 from trainer.errors import UsageError
 
 MAX_SIDE = 10_000
@@ -84,8 +84,8 @@ def make_source(source: Path, found: Folder, wanted: Wanted, console: Console) -
             advance(1)
     pictures = _without_damaged(pictures, wanted.max_damaged, console)
     by_split = _split(pictures, wanted, console)
-    labels = {split: [picture.found.label for picture in those] for split, those in by_split.items()}
-    say_counts(found.class_names, labels, source, console)
+    counts = {split: Counter(picture.found.label for picture in those) for split, those in by_split.items()}
+    say_counts(found.class_names, counts, source, console)
     _say_sizes(pictures, console, encoded=wanted.store.encoded)
     for those in by_split.values():
         those.sort(key=lambda picture: picture.digest)  # So that each shard holds all classes.

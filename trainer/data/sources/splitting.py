@@ -14,7 +14,8 @@ from trainer.errors import UsageError
 
 TRAIN = SPLITS[0]
 SPLIT_NAMES = {"train": TRAIN, "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
-SHOWN = 10  # names of classes
+SHOWN = 10  # names of classes, in a line
+SHOWN_CLASSES = 50  # in the table
 UNEVEN = 10  # times as many examples of the most frequent class as of the rarest are said
 FEW = 64  # examples: a split with less is said
 
@@ -62,13 +63,13 @@ def choose_splits(
 
 
 def say_counts(
-    class_names: Sequence[str], labels: Mapping[str, Sequence[int]], source: object, console: Console
+    class_names: Sequence[str], counts: Mapping[str, Counter[int]], source: object, console: Console
 ) -> None:
     """Prints how many examples of each class the splits have, and what is odd about them.
 
     Args:
       class_names: by label.
-      labels: of the examples of each split.
+      counts: of the labels of each split's examples.
       source: for the message.
       console: is printed on.
 
@@ -76,19 +77,20 @@ def say_counts(
       DataError: a split has none.
     """
     table = Table("class", *SPLITS)
-    counts = {split: Counter(labels[split]) for split in SPLITS}
-    for label, name in enumerate(class_names):
+    for label, name in enumerate(class_names[:SHOWN_CLASSES]):
         table.add_row(Text(name), *(f"{counts[split][label]:,}" for split in SPLITS))
-    table.add_row("all", *(f"{len(labels[split]):,}" for split in SPLITS))
+    if len(class_names) > SHOWN_CLASSES:
+        table.add_row(f"and {len(class_names) - SHOWN_CLASSES:,} more", "", "", "")
+    table.add_row("all", *(f"{counts[split].total():,}" for split in SPLITS))
     console.table(table)
     for split in SPLITS:
-        if not labels[split]:
+        if not counts[split]:
             raise DataError(f"{source} gives no picture for {split}; --split=80/10/10 gives each split a share")
         missing = [name for label, name in enumerate(class_names) if not counts[split][label]]
         if missing:
             console.say(f"{split} has no picture of {', '.join(missing[:SHOWN])}")
-        if len(labels[split]) < FEW:
-            console.say(f"{split} has {len(labels[split])} pictures only, less than a batch of {FEW}")
+        if counts[split].total() < FEW:
+            console.say(f"{split} has {counts[split].total()} pictures only, less than a batch of {FEW}")
     if len(class_names) == 1:
         console.say(f"there is one class only, {class_names[0]}: nothing can be learned")
     most, least = counts[TRAIN].most_common()[0], counts[TRAIN].most_common()[-1]

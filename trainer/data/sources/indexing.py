@@ -1,0 +1,259 @@
+"""The shards of another program as a data set: every record is looked at, and none is copied that can stay."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.console import Console, bullet_list, progress
+from trainer.data.framing import FRAME_BYTES
+from trainer.data.manifest import sha256_of
+from trainer.data.pictures import as_png, describe_error, flatten, is_kept, open_upright, read_orientation
+from trainer.data.records import label_of, only_value, read_records
+from trainer.data.sources.folders import commonest, in_order
+from trainer.data.sources.shards import Names, Shards, Wanted, find_shards, name_classes
+from trainer.data.sources.splitting import say_counts
+from trainer.data.spec import DataError, DatasetSpec, RecordFields, Shard, classification
+from trainer.tf1 import tf, tf_path
+
+SHOWN = 10  # of records that are damaged
+MORE_CLASSES = 10_000  # than there are examples: a larger label is no number of a class
+
+
+class Looked(NamedTuple):
+    """What is known of a record that was decoded once."""
+
+    label: int
+    size: tuple[int, int, int]  # height, width, upright, and depth
+    format: str = ""  # of the picture; empty: pixels
+    orientation: int = 1
+    is_kept: bool = True  # TensorFlow decodes it as pillow does
+    text: str = ""
+    error: str = ""
+
+
+@dataclass
+class Found:
+    """What the records of a shard have in common; its memory does not grow with their number."""
+
+    labels: Counter[int] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    texts: dict[int, str] = field(default_factory=dict)  # by label
+    are_turned: bool = False
+    damaged: list[str] = field(default_factory=list)  # a line each
+    num_encoded: int = 0  # that have to be encoded anew
+
+    @property
+    def must_be_written(self) -> bool:
+        return bool(self.damaged or self.num_encoded)
+
+    def add(self, looked: Looked) -> None:
+        self.labels[looked.label] += 1
+        self.sizes[looked.size] += 1
+        self.formats[looked.format] += 1
+        self.are_turned |= looked.is_kept and looked.orientation != 1
+        self.num_encoded += not looked.is_kept
+        if looked.text:
+            self.texts.setdefault(looked.label, looked.text)
+
+
+def look_at(record: bytes, names: Names, wanted: Wanted) -> Looked:
+    """Decodes a record once."""
+    try:
+        feature = tf.train.Example.FromString(record).features.feature
+        fields = RecordFields(label=names.label, boxes=names.boxes, label_of=wanted.label_of)
+        count = len(feature[names.label].int64_list.value) if names.label in feature else 0
+        if count > 1 and not wanted.label_of:
+            raise ValueError(f"it has {count} labels: --label_of=first or --label_of=largest takes one")
+        label = label_of(feature, fields) - wanted.label_offset
+        if label < 0:
+            raise ValueError(f"label {label + wanted.label_offset} is less than --label_offset={wanted.label_offset}")
+        values = feature[names.text].bytes_list.value if names.text in feature else []
+        text = values[0].decode(errors="replace") if len(values) == 1 else ""
+        if names.image_raw:
+            height, width, depth = (only_value(feature, name) for name in (names.height, names.width, names.depth))
+            sizes = [len(value) for value in feature[names.image_raw].bytes_list.value]
+            if sizes != [height * width * depth]:
+                raise ValueError(f"{names.image_raw} holds {sizes} bytes, wanted {height} x {width} x {depth}")
+            return Looked(label, (height, width, depth), text=text)
+        data = _picture_of(feature, names)
+        image = open_upright(data, max_pixels=wanted.max_pixels)
+        flatten(image)
+        is_grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+        size = (image.height, image.width, 1 if is_grey else 3)
+        return Looked(label, size, image.format or "", read_orientation(data), is_kept(image), text)
+    except Exception as error:  # Damaged bytes make protobuf and pillow's decoders raise almost anything.
+        return Looked(0, (0, 0, 0), error=describe_error(error))
+
+
+def _picture_of(feature: tf.train.Features, names: Names) -> bytes:
+    values = feature[names.image].bytes_list.value if names.image in feature else []
+    if len(values) != 1:
+        raise ValueError(f"feature {names.image} holds {len(values)} values, wanted one")
+    return bytes(values[0])
+
+
+def index(name: str, source: Path, wanted: Wanted, folder: Path, console: Console) -> DatasetSpec:
+    """Looks at every record of the shards, and says what was found.
+
+    Shards with records that are left out, or that TensorFlow decodes another way than pillow, are written anew.
+
+    Args:
+      name: of the data set.
+      source: the shards' folder.
+      wanted: of it.
+      folder: where shards are written anew, which lies elsewhere afterwards.
+      console: is printed on.
+
+    Raises:
+      DataError: records are damaged, or no data set.
+      UsageError: the settings do not fit the shards.
+    """
+    shards, said = find_shards(source, wanted)
+    for line in said:
+        console.say(line)
+    paths = sorted({path for those in shards.files.values() for path in those})
+    total = sum(path.stat().st_size for path in paths)
+    found = {}
+    with ThreadPoolExecutor() as executor, progress(console, f"looking at {source}", total) as advance:
+        for path in paths:
+            found[path] = _look_at_shard(path, shards, wanted, executor)
+            advance(path.stat().st_size)
+    _refuse_damage([line for each in found.values() for line in each.damaged], wanted.max_damaged, console)
+    empty = next((path for path in paths if not found[path].labels), None)
+    if empty:
+        raise DataError(f"{empty} holds no records; take it away, or name the others by --files")
+    _say_written(found, console)
+    written = {
+        path: _write_anew(path, f"{number:05d}-{path.name}", shards, wanted, folder)
+        if found[path].must_be_written
+        else path.absolute()
+        for number, path in enumerate(paths)
+    }
+    splits = {
+        split: tuple(_describe_shard(written[p], found[p], folder) for p in those)
+        for split, those in shards.files.items()
+    }
+    return _describe(name, source, shards, wanted, found, splits, folder, console)
+
+
+def _look_at_shard(path: Path, shards: Shards, wanted: Wanted, executor: ThreadPoolExecutor) -> Found:
+    found, offset = Found(), 0
+    look = functools.partial(_look_with_size, names=shards.names, wanted=wanted)
+    for number, (looked, size) in enumerate(in_order(executor, look, read_records(path, shards.compression))):
+        if looked.error:
+            found.damaged.append(f"{path}: record {number} at byte {offset}: {looked.error}")
+        else:
+            found.add(looked)
+        offset += FRAME_BYTES + size
+    return found
+
+
+def _look_with_size(record: bytes, names: Names, wanted: Wanted) -> tuple[Looked, int]:
+    return look_at(record, names, wanted), len(record)
+
+
+def _refuse_damage(damaged: list[str], limit: int, console: Console) -> None:
+    lines = damaged[:SHOWN] + ([f"and {len(damaged) - SHOWN:,} more"] if len(damaged) > SHOWN else [])
+    told = f"{len(damaged):,}:{bullet_list(lines)}"
+    if len(damaged) > limit:
+        raise DataError(f"damaged records, {told}\n--skip_corrupt={len(damaged)} leaves so many out")
+    if damaged:
+        console.say(f"left out, as damaged, {told}")
+
+
+def _say_written(found: Mapping[Path, Found], console: Console) -> None:
+    count = sum(each.must_be_written for each in found.values())
+    encoded = sum(each.num_encoded for each in found.values())
+    if count:
+        what = f": {encoded:,} pictures become PNG, for their format, 16 bits, or transparency" if encoded else ""
+        console.say(f"{count:,} of {len(found):,} shards are written anew{what}; the others stay where they are")
+
+
+def _write_anew(path: Path, name: str, shards: Shards, wanted: Wanted, folder: Path) -> Path:
+    """Writes a shard without its damaged records, and with PNG for what TensorFlow decodes another way than pillow."""
+    options = tf.io.TFRecordOptions(compression_type=shards.compression)
+    with tf.io.TFRecordWriter(tf_path(folder / name), options) as writer:
+        for record in read_records(path, shards.compression):
+            looked = look_at(record, shards.names, wanted)
+            if looked.error:
+                continue
+            if not looked.is_kept:
+                example = tf.train.Example.FromString(record)
+                values = example.features.feature[shards.names.image].bytes_list.value
+                values[0] = as_png(open_upright(values[0], max_pixels=wanted.max_pixels))
+                record = example.SerializeToString()
+            writer.write(record)
+    return folder / name
+
+
+def _describe_shard(path: Path, found: Found, folder: Path) -> Shard:
+    name = path.name if path.parent == folder else str(path)
+    return Shard(name, found.labels.total(), path.stat().st_size, sha256_of(path))
+
+
+def _describe(
+    name: str,
+    source: Path,
+    shards: Shards,
+    wanted: Wanted,
+    found: Mapping[Path, Found],
+    splits: Mapping[str, tuple[Shard, ...]],
+    folder: Path,
+    console: Console,
+) -> DatasetSpec:
+    """Puts together what the records have in common, and says it."""
+    names, each = shards.names, found.values()
+    sizes = functools.reduce(Counter.__add__, (one.sizes for one in each))
+    labels = {
+        split: functools.reduce(Counter.__add__, (found[path].labels for path in those))
+        for split, those in shards.files.items()
+    }
+    largest, least = max(map(max, labels.values())), min(map(min, labels.values()))
+    if largest >= sum(sizes.values()) + MORE_CLASSES:
+        raise DataError(f"{source}: a label is {largest:,}; wanted numbers of classes, from 0 on")
+    if least and not wanted.label_offset:
+        console.say(f"the labels begin at {least}; --label_offset={least} makes that class 0")
+    texts = {label: text for one in each for label, text in one.texts.items()}
+    class_names = name_classes(source, largest + 1, texts)
+    say_counts(class_names, labels, source, console)
+    shown = functools.reduce(Counter.__add__, (one.formats for one in each))
+    sides = Counter({f"{width} x {height}": count for (height, width, _), count in sizes.items()})
+    console.say(f"{f'formats: {commonest(shown)}; ' if names.image else ''}sizes: {commonest(sides)}")
+    shape, smallest = _shape_of(sizes, is_encoded=bool(names.image), source=source)
+    fields = RecordFields(
+        names.image or RecordFields().image,
+        names.image_raw or RecordFields().image_raw,
+        names.label,
+        names.boxes,
+        wanted.label_offset,
+        wanted.label_of,
+        are_sized=False,
+        are_turned=any(one.are_turned for one in each),
+    )
+    spec = classification(name, shape, class_names, splits, folder, "", smallest)
+    return dataclasses.replace(spec, fields=fields, compression=shards.compression)
+
+
+def _shape_of(
+    sizes: Counter[tuple[int, int, int]], *, is_encoded: bool, source: Path
+) -> tuple[tuple[int | None, int | None, int], tuple[int, int] | None]:
+    """Returns the shape that all pictures have, None where they differ, and the least sides of encoded ones."""
+    if not is_encoded:
+        if len(sizes) > 1:
+            (height, width, depth), count = sizes.most_common(1)[0]
+            raise DataError(
+                f"{source}: pixels of {len(sizes):,} shapes, {count:,} of {sizes.total():,} are {height} x {width} x "
+                f"{depth}; they must have one"
+            )
+        return next(iter(sizes)), None
+    heights, widths, depths = (set(sides) for sides in zip(*sizes, strict=True))
+    smallest, depth = (min(heights), min(widths)), max(depths)
+    return ((*smallest, depth) if len(heights) == len(widths) == 1 else (None, None, depth)), smallest
