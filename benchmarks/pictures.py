@@ -117,7 +117,7 @@ def measure_loop(data_dir: str, seconds: float) -> float:
     """The same operations on records in memory, on as many threads as there are cores, with nothing between them."""
     from trainer.data.manifest import load_manifest
     from trainer.data.records import read_records
-    from trainer.inputs.batch import parse_examples
+    from trainer.inputs.parsing import parse_examples
     from trainer.preprocessing.preprocessing import make_preprocessing
     from trainer.tf1 import tf
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from tests.conftest import read_metrics
 from trainer import api
-from trainer.data import records, writing
+from trainer.data import manifest, records, writing
 from trainer.data.manifest import load_manifest, save_manifest
 from trainer.data.records import load_split, read_records
 from trainer.data.spec import classification
@@ -315,7 +315,7 @@ def damage(spec, folder, number):
         for record in whole:
             writer.write(record)
     changed = dataclasses.replace(
-        shard, num_bytes=(folder / shard.file).stat().st_size, sha256=records.sha256_of(folder / shard.file)
+        shard, num_bytes=(folder / shard.file).stat().st_size, sha256=manifest.sha256_of(folder / shard.file)
     )
     train_shards = tuple(changed if other == shard else other for other in spec.splits["train"])
     save_manifest(dataclasses.replace(spec, splits={**spec.splits, "train": train_shards}, data_dir=folder))

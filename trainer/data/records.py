@@ -41,15 +41,16 @@ def parse_record(record: bytes, spec: DatasetSpec) -> tuple[np.ndarray, int]:
         raise ValueError(f"it is no tf.train.Example: {error}") from error
     feature, fields = example.features.feature, spec.fields
     label = _legal(label_of(feature, fields) - fields.label_offset, spec)
+    told = tuple(only_value(feature, name) for name in ("height", "width", "depth")) if fields.are_sized else None
+    if told and not _fits(told, spec):
+        raise ValueError(f"its image is {list(told)}, wanted {list(spec.stored_shape)}")
     if spec.is_encoded:
         image = _decode(feature, fields, spec.stored_shape[2])
-        if not all(wanted in (None, size) for size, wanted in zip(image.shape, spec.stored_shape, strict=True)):
+        if told and image.shape != told:
+            raise ValueError(f"its picture is {list(image.shape)}, and not {list(told)} as its record says")
+        if not _fits(image.shape, spec):
             raise ValueError(f"its picture is {list(image.shape)}, wanted {list(spec.stored_shape)}")
         return image, label
-    if fields.are_sized:
-        shape = tuple(only_value(feature, name) for name in ("height", "width", "depth"))
-        if shape != spec.image_shape:
-            raise ValueError(f"its image is {list(shape)}, wanted {list(spec.image_shape)}")
     raw = feature[fields.image_raw].bytes_list.value if fields.image_raw in feature else []
     if len(raw) != 1 or len(raw[0]) != spec.image_bytes:
         sizes = [len(value) for value in raw]
@@ -93,11 +94,11 @@ def _decode(feature: tf.train.Features, fields: RecordFields, depth: int) -> np.
         image = decode_stored(values[0], orientation, depth=depth)
     except Exception as error:  # Of pillow's decoders, of almost any class.
         raise ValueError(f"its picture is damaged: {describe_error(error)}") from error
-    if fields.are_sized:
-        told = tuple(only_value(feature, name) for name in ("height", "width", "depth"))
-        if image.shape != told:
-            raise ValueError(f"its picture is {list(image.shape)}, and not {list(told)} as its record says")
     return image
+
+
+def _fits(shape: tuple[int, ...], spec: DatasetSpec) -> bool:
+    return all(wanted in (None, size) for size, wanted in zip(shape, spec.stored_shape, strict=True))
 
 
 def only_value(feature: tf.train.Features, name: str) -> int:

@@ -47,20 +47,29 @@ def random_crop(images: tf.Tensor, draws: Draws, height: Side, width: Side | Non
     if any(isinstance(full, int) and size > full for full, size in ((full_height, height), (full_width, width))):
         raise UsageError(f"random_crop({height}, {width}) of pictures of {full_height} x {full_width}: pad them before")
     if None in images.shape.as_list()[1:3]:  # One picture.
-        found = cut(images, random_window(tf.stack([full_height, full_width]), draws, height, width))
+        sides = tf.stack([full_height, full_width])[tf.newaxis]
+        found = cut(images, random_windows(sides, draws, height, width)[0])
         return tf.reshape(found, [1, height, width, int(images.shape[3])])
     top, left = draws.integers(full_height - height + 1), draws.integers(full_width - width + 1)
     return _windows(images, top, left, height, width)
 
 
-def random_window(sides: tf.Tensor, draws: Draws, height: int, width: int | None = None) -> tf.Tensor:
-    """Draws the window of `random_crop` in one picture: first row, first column, height, width, int32 [4]."""
+def random_windows(sides: tf.Tensor, draws: Draws, height: int, width: int | None = None) -> tf.Tensor:
+    """Draws the windows of `random_crop` in pictures: first row, first column, height, width, int32 [n, 4].
+
+    Args:
+      sides: int32 [n, 2], height and width of the pictures.
+      draws: numbers.
+      height: of the windows.
+      width: of them.
+    """
     width = width or height
-    message = f"random_crop({height}, {width}) of a picture that is smaller; pad or resize before. It has"
-    with tf.control_dependencies([tf.Assert(tf.reduce_all(sides >= [height, width]), [message, sides])]):
+    message = f"random_crop({height}, {width}) of a picture that is smaller; pad or resize before. The least sides are"
+    legal = tf.Assert(tf.reduce_all(sides >= [height, width]), [message, tf.reduce_min(sides, 0)])
+    with tf.control_dependencies([legal]):
         sides = tf.identity(sides)
-    top, left = draws.integers(sides[0] - height + 1), draws.integers(sides[1] - width + 1)
-    return tf.stack([top[0], left[0], height, width])
+    top, left = draws.integers(sides[:, 0] - height + 1), draws.integers(sides[:, 1] - width + 1)
+    return tf.stack([top, left, tf.fill(tf.shape(top), height), tf.fill(tf.shape(top), width)], 1)
 
 
 def cut(images: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
@@ -94,20 +103,19 @@ def distorted_crop(
       min_object_covered: the least fraction of the picture in the window.
       attempts: windows that are drawn until one fits; where none does the whole picture is taken.
     """
-    uniform = draws.uniform(0, 1, 4 * attempts)
-    sides = tf.stack(sides_of(images))
+    sides = tf.tile(tf.stack(sides_of(images))[tf.newaxis], [tf.shape(images)[0], 1])
+    windows = distorted_windows(sides, draws, height, width, area, aspect, min_object_covered, attempts)
 
     def one(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        window = _fit_window(sides, tf.reshape(each[1], [4, attempts]), area, aspect, min_object_covered)
-        return finish_distorted(cut(each[0][tf.newaxis], window), height, width)[0]
+        return finish_distorted(cut(each[0][tf.newaxis], each[1]), height, width)[0]
 
     if images.shape[0] == 1:
-        return one((images[0], uniform[0]))[tf.newaxis]
-    found = tf.map_fn(one, (images, uniform), fn_output_signature=images.dtype)
+        return one((images[0], windows[0]))[tf.newaxis]
+    found = tf.map_fn(one, (images, windows), fn_output_signature=images.dtype)
     return tf.reshape(found, [-1, height, width or height, int(images.shape[3])])
 
 
-def distorted_window(
+def distorted_windows(
     sides: tf.Tensor,
     draws: Draws,
     height: int,
@@ -117,52 +125,44 @@ def distorted_window(
     min_object_covered: float = 0.1,
     attempts: int = 100,
 ) -> tf.Tensor:
-    """Draws the window of `distorted_crop` in one picture: first row, first column, height, width, int32 [4]."""
-    uniform = tf.reshape(draws.uniform(0, 1, 4 * attempts), [4, attempts])
-    return _fit_window(sides, uniform, area, aspect, min_object_covered)
+    """Draws the windows of `distorted_crop` in pictures: first row, first column, height, width, int32 [n, 4].
+
+    For each it is the first of several windows that fits; the whole picture where none does. As GenerateRandomCrop of
+    TensorFlow's `sample_distorted_bounding_box_op.cc` draws it: a shape, then one of the heights that give a legal
+    area, then a place. For all pictures at once, because so many small operations cost much for each.
+
+    Args:
+      sides: int32 [n, 2], height and width of the pictures.
+      draws: numbers.
+      height: of what comes out.
+      width: of it.
+      area: of the window, as a fraction of the picture's.
+      aspect: width by height.
+      min_object_covered: the least fraction of the picture.
+      attempts: windows that are drawn.
+    """
+    shape_u, height_u, top_u, left_u = tf.split(draws.uniform(0, 1, 4 * attempts), 4, 1)  # [n, attempts]
+    full_height, full_width = tf.split(tf.cast(sides, tf.float32), 2, 1)  # [n, 1]
+    whole = full_height * full_width
+    low, high = max(area[0], min_object_covered) * whole, area[1] * whole
+    ratio = aspect[0] + shape_u * (aspect[1] - aspect[0])
+    most = tf.minimum(tf.minimum(tf.round(tf.sqrt(high / ratio)), tf.floor((full_width + 0.499) / ratio)), full_height)
+    least = tf.minimum(tf.round(tf.sqrt(area[0] * whole / ratio)), most)
+    tall = least + tf.floor(height_u * (most - least + 1))
+    wide = tf.round(tall * ratio)
+    found = tall * wide
+    fits = (found >= low) & (found <= high) & (wide <= full_width) & (wide >= 1) & (tall >= 1)
+    top = tf.floor(top_u * (full_height - tall + 1))
+    left = tf.floor(left_u * (full_width - wide + 1))
+    windows = tf.cast(tf.stack([top, left, tall, wide], 2), tf.int32)
+    first = tf.gather(windows, tf.argmax(tf.cast(fits, tf.int32), 1), batch_dims=1)
+    return tf.compat.v2.where(tf.reduce_any(fits, 1, keepdims=True), first, tf.concat([tf.zeros_like(sides), sides], 1))
 
 
 def finish_distorted(images: tf.Tensor, height: int, width: int | None = None, *_: object, **__: object) -> tf.Tensor:
     """Resizes a window to the size that `distorted_crop` gives."""
     resized = tf.compat.v2.image.resize(images, [height, width or height])
     return as_type_of(resized, images)
-
-
-def _fit_window(
-    sides: tf.Tensor,
-    uniform: tf.Tensor,
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-    min_object_covered: float,
-) -> tf.Tensor:
-    """Finds the first of several windows that fits, int32 [4]; the whole picture where none does.
-
-    As GenerateRandomCrop of TensorFlow's `sample_distorted_bounding_box_op.cc` draws it: a shape, then one of the
-    heights that give a legal area, then a place.
-
-    Args:
-      sides: int32 [2], of the picture.
-      uniform: float32 [4, attempts], from 0 up to 1.
-      area: of the window, as a fraction of the picture's.
-      aspect: width by height.
-      min_object_covered: the least fraction of the picture.
-    """
-    full_height, full_width = tf.unstack(tf.cast(sides, tf.float32))
-    whole = full_height * full_width
-    low, high = max(area[0], min_object_covered) * whole, area[1] * whole
-    ratio = aspect[0] + uniform[0] * (aspect[1] - aspect[0])
-    most = tf.minimum(tf.minimum(tf.round(tf.sqrt(high / ratio)), tf.floor((full_width + 0.499) / ratio)), full_height)
-    least = tf.minimum(tf.round(tf.sqrt(area[0] * whole / ratio)), most)
-    height = least + tf.floor(uniform[1] * (most - least + 1))
-    width = tf.round(height * ratio)
-    found = height * width
-    fits = (found >= low) & (found <= high) & (width <= full_width) & (width >= 1) & (height >= 1)
-    top = tf.floor(uniform[2] * (full_height - height + 1))
-    left = tf.floor(uniform[3] * (full_width - width + 1))
-    windows = tf.cast(tf.stack([top, left, height, width], 1), tf.int32)
-    first = tf.argmax(tf.cast(fits, tf.int32))
-    zero = tf.zeros([2], tf.int32)
-    return tf.cond(tf.reduce_any(fits), lambda: windows[first], lambda: tf.concat([zero, sides], 0))
 
 
 def translate(images: tf.Tensor, draws: Draws, n: Side) -> tf.Tensor:
@@ -174,11 +174,13 @@ def translate(images: tf.Tensor, draws: Draws, n: Side) -> tf.Tensor:
 class Cut(NamedTuple):
     """An operation that cuts a window out, and what it does to the window."""
 
-    window: Callable[..., tf.Tensor]  # (height and width, int32 [2], draws, arguments) -> int32 [4], as `random_window`
+    windows: Callable[..., tf.Tensor]  # (sides, draws, arguments) -> int32 [n, 4], as `random_windows`
     finish: Callable[..., tf.Tensor]  # (the window of the picture, arguments) -> what the operation gives
+    # (arguments) -> height and width to which `finish` resizes; None: it does not.
+    resized: Callable[..., tuple[int, int] | None]
 
 
 CUTS = {
-    "distorted_crop": Cut(distorted_window, finish_distorted),
-    "random_crop": Cut(random_window, lambda images, *_, **__: images),
+    "distorted_crop": Cut(distorted_windows, finish_distorted, lambda n, width=None, *_, **__: (n, width or n)),
+    "random_crop": Cut(random_windows, lambda images, *_, **__: images, lambda *_, **__: None),
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 from trainer.preprocessing.crops import cut
 from trainer.tf1 import tf
 
 DECODABLE_DEPTHS = (1, 3)
+RATIOS = (1, 2, 4, 8)  # by which libjpeg makes a picture smaller
 BLOCK = 16  # pixels, of a JPEG with colours of half the resolution
 AS_PILLOW = "INTEGER_ACCURATE"  # decodes a JPEG to the very pixels of pillow; the default is up to 4 of 255 off
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601-2), as pillow weighs them
@@ -44,11 +47,17 @@ def decode_picture(data: tf.Tensor, orientation: tf.Tensor, shape: tuple[int | N
 
 
 def decode_window(
-    data: tf.Tensor, orientation: tf.Tensor, sides: tf.Tensor, depth: int, window: tf.Tensor
+    data: tf.Tensor,
+    orientation: tf.Tensor,
+    sides: tf.Tensor,
+    depth: int,
+    window: tf.Tensor,
+    wanted: tuple[int, int] | None = None,
 ) -> tf.Tensor:
     """Decodes a window of an upright picture, as `decode_picture` and a cut do: uint8 [height, width, depth].
 
-    Of a JPEG that needs no turning nothing else is decoded.
+    Of a JPEG that needs no turning nothing else is decoded; and, where the window is to be resized and has twice the
+    height and width or more, it is decoded at a half, a quarter or an eighth of its size, as libjpeg scales it.
 
     Args:
       data: string [], JPEG or PNG.
@@ -56,15 +65,24 @@ def decode_window(
       sides: int32 [2], height and width of the picture.
       depth: of the picture.
       window: int32 [4], first row, first column, height, width.
+      wanted: height and width to which the window is resized afterwards; None: it stays as it is.
     """
-    top, left, height, width = tf.unstack(window)
+
+    def decode_at(ratio: int) -> tf.Tensor:
+        begin, end = window[:2] // ratio, (window[:2] + window[2:] + (ratio - 1)) // ratio
+        # The decoder smooths colours over the edges of its blocks, and so needs what lies beside the window.
+        left = tf.maximum(begin[1] - BLOCK, 0)
+        right = tf.minimum(end[1] + BLOCK, (sides[1] + (ratio - 1)) // ratio)
+        wider = tf.stack([begin[0], left, end[0] - begin[0], right - left])
+        decoded = tf.io.decode_and_crop_jpeg(data, wider, channels=depth, ratio=ratio, dct_method=AS_PILLOW)
+        return decoded[:, begin[1] - left : end[1] - left]
 
     def decode_jpeg() -> tf.Tensor:
-        # The decoder smooths colours over the edges of its blocks, and so needs what lies beside the window.
-        begin, end = tf.maximum(left - BLOCK, 0), tf.minimum(left + width + BLOCK, sides[1])
-        wider = tf.stack([top, begin, height, end - begin])
-        decoded = tf.io.decode_and_crop_jpeg(data, wider, channels=depth, dct_method=AS_PILLOW)
-        return decoded[:, left - begin : left - begin + width]
+        if wanted is None:
+            return decode_at(1)
+        times = tf.reduce_min(window[2:] // wanted)
+        index = tf.reduce_sum(tf.cast(times >= RATIOS[1:], tf.int32))
+        return tf.switch_case(index, [functools.partial(decode_at, ratio) for ratio in RATIOS])
 
     return tf.cond(
         tf.io.is_jpeg(data) & tf.equal(orientation, 1),

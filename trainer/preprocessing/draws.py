@@ -58,8 +58,8 @@ class Draws:
         return low + fraction * (high - low)
 
     def integers(self, limit: int | tf.Tensor) -> tf.Tensor:
-        """Draws whole numbers from 0 up to, not including, `limit` (also int32 []): int32 [n]."""
-        high = limit if isinstance(limit, int) else tf.cast(limit, tf.float32)
+        """Draws whole numbers from 0 up to, not including, `limit` (also int32 [] or [n]): int32 [n]."""
+        high = limit if isinstance(limit, int) else tf.reshape(tf.cast(limit, tf.float32), [-1, 1])
         return tf.cast(self.uniform(0, high)[:, 0], tf.int32)
 
     def choices(self) -> tf.Tensor:

@@ -6,6 +6,7 @@ several shapes go on one by one through the operations up to the first that make
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from trainer.errors import UsageError
@@ -60,27 +61,31 @@ class Side(NamedTuple):
         Returns:
           uint8 [n, *batch_shape].
         """
-        images = tf.map_fn(
-            lambda each: self._decode(*each)[0],
-            (data, orientations, sides, keys),
-            fn_output_signature=tf.uint8,
-            parallel_iterations=1,
-        )
+        decode: Callable[..., tf.Tensor] = self._decode_whole
+        each: tuple[tf.Tensor, ...] = (data, orientations, keys)
+        first = self.pipeline.operations[: self.num_alone][:1]
+        if first and first[0].name in CUTS:
+            draws = make_draws(self.seed, keys).of_operation(0)
+            windows = CUTS[first[0].name].windows(sides, draws, *first[0].args, **first[0].kwargs)
+            decode, each = self._decode_window, (data, orientations, keys, sides, windows)
+        images = tf.map_fn(lambda one: decode(*one)[0], each, fn_output_signature=tf.uint8, parallel_iterations=1)
         return tf.reshape(images, [-1, *self.batch_shape])
 
-    def _decode(self, data: tf.Tensor, orientation: tf.Tensor, sides: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-        key, first = key[tf.newaxis], self.pipeline.operations[: self.num_alone][:1]
-        if not first or first[0].name not in CUTS:
-            return self.alone(decode_picture(data, orientation, self.stored_shape)[tf.newaxis], key)
-        operation, (window, finish) = first[0], CUTS[first[0].name]
-        draws = make_draws(self.seed, key).of_operation(0)
-        found = window(sides, draws, *operation.args, **operation.kwargs)
-        image = decode_window(data, orientation, sides, self.stored_shape[2], found)[tf.newaxis]
-        image.set_shape([1, None, None, self.stored_shape[2]])
-        image = finish(image, *operation.args, **operation.kwargs)
+    def _decode_whole(self, data: tf.Tensor, orientation: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+        return self.alone(decode_picture(data, orientation, self.stored_shape)[tf.newaxis], key[tf.newaxis])
+
+    def _decode_window(
+        self, data: tf.Tensor, orientation: tf.Tensor, key: tf.Tensor, sides: tf.Tensor, window: tf.Tensor
+    ) -> tf.Tensor:
+        operation, depth = self.pipeline.operations[0], self.stored_shape[2]
+        found = CUTS[operation.name]
+        wanted = found.resized(*operation.args, **operation.kwargs)
+        image = decode_window(data, orientation, sides, depth, window, wanted)[tf.newaxis]
+        image.set_shape([1, None, None, depth])
+        image = found.finish(image, *operation.args, **operation.kwargs)
         if self.num_alone == 1:
             image = tf.reshape(image, [1, *self.batch_shape])
-        return self.pipeline(image, seed=self.seed, keys=key, begin=1, end=self.num_alone)
+        return self.pipeline(image, seed=self.seed, keys=key[tf.newaxis], begin=1, end=self.num_alone)
 
 
 class Preprocessing(NamedTuple):

@@ -141,7 +141,7 @@ def test_the_manifest_tells_what_was_written(digits_dir):
         (lambda m: m["splits"]["train"][0].update(num_examples=126.0), "num_examples is 126.0, wanted a positive"),
         (lambda m: m["splits"]["train"][0].update(num_examples=-5), "num_examples is -5"),
         (lambda m: m["splits"]["train"][0].update(num_bytes=None), "num_bytes is None"),
-        (lambda m: m["splits"]["train"][0].update(file="../x"), "'../x' is no file name"),
+        (lambda m: m["splits"]["train"][0].update(file="../x"), "'../x' is neither a file name nor an absolute path"),
         (lambda m: m["splits"]["train"][0].update(file=5), "5 is no file name"),
         (lambda m: m["splits"].pop("test"), "'test' is missing"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from trainer.preprocessing import crops
-from trainer.preprocessing.decoding import decode_picture
+from trainer.preprocessing.decoding import decode_picture, decode_window
 from trainer.preprocessing.draws import make_draws
 from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.tf1 import tf
@@ -20,7 +20,7 @@ def windows(sides, count=2000, **how):
     with tf.Graph().as_default(), tf.Session() as session:
 
         def one(key):
-            return crops.distorted_window(tf.constant(sides), make_draws(1, key[tf.newaxis]), 224, **how)
+            return crops.distorted_windows(tf.constant([sides]), make_draws(1, key[tf.newaxis]), 224, **how)[0]
 
         return session.run(tf.map_fn(one, tf.range(count, dtype=tf.int64), fn_output_signature=tf.int32))
 
@@ -90,8 +90,8 @@ def pictures():
     [
         ("random_crop(40)", "40"),
         ("random_crop(50, 30)|flip_lr", "50, 30"),
-        ("distorted_crop(33)", "33"),
-        ("distorted_crop(20, 30, area=0.1..0.5)|flip_lr", "20, 30"),
+        ("distorted_crop(46)", "46"),  # So large that nothing is decoded at half its size.
+        ("distorted_crop(43, 46, area=0.1..0.5)|flip_lr", "43, 46"),
     ],
 )
 def test_a_window_that_is_decoded_alone_is_the_window_of_the_whole_picture(text, size):
@@ -109,3 +109,34 @@ def test_a_window_that_is_decoded_alone_is_the_window_of_the_whole_picture(text,
             found = session.run(alone, {keys: fed})
             for place in range(6):
                 np.testing.assert_array_equal(found[place], session.run(wanted, {keys: fed, number: place}))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    ("window", "wanted", "ratio"),
+    [
+        ((13, 22, 150, 170), (76, 85), 1),
+        ((13, 22, 150, 170), (75, 85), 2),
+        ((0, 0, 203, 301), (50, 75), 4),
+        ((101, 3, 102, 298), (12, 20), 8),
+        ((200, 300, 3, 1), (1, 1), 1),
+    ],
+)
+def test_a_window_that_becomes_much_smaller_is_decoded_smaller_as_pillow_does_it(mode, window, wanted, ratio):
+    """Pillow's `draft` lets libjpeg scale too."""
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(0, 256, (51, 76, 3), np.uint8).repeat(4, 0).repeat(4, 1)[:203, :301]
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, "JPEG", quality=90)
+    top, left, height, width = window
+    with Image.open(file) as image:
+        image.draft(image.mode, (301 // ratio, 203 // ratio))
+        assert image.size == (-(-301 // ratio), -(-203 // ratio))
+        drafted = np.asarray(image.convert("RGB"))
+    expected = drafted[top // ratio : -(-(top + height) // ratio), left // ratio : -(-(left + width) // ratio)]
+    data, orientation, sides = file.getvalue(), np.int64(1), np.int32([203, 301])
+    with tf.Graph().as_default(), tf.Session() as session:
+        found = session.run(
+            decode_window(*map(tf.constant, (data, orientation, sides)), 3, tf.constant(window), wanted)
+        )
+    np.testing.assert_array_equal(found, expected)
