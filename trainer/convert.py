@@ -21,10 +21,17 @@ if TYPE_CHECKING:
     from trainer.data.sources import named
     from trainer.data.spec import DatasetSpec
 
-KINDS = ("folders", "list", "arrays", "tfrecord")
-OF_SHARDS = ("files", "features", "preset", "label_offset", "label_of")  # flags of shards of another program
-OF_FILES = ("deduplicate", "store", "skip_corrupt", "max_pixels")  # flags of files of pictures
-HOLDS = {"folders": "pictures", "list": "a list", "arrays": "arrays", "tfrecord": "shards"}
+KINDS = {"folders": "pictures", "list": "a list", "arrays": "arrays", "tfrecord": "shards", "binary": "binary files"}
+# The flags of each kind.
+OF_FILES = ("split", "shards", "deduplicate", "store", "skip_corrupt", "max_pixels")
+USED_BY = {
+    "folders": OF_FILES,
+    "list": OF_FILES,
+    "arrays": ("split", "shards"),
+    "tfrecord": ("files", "features", "preset", "label_offset", "label_of", "skip_corrupt", "max_pixels"),
+    "binary": ("files", "label_offset", "record"),
+}
+OF_OWN = {name for names in USED_BY.values() for name in names}
 USAGE = (
     "python -m trainer.convert --source=WHAT [--split=80/10/10] [--data_dir=DIR], or "
     "--dataset=NAME [--source_dir=DIR] [--data_dir=DIR]"
@@ -48,8 +55,8 @@ class ConvertSettings:
     deduplicate: bool = option(False, "with --source: leave out pictures that are there once more")
     store: str = option(
         "encoded",
-        "with --source: encoded keeps the bytes of JPEG and PNG files; decoded keeps pixels, of pictures of one shape; "
-        "decoded:160 resizes to that shorter side before",
+        "with --source: encoded keeps the bytes of JPEG and PNG files; paths only where these lie; decoded keeps "
+        "pixels, of pictures of one shape; decoded:160 resizes to that shorter side before",
     )
     skip_corrupt: int = option(
         0, "with --source: damaged pictures that are left out; 0: the first is an error", legal=between(0, MAX_STEPS)
@@ -62,6 +69,10 @@ class ConvertSettings:
         "width, depth; text (names of classes); boxes",
     )
     preset: str = option("", "the same by name: slim or detection (default: what the first record has)")
+    record: str = option(
+        "",
+        "of --kind=binary: how a record is made, as label:1,image:3072,shape=32x32x3,order=CHW (other names: skipped)",
+    )
     label_offset: int = option(0, "is subtracted from the shards' labels", legal=between(-MAX_STEPS, MAX_STEPS))
     label_of: str = option("", "of shards whose pictures have several objects: first or largest gives the label")
     source_dir: str = option("", "folder of the original files (default: download them)", path=True)
@@ -94,8 +105,8 @@ def _convert(argv: Sequence[str], console: Console, _: Signals) -> int:
         console.say(f"{data_dir} already holds {describe(found)}; nothing to do{unread}")
         return OK
     kind = _kind_of(settings)
-    if kind == "tfrecord":
-        written = _index(settings, dataset, data_dir, console)
+    if kind in ("tfrecord", "binary"):
+        written = _index(settings, kind, dataset, data_dir, console)
         console.say(f"indexed {describe(written)} in {time.monotonic() - start:.1f} s; {data_dir} needs the shards")
         return OK
     if kind:
@@ -118,11 +129,8 @@ def _check_name(settings: ConvertSettings) -> str:
     """
     if not settings.source:
         defaults = ConvertSettings()
-        given = [
-            name
-            for name in ("kind", "split", *OF_FILES, *OF_SHARDS)
-            if getattr(settings, name) != getattr(defaults, name)
-        ]
+        names = {"kind", *OF_OWN} - {"shards"}
+        given = sorted(name for name in names if getattr(settings, name) != getattr(defaults, name))
         if given:
             raise UsageError(f"--{given[0]} is of your own pictures: give them by --source")
         if (settings.dataset or "mnist") not in DATASETS:
@@ -150,17 +158,16 @@ def _kind_of(settings: ConvertSettings) -> str:
     if not kind:
         kinds = {"arrays": arrays.holds_arrays, "tfrecord": shards.holds_shards, "folders": Path.is_dir}
         kind = next((name for name, holds in kinds.items() if holds(source)), "list")
-    others = {"arrays": (*OF_FILES, *OF_SHARDS), "tfrecord": ("split", "deduplicate", "store", "shards")}
     default = ConvertSettings()
-    for name in others.get(kind, OF_SHARDS):
+    for name in sorted(OF_OWN - set(USED_BY[kind])):
         if getattr(settings, name) != getattr(default, name):
-            raise UsageError(f"--{name} is not of --source={source}, which holds {HOLDS[kind]}")
+            raise UsageError(f"--{name} is not of --source={source}, which holds {KINDS[kind]}")
     return kind
 
 
-def _index(settings: ConvertSettings, dataset: str, data_dir: Path, console: Console) -> DatasetSpec:
+def _index(settings: ConvertSettings, kind: str, dataset: str, data_dir: Path, console: Console) -> DatasetSpec:
     from trainer.data import conversion
-    from trainer.data.sources import indexing, shards
+    from trainer.data.sources import binary_files, indexing, shards
 
     wanted = shards.Wanted(
         settings.files,
@@ -172,6 +179,10 @@ def _index(settings: ConvertSettings, dataset: str, data_dir: Path, console: Con
         settings.max_pixels,
     )
     source = Path(settings.source)
+    if kind == "binary":
+        return conversion.write_aside(
+            data_dir, lambda folder: binary_files.index(dataset, source, wanted, settings.record, folder, console)
+        )
     return conversion.write_aside(data_dir, lambda folder: indexing.index(dataset, source, wanted, folder, console))
 
 

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from tests.conftest import MNIST_FILES, PICTURES, RECORDS, REPO, environment
+from tests.conftest import CIFAR10, MNIST_FILES, PICTURES, RECORDS, REPO, environment
 
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What blocks may need, as `needs=MNIST_DIR`.
-NEEDS = {"MNIST_DIR": MNIST_FILES, "PICTURES_DIR": PICTURES, "RECORDS_DIR": RECORDS}
+NEEDS = {"MNIST_DIR": MNIST_FILES, "PICTURES_DIR": PICTURES, "RECORDS_DIR": RECORDS, "CIFAR10_DIR": CIFAR10}
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_0-9]+)")
 OTHERS = {"set", "version", "help", "timeout", "soak_record", "tf_cnn_benchmarks", "flagfile", "rounds", "seconds"}
 

@@ -89,7 +89,7 @@ def convert(run_here, tmp_path):
 def read_in_graph(spec, split):
     """Reads a split as the trainer does: the middle 9 x 9 of the pictures, and labels."""
     side = make_preprocessing(spec.stored_shape, "crop_or_pad(9)", smallest=spec.smallest).elsewhere
-    records = [r for shard in spec.splits[split] for r in read_records(spec.path_of(shard), spec.compression)]
+    records = [r for shard in spec.splits[split] for r in read_records(spec.path_of(shard), spec)]
     with tf.Graph().as_default(), tf.Session() as session:
         found = parse_examples(tf.constant(records), spec, side)
         return session.run([side.in_batches(found[IMAGE]), found[LABEL]])

@@ -95,9 +95,10 @@ def _write(
                     f"{source_dir} gives {count:,} {split} examples, {dataset} has {source.sizes[split]:,}; "
                     "are all its files there, each under its own name?"
                 )
-    return classification(
+    spec = classification(
         dataset, source.image_shape, source.class_names, splits, folder, source.attribution, source.smallest
     )
+    return dataclasses.replace(spec, fields=source.fields)
 
 
 def _sync(folder: Path) -> None:

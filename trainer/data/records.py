@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from trainer.data import framing
+from trainer.data.binary import parse_layout, read_binary
 from trainer.data.framing import FRAME_BYTES
 from trainer.data.manifest import differing_checksum
 from trainer.data.pictures import decode_stored, describe_error, read_orientation
@@ -15,16 +17,23 @@ from trainer.data.spec import DataError, DatasetSpec, RecordFields, Shard
 from trainer.tf1 import tf
 
 
-def read_records(path: Path, compression: str = "") -> Iterator[bytes]:
-    """Yields the serialized records of one shard, which may be packed.
+def read_records(path: Path, spec: DatasetSpec | None = None) -> Iterator[bytes]:
+    """Yields the serialized records of one shard.
+
+    Args:
+      path: of the shard.
+      spec: of its data set; None: plain TFRecords.
 
     Raises:
       DataError: a record is damaged or cut off; the message names the shard, the record's number and its offset.
     """
+    if spec and spec.fields.binary:
+        yield from read_binary(path, parse_layout(spec.fields.binary))
+        return
     # Not by `tf_record_iterator`: it takes a record that is cut off within 12 bytes for the end of the file, and a
     # length of 2^63 crashes it.
     try:
-        yield from framing.read(path, compression)
+        yield from framing.read(path, spec.compression if spec else "")
     except framing.FrameError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -35,6 +44,11 @@ def parse_record(record: bytes, spec: DatasetSpec) -> tuple[np.ndarray, int]:
     Raises:
       ValueError: it is no Example, or not one of this data set.
     """
+    if spec.fields.binary:
+        layout = parse_layout(spec.fields.binary)
+        if len(record) != layout.record_bytes:
+            raise ValueError(f"it has {len(record)} bytes, wanted {layout.record_bytes}")
+        return layout.image_of(record), _legal(layout.label_of(record) - spec.fields.label_offset, spec)
     try:
         example = tf.train.Example.FromString(record)
     except Exception as error:  # The class of protobuf's error differs between its implementations.
@@ -86,12 +100,20 @@ def _legal(label: int, spec: DatasetSpec) -> int:
 
 def _decode(feature: tf.train.Features, fields: RecordFields, depth: int) -> np.ndarray:
     """Decodes the picture of a record, by pillow: uint8 [height, width, depth]."""
-    values = feature[fields.image].bytes_list.value if fields.image in feature else []
-    if len(values) != 1:
-        raise ValueError(f"feature {fields.image} holds {len(values)} values, wanted one")
+    if fields.path and fields.path in feature:
+        path = Path(os.fsdecode(feature[fields.path].bytes_list.value[0]))
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ValueError(f"its file {path}: {error.strerror}") from error
+    else:
+        values = feature[fields.image].bytes_list.value if fields.image in feature else []
+        if len(values) != 1:
+            raise ValueError(f"feature {fields.image} holds {len(values)} values, wanted one")
+        data = values[0]
     try:
-        orientation = only_value(feature, "orientation") if fields.are_sized else read_orientation(values[0])
-        image = decode_stored(values[0], orientation, depth=depth)
+        orientation = only_value(feature, "orientation") if fields.are_sized else read_orientation(data)
+        image = decode_stored(data, orientation, depth=depth)
     except Exception as error:  # Of pillow's decoders, of almost any class.
         raise ValueError(f"its picture is damaged: {describe_error(error)}") from error
     return image
@@ -119,13 +141,13 @@ def read_examples(path: Path, spec: DatasetSpec) -> Iterator[tuple[np.ndarray, i
     Raises:
       DataError: a record is damaged or wrong; the message names the shard, the record's number and its offset.
     """
-    offset = 0
-    for number, record in enumerate(read_records(path, spec.compression)):
+    offset, between = 0, 0 if spec.fields.binary else FRAME_BYTES
+    for number, record in enumerate(read_records(path, spec)):
         try:
             yield parse_record(record, spec)
         except ValueError as error:
             raise DataError(f"{path}: record {number} at byte {offset}: {error}") from error
-        offset += FRAME_BYTES + len(record)
+        offset += between + len(record)
 
 
 def record_batches(spec: DatasetSpec, split: str, batch_size: int) -> Iterator[list[bytes]]:
@@ -137,7 +159,7 @@ def record_batches(spec: DatasetSpec, split: str, batch_size: int) -> Iterator[l
     batch: list[bytes] = []
     for shard in spec.splits[split]:
         count = 0
-        for record in read_records(spec.path_of(shard), spec.compression):
+        for record in read_records(spec.path_of(shard), spec):
             batch.append(record)
             count += 1
             if len(batch) == batch_size:

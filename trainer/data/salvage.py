@@ -61,6 +61,8 @@ def _first(found: Salvage) -> str:
 def _examine(path: Path, shard: Shard, spec: DatasetSpec) -> Damage:
     if spec.compression:
         raise DataError(f"{path} is not what it was: a {spec.compression} stream has no whole records behind damage")
+    if spec.fields.binary:
+        raise DataError(f"{path} is not what it was: binary records have no checksums that tell which are whole")
     faults: list[str] = []
     count = sum(1 for _ in _good_records(path, spec, faults))
     if count > shard.num_examples:

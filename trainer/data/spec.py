@@ -46,6 +46,8 @@ class RecordFields(NamedTuple):
     # Do the records tell `height`, `width` and `orientation` of the upright picture? Else its bytes do.
     are_sized: bool = True
     are_turned: bool = True  # has one an orientation but 1
+    path: str = ""  # feature of the path of an image file, in the place of its bytes; empty: all hold these
+    binary: str = ""  # no Examples, but binary records, as `binary.parse_layout` reads it
 
     def corners(self) -> tuple[str, ...]:
         return tuple(f"{self.boxes}/{corner}" for corner in ("xmin", "ymin", "xmax", "ymax"))

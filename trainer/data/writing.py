@@ -43,12 +43,13 @@ def _around_image(shape: tuple[int, int, int], label: int) -> tuple[bytes, bytes
 
 
 class Encoded(NamedTuple):
-    """A picture as the bytes of a JPEG or PNG."""
+    """A picture as the bytes of a JPEG or PNG, or as the path of such a file."""
 
     data: bytes
     label: int
     orientation: int  # 1 to 8, as EXIF numbers it
     shape: tuple[int, int, int]  # height and width, upright, and depth
+    path: bytes = b""  # in the place of `data`
 
 
 def serialize_encoded(picture: Encoded) -> bytes:
@@ -60,7 +61,7 @@ def serialize_encoded(picture: Encoded) -> bytes:
         "depth": _int64(depth),
         "label": _int64(picture.label),
         "orientation": _int64(picture.orientation),
-        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture.data])),
+        "path" if picture.path else "image": _bytes(picture.path or picture.data),
     }
     serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
     return serialized
@@ -77,10 +78,14 @@ def _serialize(shape: tuple[int, int, int], label: int, image_raw: bytes) -> byt
         "width": _int64(width),
         "depth": _int64(depth),
         "label": _int64(label),
-        "image_raw": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image_raw])),
+        "image_raw": _bytes(image_raw),
     }
     serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
     return serialized
+
+
+def _bytes(value: bytes) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
 
 def _int64(value: int) -> tf.train.Feature:

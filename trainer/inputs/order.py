@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trainer.data.binary import parse_layout
 from trainer.data.spec import DatasetSpec
 from trainer.tf1 import tf
 
@@ -33,6 +34,7 @@ class Plan(NamedTuple):
     open_shards: int  # of which a block takes
     seed: int
     compression: str = ""  # of the shards
+    record_bytes: int = 0  # of binary records; 0: they are TFRecords
 
     @property
     def num_records(self) -> int:
@@ -82,9 +84,9 @@ def make_plan(spec: DatasetSpec, seed: int, block_records: int = BLOCK_RECORDS, 
     counts = np.array([shard.num_examples for shard in shards], np.int64)
     open_shards = min(OPEN_SHARDS, len(shards))
     unit = _largest_divisor(math.gcd(*map(int, counts)), block // (UNITS * open_shards))
-    return Plan(
-        [str(spec.path_of(shard)) for shard in shards], counts, unit, block, open_shards, seed, spec.compression
-    )
+    paths = [str(spec.path_of(shard)) for shard in shards]
+    record_bytes = parse_layout(spec.fields.binary).record_bytes if spec.fields.binary else 0
+    return Plan(paths, counts, unit, block, open_shards, seed, spec.compression, record_bytes)
 
 
 def _largest_divisor(number: int, limit: int) -> int:

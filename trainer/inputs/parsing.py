@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainer.data.binary import BinaryLayout, parse_layout
 from trainer.data.spec import IMAGE, LABEL, DatasetSpec, RecordFields
 from trainer.inputs.batch import Features
 from trainer.preprocessing.decoding import read_orientation, read_sides
@@ -14,7 +15,7 @@ SIZES = ("height", "width", "orientation")
 
 
 def parse_examples(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: tf.Tensor | None = None) -> Features:
-    """Parses serialized Examples (string [n]) at once; fails on a wrong image size or a label out of range.
+    """Parses serialized records (string [n]) at once; fails on a wrong image size or a label out of range.
 
     Args:
       serialized: string [n].
@@ -22,29 +23,61 @@ def parse_examples(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: t
       side: decodes the pictures, where they are encoded.
       keys: int64 [n], RECORD of each, where what is done to each picture is random.
     """
-    fields = spec.fields
-    one = tf.io.FixedLenFeature([], tf.int64)
-    features: dict[str, Any] = {
-        fields.image if spec.is_encoded else fields.image_raw: tf.io.FixedLenFeature([], tf.string)
-    }
+    if spec.fields.binary:
+        images, labels = _slice_binary(serialized, parse_layout(spec.fields.binary))
+    else:
+        images, labels = _parse(serialized, spec, side, keys)
+    labels -= spec.fields.label_offset
+    legal = tf.reduce_all((labels >= 0) & (labels < spec.num_classes))
+    with tf.control_dependencies([tf.Assert(legal, ["a label is out of range", labels])]):
+        labels = tf.cast(labels, tf.int32)
+    return {IMAGE: images, LABEL: labels}
+
+
+def _slice_binary(records: tf.Tensor, layout: BinaryLayout) -> tuple[tf.Tensor, tf.Tensor]:
+    """Slices binary records, string [n]: images uint8 [n, height, width, depth] and labels int64 [n]."""
+    frames = tf.reshape(tf.io.decode_raw(records, tf.uint8), [-1, layout.record_bytes])
+    height, width, depth = layout.shape
+    pixels = frames[:, layout.image : layout.image + height * width * depth]
+    if layout.has_planes:
+        images = tf.transpose(tf.reshape(pixels, [-1, depth, height, width]), [0, 2, 3, 1])
+    else:
+        images = tf.reshape(pixels, [-1, height, width, depth])
+    digits = tf.cast(frames[:, layout.label : layout.label + layout.label_bytes], tf.int64)
+    return images, tf.reduce_sum(digits * [256**place for place in range(layout.label_bytes)], 1)
+
+
+def _parse(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Parses serialized Examples: images uint8 [n, *batch_shape], and labels as they stand there, int64 [n]."""
+    fields, one, empty = spec.fields, tf.io.FixedLenFeature([], tf.int64), tf.io.FixedLenFeature([], tf.string, "")
+    picture = fields.image if spec.is_encoded else fields.image_raw
+    features: dict[str, Any] = {picture: tf.io.FixedLenFeature([], tf.string)}
     features[fields.label] = tf.io.VarLenFeature(tf.int64) if fields.label_of else one
     if fields.label_of == "largest":
         features.update(dict.fromkeys(fields.corners(), tf.io.VarLenFeature(tf.float32)))
     if spec.is_encoded and fields.are_sized:
         features.update(dict.fromkeys(SIZES, one))
+    if fields.path:
+        features.update(dict.fromkeys((picture, fields.path), empty))
     parsed = tf.io.parse_example(serialized, features)
     if spec.is_encoded:
-        data = parsed[fields.image]
-        keys = tf.zeros(tf.shape(data), tf.int64) if keys is None else keys
-        images = side.decode(data, *_turns_and_sides(parsed, fields), keys)
+        if fields.path:
+            parsed[picture] = _read_files(parsed[picture], parsed[fields.path])
+        keys = tf.zeros(tf.shape(serialized), tf.int64) if keys is None else keys
+        images = side.decode(parsed[picture], *_turns_and_sides(parsed, fields), keys)
     else:
-        pixels = tf.io.decode_raw(parsed[fields.image_raw], tf.uint8)
+        pixels = tf.io.decode_raw(parsed[picture], tf.uint8)
         images = tf.reshape(pixels, [tf.shape(serialized)[0], *spec.image_shape])
-    labels = _labels(parsed, fields) - fields.label_offset
-    legal = tf.reduce_all((labels >= 0) & (labels < spec.num_classes))
-    with tf.control_dependencies([tf.Assert(legal, ["a label is out of range", labels])]):
-        labels = tf.cast(labels, tf.int32)
-    return {IMAGE: images, LABEL: labels}
+    return images, _labels(parsed, fields)
+
+
+def _read_files(data: tf.Tensor, paths: tf.Tensor) -> tf.Tensor:
+    """Reads the files of records that name one, string [n]; the others hold its bytes."""
+
+    def read(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        return tf.cond(tf.equal(each[1], ""), lambda: each[0], lambda: tf.io.read_file(each[1]))
+
+    return tf.map_fn(read, (data, paths), fn_output_signature=tf.string, parallel_iterations=1)
 
 
 def _turns_and_sides(parsed: dict[str, Any], fields: RecordFields) -> tuple[tf.Tensor, tf.Tensor]:

@@ -215,6 +215,8 @@ def _open(paths: tf.Tensor, files: Sequence[tf.FIFOQueue], opens: tf.Tensor) -> 
 
 
 def _make_reader(plan: Plan, layout: Layout | None) -> tf.ReaderBase:
+    if plan.record_bytes:
+        return tf.FixedLengthRecordReader(plan.record_bytes)
     if layout is None:
         kinds = tf.io.TFRecordCompressionType
         options = {"": kinds.NONE, "GZIP": kinds.GZIP, "ZLIB": kinds.ZLIB}[plan.compression]

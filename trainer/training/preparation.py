@@ -103,7 +103,7 @@ def _check_shards(found: DatasetSpec) -> None:
     records.check_checksums(found)
     for shards in found.splits.values():
         for shard in shards:
-            count = sum(1 for _ in records.read_records(found.path_of(shard), found.compression))
+            count = sum(1 for _ in records.read_records(found.path_of(shard), found))
             records.check_count(found, shard, count)
 
 

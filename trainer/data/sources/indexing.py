@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from trainer.console import Console, bullet_list, progress
+from trainer.data import framing
 from trainer.data.framing import FRAME_BYTES
 from trainer.data.manifest import sha256_of
 from trainer.data.pictures import as_png, describe_error, flatten, is_kept, open_upright, read_orientation
-from trainer.data.records import label_of, only_value, read_records
+from trainer.data.records import label_of, only_value
 from trainer.data.sources.folders import commonest, in_order
 from trainer.data.sources.shards import Names, Shards, Wanted, find_shards, name_classes
 from trainer.data.sources.splitting import say_counts
@@ -147,13 +148,20 @@ def index(name: str, source: Path, wanted: Wanted, folder: Path, console: Consol
 def _look_at_shard(path: Path, shards: Shards, wanted: Wanted, executor: ThreadPoolExecutor) -> Found:
     found, offset = Found(), 0
     look = functools.partial(_look_with_size, names=shards.names, wanted=wanted)
-    for number, (looked, size) in enumerate(in_order(executor, look, read_records(path, shards.compression))):
+    for number, (looked, size) in enumerate(in_order(executor, look, _records_of(path, shards))):
         if looked.error:
             found.damaged.append(f"{path}: record {number} at byte {offset}: {looked.error}")
         else:
             found.add(looked)
         offset += FRAME_BYTES + size
     return found
+
+
+def _records_of(path: Path, shards: Shards) -> Iterator[bytes]:
+    try:
+        yield from framing.read(path, shards.compression)
+    except framing.FrameError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _look_with_size(record: bytes, names: Names, wanted: Wanted) -> tuple[Looked, int]:
@@ -181,7 +189,7 @@ def _write_anew(path: Path, name: str, shards: Shards, wanted: Wanted, folder: P
     """Writes a shard without its damaged records, and with PNG for what TensorFlow decodes another way than pillow."""
     options = tf.io.TFRecordOptions(compression_type=shards.compression)
     with tf.io.TFRecordWriter(tf_path(folder / name), options) as writer:
-        for record in read_records(path, shards.compression):
+        for record in _records_of(path, shards):
             looked = look_at(record, shards.names, wanted)
             if looked.error:
                 continue

@@ -13,7 +13,7 @@ import numpy as np
 from trainer.data.manifest import sha256_of
 from trainer.data.sources import cifar, digits, idx
 from trainer.data.sources.download import RemoteFile
-from trainer.data.spec import DataError
+from trainer.data.spec import OWN_FIELDS, DataError, RecordFields
 from trainer.data.writing import Encoded
 from trainer.errors import reason
 
@@ -32,6 +32,7 @@ class Source(NamedTuple):
     mirrors: tuple[str, ...] = ()
     files: tuple[RemoteFile, ...] = ()
     smallest: tuple[int, int] | None = None  # where the examples are encoded, the least height and width
+    fields: RecordFields = OWN_FIELDS  # of the records that are written
 
 
 # The first 5,000 training images are for validation, as in TensorFlow's MNIST tutorial.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from trainer.data.sources import folders
 from trainer.data.sources.folders import Folder, Looked
 from trainer.data.sources.named import Source
 from trainer.data.sources.splitting import choose_splits, say_counts
-from trainer.data.spec import SPLITS, DataError
+from trainer.data.spec import OWN_FIELDS, SPLITS, DataError, RecordFields
 from trainer.data.writing import Encoded
 from trainer.errors import UsageError
 
@@ -32,22 +33,23 @@ class Store(NamedTuple):
 
     encoded: bool  # the bytes of their files, or pixels
     short_side: int = 0  # of pixels, to which pictures are resized; 0: as they are
+    paths: bool = False  # in the place of the files' bytes
 
 
 def parse_store(text: str) -> Store:
-    """Reads `encoded`, `decoded` or `decoded:160`.
+    """Reads `encoded`, `paths`, `decoded` or `decoded:160`.
 
     Raises:
       UsageError: it is none.
     """
-    if text == "encoded":
-        return Store(encoded=True)
+    if text in ("encoded", "paths"):
+        return Store(encoded=True, paths=text == "paths")
     side = "0" if text == "decoded" else text.removeprefix("decoded:")
     if side.isdecimal() and (text == "decoded" or 1 <= int(side) <= MAX_SIDE):
         return Store(encoded=False, short_side=int(side))
     raise UsageError(
-        f"--store={text}: wanted encoded (the files' bytes), decoded (pixels), or decoded:160 (pixels, resized to that "
-        "shorter side)"
+        f"--store={text}: wanted encoded (the files' bytes), paths (the files stay where they are), decoded (pixels), "
+        "or decoded:160 (pixels, resized to that shorter side)"
     )
 
 
@@ -107,21 +109,25 @@ def _encoded_source(
 
     def read(_: Path, split: str) -> Iterator[Encoded]:
         with ThreadPoolExecutor() as executor:
-            load = functools.partial(_encode, depth=depth, max_pixels=wanted.max_pixels)
+            load = functools.partial(_encode, depth=depth, wanted=wanted)
             yield from folders.in_order(executor, load, by_split[split])
 
     sizes = {split: len(those) for split, those in by_split.items()}
-    return Source(shape, found.class_names, sizes, "", read, smallest=(min(heights), min(widths)))
+    fields = RecordFields(path="path") if wanted.store.paths else OWN_FIELDS
+    return Source(shape, found.class_names, sizes, "", read, smallest=(min(heights), min(widths)), fields=fields)
 
 
-def _encode(picture: Looked, *, depth: int, max_pixels: int) -> Encoded:
+def _encode(picture: Looked, *, depth: int, wanted: Wanted) -> Encoded:
     path = picture.found.path
+    if wanted.store.paths and picture.is_kept:
+        shape = (*picture.size, depth)
+        return Encoded(b"", picture.found.label, picture.orientation, shape, os.fsencode(path.absolute()))
     try:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != picture.digest:
             raise ValueError("its bytes have changed")
         if not picture.is_kept:
-            data = as_png(open_upright(data, max_pixels=max_pixels))
+            data = as_png(open_upright(data, max_pixels=wanted.max_pixels))
     except Exception as error:  # Of pillow's decoders, of almost any class.
         raise DataError(f"{path} is not what it was a moment ago: {error}") from error
     return Encoded(data, picture.found.label, picture.orientation if picture.is_kept else 1, (*picture.size, depth))

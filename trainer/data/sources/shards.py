@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from trainer.data import framing
-from trainer.data.records import read_records
 from trainer.data.sources.splitting import SPLIT_NAMES, TRAIN
 from trainer.data.spec import LABEL_OF, SPLITS, DataError
 from trainer.errors import UsageError, unknown_name
@@ -78,7 +77,7 @@ def find_shards(source: Path, wanted: Wanted) -> tuple[Shards, list[str]]:
     """
     if wanted.label_of not in LABEL_OF:
         raise unknown_name("label_of", wanted.label_of, LABEL_OF[1:])
-    files = _named_files(source, wanted.files) if wanted.files else _files_by_name(source)
+    files, said = find_files(source, wanted.files, _files_by_name)
     packed = {path: framing.find_compression(path) for paths in files.values() for path in paths}
     no_records = [path for path, compression in packed.items() if compression is None]
     if no_records:
@@ -88,6 +87,25 @@ def find_shards(source: Path, wanted: Wanted) -> tuple[Shards, list[str]]:
         raise DataError(
             f"{source}: some shards are packed ({', '.join(filter(None, kinds))}), others not so: pack all alike"
         )
+    first = _first_record(files[TRAIN][0], kinds[0])
+    names = _parse_names(wanted.features) if wanted.features else _known_names(wanted.preset, first, files[TRAIN][0])
+    return Shards(files, kinds[0], names), said
+
+
+def find_files(
+    source: Path, text: str, by_name: Callable[[Path], dict[str, tuple[Path, ...]]]
+) -> tuple[dict[str, tuple[Path, ...]], list[str]]:
+    """Finds the files of each split, and returns what is to be said of them.
+
+    Args:
+      source: their folder.
+      text: of --files; empty: the files' names say it.
+      by_name: finds the files of a folder by their names.
+
+    Raises:
+      UsageError: there are none for a split.
+    """
+    files = _named_files(source, text) if text else by_name(source)
     said = []
     for split, other in (("validation", "test"), ("test", "validation")):
         if split not in files and other in files:
@@ -100,9 +118,7 @@ def find_shards(source: Path, wanted: Wanted) -> tuple[Shards, list[str]]:
         raise UsageError(
             f"{source}: no shards for {' and '.join(missing)}; name some: --files='train=GLOB,validation=GLOB'"
         )
-    first = _first_record(files[TRAIN][0], kinds[0])
-    names = _parse_names(wanted.features) if wanted.features else _known_names(wanted.preset, first, files[TRAIN][0])
-    return Shards({split: files[split] for split in SPLITS}, kinds[0], names), said
+    return {split: files[split] for split in SPLITS}, said
 
 
 def _named_files(source: Path, text: str) -> dict[str, tuple[Path, ...]]:
@@ -134,7 +150,7 @@ def _files_by_name(source: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _first_record(path: Path, compression: str) -> tf.train.Example:
-    for record in read_records(path, compression):
+    for record in framing.read(path, compression):
         try:
             return tf.train.Example.FromString(record)
         except Exception as error:  # The class of protobuf's error differs between its implementations.
