@@ -252,6 +252,18 @@ def test_a_damaged_stream_is_named_and_never_skipped(convert, compression, run_h
     assert done.code == 1 and f"a {compression} stream has no whole records behind damage" in done.err, done
 
 
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_shards_that_are_sorted_inside_are_named(convert, is_sorted, tmp_path):
+    def make(number):
+        kind = number // 60 % 2 if is_sorted else number % 3 % 2
+        return example(raw=bytes([number % 256] * 12), h=2, w=2, d=3, kind=kind)
+
+    folder = write(tmp_path / "raw", splits_of(make, (240, 10, 10)))
+    done = convert(folder, "--features=image_raw=raw,height=h,width=w,depth=d,label=kind")
+    assert done.code == 0, done
+    assert ("2 shards are sorted by class inside, as" in done.out) == is_sorted, done
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -150,11 +150,16 @@ def _fit(image: Image.Image, shape: tuple[int | None, int | None, int], resize: 
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Reduces 16 bits to 8, and lays what is transparent on white, as a browser does."""
+    """Makes 8 bits of gray of 16, the upper ones of those that are used, and lays what is transparent on white.
+
+    A camera of 12 bits uses 0..4095: the upper 8 of 16 bits would be all but black.
+    """
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise ValueError(f"its pixels are of mode {image.mode}, wanted 8 or 16 bits a channel")
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        pixels = np.asarray(image).astype(np.int64)
+        num_bits = max(8, int(pixels.max()).bit_length())
+        return Image.fromarray((pixels >> (num_bits - 8)).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

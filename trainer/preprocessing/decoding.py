@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
+
 from trainer.preprocessing.crops import cut
 from trainer.tf1 import tf
 
@@ -15,6 +17,7 @@ GREY = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601-2), as pillow 
 HEAD_BYTES = 1 << 16  # in which EXIF's data stand: a segment of a JPEG is no longer
 # An entry of EXIF's directory for the tag 0x0112, Orientation: one number of 16 bits, behind its tag, type and count.
 LITTLE_ENDIAN, BIG_ENDIAN = b"\x12\x01\x03\x00\x01\x00\x00\x00", b"\x01\x12\x00\x03\x00\x00\x00\x01"
+PNG_HEAD = 26  # bytes, to the number of bits and the kind of colours
 MARKERS = (b"Exif\0\0", b"eXIf")  # before it, in a JPEG and in a PNG
 
 
@@ -96,7 +99,11 @@ def decode_any(data: tf.Tensor, depth: int) -> tf.Tensor:
     decoded = tf.cond(
         tf.io.is_jpeg(data),
         lambda: tf.io.decode_jpeg(data, dct_method=AS_PILLOW),
-        lambda: tf.io.decode_image(data, expand_animations=False),
+        lambda: tf.cond(
+            _is_deep_grey(data),
+            lambda: _decode_deep(data),
+            lambda: tf.io.decode_image(data, expand_animations=False),
+        ),
     )
     image = tf.cast(decoded, tf.float32)
     image.set_shape([None, None, None])
@@ -112,6 +119,20 @@ def decode_any(data: tf.Tensor, depth: int) -> tf.Tensor:
     found = tf.cast(tf.round(right), tf.uint8)
     found.set_shape([None, None, depth])
     return found
+
+
+def _is_deep_grey(data: tf.Tensor) -> tf.Tensor:
+    """Is an image a gray PNG of 16 bits? Both stand in its first chunk (PNG specification, 11.2.2): bool []."""
+    head = tf.io.decode_raw(tf.strings.substr(data, 0, tf.minimum(tf.strings.length(data), PNG_HEAD)), tf.uint8)
+    head = tf.concat([head, tf.zeros([PNG_HEAD], tf.uint8)], 0)
+    return tf.reduce_all(tf.equal(head[:4], list(b"\x89PNG"))) & tf.equal(head[24], 16) & tf.equal(head[25], 0)
+
+
+def _decode_deep(data: tf.Tensor) -> tf.Tensor:
+    """Decodes a gray PNG of 16 bits, to the upper 8 of those that are used: uint8 [height, width, 1]."""
+    pixels = tf.cast(tf.io.decode_png(data, channels=1, dtype=tf.uint16), tf.int32)
+    unused = tf.reduce_sum(tf.cast(tf.reduce_max(pixels) >= 2 ** np.arange(8, 16), tf.int32))
+    return tf.cast(tf.bitwise.right_shift(pixels, unused), tf.uint8)
 
 
 def _decode(data: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:

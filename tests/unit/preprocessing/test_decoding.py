@@ -1,4 +1,4 @@
-"""EXIF's orientation in the graph, against pillow, which `trainer.predict` uses."""
+"""Image files in the graph, turned as EXIF says and of 16 bits, against pillow, which `trainer.predict` uses."""
 
 import io
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from trainer.preprocessing.decoding import decode_images, read_orientation
+from trainer.data.pictures import flatten
+from trainer.preprocessing.decoding import decode_any, decode_images, read_orientation
 from trainer.tf1 import tf
 
 SHAPE = (24, 16, 3)
@@ -70,3 +71,29 @@ def test_other_bytes_have_no_orientation(data):
 
 def test_a_number_that_is_no_orientation_is_none():
     assert run(lambda: read_orientation(tf.constant(b"Exif\0\0" + b"\x12\x01\x03\x00\x01\x00\x00\x00\x09\x00"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("largest", "shift"),
+    [(65_535, 8), (40_000, 8), (4095, 4), (2048, 4), (2047, 3), (256, 1), (255, 0), (7, 0), (0, 0)],
+)
+def test_gray_of_16_bits_becomes_8_over_the_bits_that_are_used(largest, shift):
+    """A camera of 12 bits gives no black picture, neither by pillow nor in the graph."""
+    pixels = np.linspace(0, largest, 30).astype(np.uint16).reshape(5, 6)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    wanted = (pixels >> shift).astype(np.uint8)
+    np.testing.assert_array_equal(np.asarray(flatten(Image.open(file))), wanted)
+    with tf.Graph().as_default(), tf.Session() as session:
+        found = session.run([decode_any(tf.constant(file.getvalue()), depth) for depth in (1, 3)])
+    np.testing.assert_array_equal(found[0], wanted[..., np.newaxis])
+    np.testing.assert_array_equal(found[1], np.repeat(wanted[..., np.newaxis], 3, 2))
+
+
+def test_colours_of_16_bits_become_the_upper_8():
+    """As pillow makes them, whatever is used."""
+    pixels = np.linspace(0, 4095, 90).astype(np.uint16).reshape(5, 6, 3)
+    with tf.Graph().as_default(), tf.Session() as session:
+        data = session.run(tf.io.encode_png(tf.constant(pixels)))
+        found = session.run(decode_any(tf.constant(data), 3))
+    np.testing.assert_array_equal(found, np.asarray(flatten(Image.open(io.BytesIO(data)))))

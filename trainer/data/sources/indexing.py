@@ -24,6 +24,7 @@ from trainer.data.spec import DataError, DatasetSpec, RecordFields, Shard, class
 from trainer.tf1 import tf, tf_path
 
 SHOWN = 10  # of records that are damaged
+SORTED_RECORDS, SORTED_RUN = 100, 10  # a shard of so many records, whose label changes after so many, is sorted
 MORE_CLASSES = 10_000  # than there are examples: a larger label is no number of a class
 
 
@@ -50,6 +51,14 @@ class Found:
     are_turned: bool = False
     damaged: list[str] = field(default_factory=list)  # a line each
     num_encoded: int = 0  # that have to be encoded anew
+    num_changes: int = 0  # of the label from one record to the next
+    last_label: int = -1
+
+    @property
+    def is_sorted(self) -> bool:
+        """Are records of a class together, several classes of many records?"""
+        count = self.labels.total()
+        return len(self.labels) > 1 and count >= SORTED_RECORDS and self.num_changes < count / SORTED_RUN
 
     @property
     def must_be_written(self) -> bool:
@@ -57,6 +66,8 @@ class Found:
 
     def add(self, looked: Looked) -> None:
         self.labels[looked.label] += 1
+        self.num_changes += looked.label != self.last_label
+        self.last_label = looked.label
         self.sizes[looked.size] += 1
         self.formats[looked.format] += 1
         self.are_turned |= looked.is_kept and looked.orientation != 1
@@ -131,6 +142,7 @@ def index(name: str, source: Path, wanted: Wanted, folder: Path, console: Consol
     empty = next((path for path in paths if not found[path].labels), None)
     if empty:
         raise DataError(f"{empty} holds no records; take it away, or name the others by --files")
+    _say_sorted([path for path in paths if found[path].is_sorted], console)
     _say_written(found, console)
     written = {
         path: _write_anew(path, f"{number:05d}-{path.name}", shards, wanted, folder)
@@ -175,6 +187,14 @@ def _refuse_damage(damaged: list[str], limit: int, console: Console) -> None:
         raise DataError(f"damaged records, {told}\n--skip_corrupt={len(damaged)} leaves so many out")
     if damaged:
         console.say(f"left out, as damaged, {told}")
+
+
+def _say_sorted(paths: list[Path], console: Console) -> None:
+    if paths:
+        console.say(
+            f"{len(paths):,} shards are sorted by class inside, as {paths[0]}: a record moves no farther than to others "
+            "of its block (docs/data.md, Inputs); write them shuffled, or train with a larger --shuffle_mb"
+        )
 
 
 def _say_written(found: Mapping[Path, Found], console: Console) -> None:
