@@ -192,7 +192,7 @@ def _refuse_damage(damaged: list[str], limit: int, console: Console) -> None:
 def _say_sorted(paths: list[Path], console: Console) -> None:
     if paths:
         console.say(
-            f"{len(paths):,} shards are sorted by class inside, as {paths[0]}: a record moves no farther than to others "
+            f"{len(paths):,} shards are sorted by class inside, as {paths[0]}: a record only moves to others "
             "of its block (docs/data.md, Inputs); write them shuffled, or train with a larger --shuffle_mb"
         )
 
