@@ -4,6 +4,7 @@ Everything else says `from trainer.tf1 import tf`, and builds what it builds ins
 mode stays as it is, for who calls the trainer from Python.
 """
 
+import ctypes
 import os
 import sys
 import tempfile
@@ -15,6 +16,9 @@ from typing import IO
 # TensorFlow's C++ notices (CPU features, missing CUDA, kernels that oneDNN lacks) are not the user's; what it logs as
 # an error it also raises.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+TRIM_BYTES, MMAP_BYTES = 1 << 30, 32 << 20  # the latter is the most that glibc takes
 
 
 def _name_temporary_directory() -> None:
@@ -30,6 +34,19 @@ def _open_scratch() -> IO[bytes]:
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("notices"), "w+b")
     return tempfile.TemporaryFile()
+
+
+def _keep_freed_memory() -> None:
+    """Lets glibc keep what is freed for the next step, where the user has not said what it is to do.
+
+    It gives buffers of some MiB back to the system and gets them again, zeroed page by page, in every step.
+    """
+    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # Other C libraries have none.
+    if mallopt:
+        mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
+        mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
 
 
 @contextmanager
@@ -55,6 +72,7 @@ os.environ["TF_GRPC_DEFAULT_OPTIONS"] = ",".join(
     filter(None, [os.environ.get("TF_GRPC_DEFAULT_OPTIONS", ""), "grpc.enable_http_proxy=0"])
 )
 
+_keep_freed_memory()
 _name_temporary_directory()
 with _without_import_notices():
     import tensorflow.compat.v1 as tf

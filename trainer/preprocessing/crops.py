@@ -13,7 +13,7 @@ import numpy as np
 
 from trainer.errors import UsageError
 from trainer.preprocessing.draws import Draws
-from trainer.preprocessing.geometry import Side, as_type_of, pad, sides_of, size_of
+from trainer.preprocessing.geometry import Side, pad, sides_of, size_of
 from trainer.settings.fields import Legal, between
 from trainer.tf1 import tf
 
@@ -161,8 +161,9 @@ def distorted_windows(
 
 def finish_distorted(images: tf.Tensor, height: int, width: int | None = None, *_: object, **__: object) -> tf.Tensor:
     """Resizes a window to the size that `distorted_crop` gives."""
-    resized = tf.compat.v2.image.resize(images, [height, width or height])
-    return as_type_of(resized, images)
+    resized = tf.raw_ops.ResizeBilinear(images=images, size=[height, width or height], half_pixel_centers=True)
+    # What lies between pixels needs no clipping.
+    return tf.cast(tf.round(resized), tf.uint8) if images.dtype == tf.uint8 else resized
 
 
 def translate(images: tf.Tensor, draws: Draws, n: Side) -> tf.Tensor:
