@@ -4,12 +4,15 @@
     python benchmarks/pictures.py --data_dir=data/pictures
 
 Each cuts a random window out of a picture, resizes it to 224 x 224, mirrors it every other time, and makes batches of
-32 of uint8. Prints images per second of each (median and range), and the median of the ratios to the queue's.
+32 of uint8. PyTorch takes part where torch and torchvision are installed. Prints images per second of each (median and
+range), and the median of the ratios to the queue's.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import io
 import json
 import os
 import statistics
@@ -20,10 +23,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))
 BATCH, SIZE = 32, 224
 AREA, ASPECT, ATTEMPTS = (0.08, 1.0), (0.75, 1.333), 10
+EPOCH = 50  # times the pictures in an epoch of PyTorch
 TRAINING = f"distorted_crop({SIZE}, area=0.08..1, aspect=0.75..1.333, min_object_covered=0, attempts=10)|flip_lr"
 
 
@@ -37,9 +43,10 @@ def main() -> None:
     if args.one:
         print(json.dumps(WAYS[args.one](args.data_dir, args.seconds)))
         return
-    speeds: dict[str, list[float]] = {name: [] for name in WAYS}
+    ways = [name for name in WAYS if name != "PyTorch" or importlib.util.find_spec("torchvision")]
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(args.rounds):
-        for name in list(WAYS) if number % 2 == 0 else list(reversed(WAYS)):  # None is always the first.
+        for name in ways if number % 2 == 0 else reversed(ways):  # None is always the first.
             command = [sys.executable, __file__, f"--one={name}", f"--data_dir={args.data_dir}"]
             command += [f"--seconds={args.seconds}"]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -150,10 +157,53 @@ def measure_loop(data_dir: str, seconds: float) -> float:
     return sum(counts) / seconds
 
 
+def measure_pytorch(data_dir: str, seconds: float) -> float:
+    """DataLoader with a process for each core, torchvision's transforms on pillow's pictures, bytes in memory."""
+    import itertools
+
+    import torch
+    from torchvision import transforms
+
+    pictures = load_files(data_dir) * EPOCH  # So long that the ends of its epochs do not count.
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(SIZE, scale=AREA, ratio=ASPECT),
+            transforms.RandomHorizontalFlip(),
+            transforms.PILToTensor(),
+        ]
+    )
+
+    class Pictures(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return len(pictures)
+
+        def __getitem__(self, number: int) -> object:
+            return transform(Image.open(io.BytesIO(pictures[number])).convert("RGB")), 0
+
+    loader = torch.utils.data.DataLoader(
+        Pictures(), BATCH, shuffle=True, drop_last=True, num_workers=len(os.sched_getaffinity(0))
+    )
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    return rate(lambda: next(batches), seconds)
+
+
+def load_files(data_dir: str) -> list[bytes]:
+    """Reads the bytes of the training pictures."""
+    from trainer.data.manifest import load_manifest
+    from trainer.data.records import read_records
+    from trainer.tf1 import tf
+
+    spec = load_manifest(Path(data_dir))
+    records = [record for shard in spec.splits["train"] for record in read_records(spec.path_of(shard), spec)]
+    features = [tf.train.Example.FromString(record).features.feature for record in records]
+    return [bytes(feature[spec.fields.image].bytes_list.value[0]) for feature in features]
+
+
 WAYS: dict[str, Callable[[str, float], float]] = {
     "queue": measure_queue,
     "tf.data": measure_tf_data,
     "loop": measure_loop,
+    "PyTorch": measure_pytorch,
 }
 
 if __name__ == "__main__":
