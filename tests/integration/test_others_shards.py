@@ -1,5 +1,6 @@
 """TFRecord shards that another program wrote: indexed where they lie, read in the graph as without it."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -9,8 +10,8 @@ from PIL import Image, ImageOps
 from tests.conftest import RECORDS
 from trainer import api
 from trainer.data.manifest import load_manifest
-from trainer.data.records import load_split, read_examples, read_records
-from trainer.data.spec import IMAGE, LABEL
+from trainer.data.records import load_split, parse_record, read_examples, read_records
+from trainer.data.spec import IMAGE, LABEL, RecordFields, classification
 from trainer.inputs.parsing import parse_examples
 from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.tf1 import tf
@@ -158,7 +159,7 @@ def test_the_example_shards_of_tf_cnn_benchmarks_are_trained_on(convert, tmp_pat
 
 
 def test_what_tensorflow_decodes_another_way_is_written_anew_with_its_shard_alone(convert, tmp_path):
-    """A GIF, a transparent PNG, and a picture that EXIF turns, which stays as it is."""
+    """A GIF, a transparent PNG, and a picture that EXIF turns."""
     clear = picture(1).convert("RGBA")
     clear.putalpha(100)
     records = splits_of(slim)
@@ -167,10 +168,9 @@ def test_what_tensorflow_decodes_another_way_is_written_anew_with_its_shard_alon
         records["train"][place] = slim(place, image__encoded=data)
     folder = write(tmp_path / "halves", records, "GZIP")
     done = convert(folder, "--label_offset=1")
-    assert done.code == 0 and "1 of 6 shards are written anew: 2 pictures become PNG" in done.out, done
+    assert done.code == 0 and "1 of 6 shards are written anew: 3 pictures become PNG" in done.out, done
     spec = load_manifest(tmp_path / "data")
     assert [spec.path_of(shard).parent for shard in spec.splits["train"]] == [tmp_path / "data", folder]
-    assert spec.fields.are_turned
     check(spec, "train", wanted_of(records["train"]))
 
 
@@ -213,7 +213,7 @@ def test_pixels_of_named_features_are_read(convert, tmp_path):
     assert api.train(data_dir=tmp_path / "data", logdir=tmp_path / "run", **settings).step == 4
 
 
-@pytest.mark.parametrize("text", ["0:night\n1:day\n", "night\nday\n"])
+@pytest.mark.parametrize("text", ["0:background\n1:night\n2:day\n", "night\nday\n"])
 def test_classes_are_named_by_a_labels_file(convert, text, tmp_path):
     folder = write(tmp_path / "halves", splits_of(slim))
     (folder / "labels.txt").write_text(text)
@@ -276,7 +276,7 @@ def test_shards_that_are_sorted_inside_are_named(convert, is_sorted, tmp_path):
         (["--label_of=last"], "label_of"),
         (["--deduplicate"], "--deduplicate is not of --source="),
         (["--label_offset=2"], "label 1 is less than --label_offset=2"),
-        (["--features=image=image/encoded,label=nope"], "feature nope holds []"),
+        (["--features=image=image/encoded,label=nope"], "its records have no nope, only"),
     ],
 )
 def test_mistakes_are_explained(convert, args, message, tmp_path):
@@ -298,3 +298,75 @@ def test_shards_that_have_gone_are_named(convert, run_here, tmp_path):
     folder.rename(tmp_path / "moved")
     done = run_here("trainer", f"--data_dir={tmp_path / 'data'}", f"--logdir={tmp_path / 'run'}")
     assert done.code == 1 and f"{folder}/train-00000-of-00002 is missing" in done.err, done
+
+
+def test_a_shard_that_is_missing_or_damaged_at_its_beginning_is_named(convert, tmp_path):
+    folder = write(tmp_path / "halves", splits_of(slim))
+    path = folder / "train-00001-of-00002"
+    content = path.read_bytes()
+    path.write_bytes(bytes(12) + content[12:])
+    done = convert(folder)
+    assert done.code == 1 and f"{path} is no file of TFRecords" in done.err, done
+    path.unlink()
+    done = convert(folder)
+    assert done.code == 1 and "holds 1 of the 2 shards for train" in done.err, done
+    path.symlink_to(tmp_path / "nowhere")
+    done = convert(folder)
+    assert done.code == 1 and f"{path}: No such file" in done.err, done
+
+
+def test_damage_in_the_first_record_is_named(convert, tmp_path):
+    folder = write(tmp_path / "halves", splits_of(slim))
+    path = folder / "train-00000-of-00002"
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1
+    path.write_bytes(content)
+    done = convert(folder)
+    assert done.code == 1 and f"{path}: record 0 at byte 0 is damaged" in done.err and "Traceback" not in done.err, done
+
+
+def test_a_file_belongs_to_one_split(convert, tmp_path):
+    folder = write(tmp_path / "halves", splits_of(slim))
+    done = convert(folder, "--files=train=*,validation=validation-*")
+    assert done.code == 2 and "is named twice" in done.err, done
+
+
+def test_damaged_shards_of_one_name_in_two_folders_are_salvaged_apart(convert, run_here, tmp_path):
+    records = splits_of(slim)
+    for split in SPLITS:
+        (tmp_path / "all" / split).mkdir(parents=True)
+        with tf.io.TFRecordWriter(str(tmp_path / "all" / split / "part-0")) as writer:
+            for record in records[split]:
+                writer.write(record)
+    files = "train=train/part-*,validation=validation/part-*,test=test/part-*"
+    assert convert(tmp_path / "all", "--kind=tfrecord", f"--files={files}", "--label_offset=1").code == 0
+    for split in ("train", "validation"):
+        path = tmp_path / "all" / split / "part-0"
+        content = bytearray(path.read_bytes())
+        content[40] ^= 1
+        path.write_bytes(content)
+    where = (f"--data_dir={tmp_path / 'data'}", f"--logdir={tmp_path / 'run'}", "--model=mlp", "--train_steps=2")
+    done = run_here("trainer", *where, "--preprocess=resize(9)", "--batch_size=8", "--skip_corrupt=2")
+    assert done.code == 0, done
+    clean = sorted((tmp_path / "run").rglob("*-part-0"))
+    assert len(clean) == 2
+    assert sorted(sum(1 for _ in read_records(path)) for path in clean) == [9, 39]
+
+
+def test_the_largest_object_is_found_among_padding(tmp_path):
+    """A box of no legal area beside a record with more objects."""
+    records = [detection(0, [1], [-0.3]), detection(1, [0, 2], [0.1, 0.5])]
+    for number, record in enumerate(records):
+        features = tf.train.Example.FromString(record)
+        for side in ("ymin", "xmin"):
+            features.features.feature[f"image/object/bbox/{side}"].float_list.value[0] = 0.1
+        records[number] = features.SerializeToString()
+    fields = RecordFields("image/encoded", label="image/object/class/label", boxes="image/object/bbox",
+                          label_of="largest", are_sized=False)  # fmt: skip
+    spec = dataclasses.replace(
+        classification("objects", (None, None, 3), ("a", "b", "c"), {}, tmp_path, smallest=(12, 14)), fields=fields
+    )
+    side = make_preprocessing(spec.stored_shape, "crop_or_pad(9)", smallest=spec.smallest).elsewhere
+    with tf.Graph().as_default(), tf.Session() as session:
+        labels = session.run(parse_examples(tf.constant(records), spec, side)[LABEL])
+    assert labels.tolist() == [parse_record(record, spec)[1] for record in records] == [1, 2]

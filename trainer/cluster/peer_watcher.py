@@ -13,7 +13,7 @@ from types import TracebackType
 from trainer.cluster.member import Member, losses_named
 from trainer.cluster.ps_rendezvous import GONE_SECONDS
 from trainer.cluster.ps_variables import RendezvousVariables
-from trainer.cluster.server import answers
+from trainer.cluster.server import answers, refuses
 from trainer.errors import PEER_LOST, PeerLostError
 from trainer.running.loop import LoopState
 from trainer.running.session import OpenSession
@@ -22,6 +22,7 @@ from trainer.tf1 import tf
 
 POLL_SECONDS = 1.0
 FATAL_SECONDS = 10.0  # for a step to fail once a task is known to have gone
+UNREACHABLE_SECONDS = 60.0  # of silence of a machine, where a step needs no new connections
 RESCUE_SECONDS = 60.0  # for saving beside a step that does not
 
 
@@ -93,6 +94,8 @@ class PeerWatcher:
                         self._say(f"{name} ({address}) is back")
                     continue
                 silent = time.monotonic() - answered[name]
+                if not self._variables and not refuses(address):
+                    limit = UNREACHABLE_SECONDS  # The network may come back, and the connections of the step with it.
                 if silent > (POLL_SECONDS / 2 if self._hurry() else limit):
                     self._end(PeerLostError(f"{name} ({address}) of the cluster is lost: its port does not answer"))
                     return

@@ -134,6 +134,17 @@ def answers(address: str) -> bool:
         return False
 
 
+def refuses(address: str) -> bool:
+    """Does the machine of "host:port" say that nobody listens there?"""
+    try:
+        with _connect(address):
+            return False
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+
+
 def responds(address: str, seconds: float = 2.0) -> bool:
     """Does a gRPC server at "host:port" say a word? That of a stopped process does not, though its port is open."""
     try:

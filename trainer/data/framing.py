@@ -75,13 +75,17 @@ def open_stream(path: Path, compression: str) -> BinaryIO:
 
 
 def find_compression(path: Path) -> str | None:
-    """Finds how a file of records is packed: "", "GZIP" or "ZLIB"; None where it is no file of records."""
+    """Finds how a file of records is packed: "", "GZIP" or "ZLIB"; None where it is no file of records.
+
+    Raises:
+      OSError: it cannot be read.
+    """
     for compression in ("", "GZIP", "ZLIB"):
         try:
             with open_stream(path, compression) as file:
                 if _length_at(file.read(HEADER_BYTES), 0) is not None:
                     return compression
-        except (OSError, EOFError, zlib.error):
+        except (gzip.BadGzipFile, EOFError, zlib.error):
             continue
     return None
 

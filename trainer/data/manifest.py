@@ -82,7 +82,7 @@ def check_shards(spec: DatasetSpec) -> None:
             size = path.stat().st_size
             if size != shard.num_bytes:
                 with path.open("rb") as file:
-                    packed = file.read(2) == GZIP_MAGIC
+                    packed = not spec.compression and file.read(2) == GZIP_MAGIC
                 what = "and is compressed by gzip: unpack it, or " if packed else ""
                 raise DataError(f"{path} has {size:,} bytes, its manifest says {shard.num_bytes:,}: {what}{again}")
 

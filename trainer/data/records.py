@@ -85,7 +85,10 @@ def label_of(feature: tf.train.Features, fields: RecordFields) -> int:
         raise ValueError(f"feature {fields.label} is empty: it has no object")
     if fields.label_of == "first":
         return int(labels[0])
-    corners = [np.array(feature[name].float_list.value if name in feature else []) for name in fields.corners()]
+    # float32, as the graph computes them.
+    corners = [
+        np.array(feature[name].float_list.value if name in feature else [], np.float32) for name in fields.corners()
+    ]
     if any(len(values) != len(labels) for values in corners):
         raise ValueError(f"{len(labels)} labels, and boxes {[len(values) for values in corners]}")
     left, top, right, bottom = corners

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -38,19 +40,19 @@ def find_damage(spec: DatasetSpec, limit: int) -> Salvage:
       DataError: more than `limit` records are lost, or a shard is missing, or is another one than was converted.
     """
     damages = []
-    for shards in spec.splits.values():
-        for shard in shards:
-            path = spec.path_of(shard)
-            if not path.is_file():
-                raise DataError(f"{path} is missing or no file: --skip_corrupt skips records, not shards")
-            if path.stat().st_size != shard.num_bytes or sha256_of(path) != shard.sha256:
-                damages.append(_examine(path, shard, spec))
-            found = Salvage(damages)
-            if found.num_lost > limit:
-                raise DataError(
-                    f"{found.num_lost} records or more are damaged, more than --skip_corrupt={limit}; "
-                    f"the first: {_first(found)}"
-                )
+    # Each once: the same shards may stand for two splits.
+    for shard in {shard.file: shard for shards in spec.splits.values() for shard in shards}.values():
+        path = spec.path_of(shard)
+        if not path.is_file():
+            raise DataError(f"{path} is missing or no file: --skip_corrupt skips records, not shards")
+        if path.stat().st_size != shard.num_bytes or sha256_of(path) != shard.sha256:
+            damages.append(_examine(path, shard, spec))
+        found = Salvage(damages)
+        if found.num_lost > limit:
+            raise DataError(
+                f"{found.num_lost} records or more are damaged, more than --skip_corrupt={limit}; "
+                f"the first: {_first(found)}"
+            )
     return Salvage(damages)
 
 
@@ -109,7 +111,9 @@ def write_clean_shards(found: Salvage, spec: DatasetSpec, into: Path) -> Dataset
 
 
 def _write_clean(path: Path, spec: DatasetSpec, into: Path) -> Shard:
-    target = (into / path.name).resolve()
+    # Shards of other programs lie in several folders, perhaps under the same name.
+    folder = "" if path.parent == spec.data_dir else f"{hashlib.sha256(os.fsencode(path.parent)).hexdigest()[:8]}-"
+    target = (into / f"{folder}{path.name}").resolve()
     count = 0
     with target.open("wb") as file:
         for data in _good_records(path, spec, []):

@@ -43,9 +43,9 @@ class RecordFields(NamedTuple):
     boxes: str = ""  # features of the objects, without /xmin, /ymin, /xmax, /ymax; only LABEL_OF needs them
     label_offset: int = 0  # is subtracted from what the feature holds
     label_of: str = ""  # of LABEL_OF
-    # Do the records tell `height`, `width` and `orientation` of the upright picture? Else its bytes do.
+    # Do the records tell `height`, `width` and `orientation` of the upright picture? Else its bytes tell the sides, and
+    # it lies in them upright.
     are_sized: bool = True
-    are_turned: bool = True  # has one an orientation but 1
     path: str = ""  # feature of the path of an image file, in the place of its bytes; empty: all hold these
     binary: str = ""  # no Examples, but binary records, as `binary.parse_layout` reads it
 
@@ -126,7 +126,8 @@ class DatasetSpec:
     def digest_of(self, split: str) -> str:
         """Returns 16 hexadecimal digits that stand for the records of a split and their order in its shards."""
         shards = [(Path(shard.file).name, shard.num_examples, shard.sha256) for shard in self.splits[split]]
-        return hashlib.sha256(json.dumps(shards).encode()).hexdigest()[:16]
+        reading = [] if self.fields == OWN_FIELDS else [self.fields]
+        return hashlib.sha256(json.dumps([*shards, *reading]).encode()).hexdigest()[:16]
 
     def to_values(self) -> dict[str, Any]:
         """Returns the content of a manifest: all but the directory."""

@@ -17,6 +17,15 @@ from trainer.tf1 import tf
 BATCH_SIZE = 500
 LOSS = "loss"  # among the metrics of every task
 
+# What a record may fail with, or a file that it names; a message may quote the record.
+READING_ERRORS = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.FailedPreconditionError,
+    UnicodeDecodeError,
+)
+
 
 def evaluate(
     session: tf.Session,
@@ -59,7 +68,7 @@ def evaluate(
             if observe:
                 observe(found["outputs"], found["features"])
             after_batch(len(records))
-    except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:  # A message may quote the record.
+    except READING_ERRORS as error:
         raise explain_input_error(spec, split) or DataError(f"{spec.data_dir}, {split}: {error}") from error
     result = metrics.finish(totals)
     if not math.isfinite(result[LOSS]):

@@ -7,7 +7,7 @@ from typing import Any
 from trainer.data.binary import BinaryLayout, parse_layout
 from trainer.data.spec import IMAGE, LABEL, DatasetSpec, RecordFields
 from trainer.inputs.batch import Features
-from trainer.preprocessing.decoding import read_orientation, read_sides
+from trainer.preprocessing.decoding import read_sides
 from trainer.preprocessing.preprocessing import Side
 from trainer.tf1 import tf
 
@@ -87,11 +87,7 @@ def _turns_and_sides(parsed: dict[str, Any], fields: RecordFields) -> tuple[tf.T
         return parsed["orientation"], sides
     data = parsed[fields.image]
     sides = tf.map_fn(read_sides, data, fn_output_signature=tf.int32, parallel_iterations=1)
-    if not fields.are_turned:
-        return tf.ones(tf.shape(data), tf.int64), sides
-    turns = tf.map_fn(read_orientation, data, fn_output_signature=tf.int32, parallel_iterations=1)
-    upright = tf.where(tf.stack([turns > 4] * 2, 1), tf.reverse(sides, [1]), sides)
-    return tf.cast(turns, tf.int64), upright
+    return tf.ones(tf.shape(data), tf.int64), sides
 
 
 def _labels(parsed: dict[str, Any], fields: RecordFields) -> tf.Tensor:
@@ -103,5 +99,6 @@ def _labels(parsed: dict[str, Any], fields: RecordFields) -> tf.Tensor:
     if fields.label_of == "first":
         return labels[:, 0]
     left, top, right, bottom = (tf.sparse.to_dense(parsed[name], 0.0) for name in fields.corners())
-    areas = tf.pad((right - left) * (bottom - top), [[0, 0], [0, 1]], constant_values=-1.0)
-    return tf.gather(labels, tf.argmax(areas, 1), batch_dims=1)
+    areas = tf.pad((right - left) * (bottom - top), [[0, 0], [0, 1]])
+    real = tf.compat.v2.where(labels < 0, areas.dtype.min, areas)
+    return tf.gather(labels, tf.argmax(real, 1), batch_dims=1)

@@ -36,6 +36,7 @@ READER_ERRORS = (
     tf.errors.InvalidArgumentError,
     tf.errors.OutOfRangeError,
     tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
     UnicodeDecodeError,  # of a message that quotes the record
 )
 

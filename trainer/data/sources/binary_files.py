@@ -45,7 +45,7 @@ def index(name: str, source: Path, wanted: Wanted, record: str, folder: Path, co
         console.say(line)
     labels = {path: _count_labels(path, layout, wanted.label_offset) for paths in files.values() for path in paths}
     counts = {split: sum((labels[path] for path in paths), Counter()) for split, paths in files.items()}
-    class_names = name_classes(source, max(map(max, counts.values())) + 1, {})
+    class_names = name_classes(source, max(map(max, counts.values())) + 1, {}, wanted.label_offset)
     say_counts(class_names, counts, source, console)
     shards = {
         path: Shard(str(path.absolute()), found.total(), path.stat().st_size, sha256_of(path))

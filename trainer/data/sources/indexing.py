@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from trainer.data.sources.folders import commonest, in_order
 from trainer.data.sources.shards import Names, Shards, Wanted, find_shards, name_classes
 from trainer.data.sources.splitting import say_counts
 from trainer.data.spec import DataError, DatasetSpec, RecordFields, Shard, classification
-from trainer.tf1 import tf, tf_path
+from trainer.tf1 import tf
 
 SHOWN = 10  # of records that are damaged
 SORTED_RECORDS, SORTED_RUN = 100, 10  # a shard of so many records, whose label changes after so many, is sorted
@@ -34,7 +35,6 @@ class Looked(NamedTuple):
     label: int
     size: tuple[int, int, int]  # height, width, upright, and depth
     format: str = ""  # of the picture; empty: pixels
-    orientation: int = 1
     is_kept: bool = True  # TensorFlow decodes it as pillow does
     text: str = ""
     error: str = ""
@@ -48,8 +48,8 @@ class Found:
     sizes: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
     texts: dict[int, str] = field(default_factory=dict)  # by label
-    are_turned: bool = False
-    damaged: list[str] = field(default_factory=list)  # a line each
+    num_damaged: int = 0
+    damaged: list[str] = field(default_factory=list)  # a line for each of the first
     num_encoded: int = 0  # that have to be encoded anew
     num_changes: int = 0  # of the label from one record to the next
     last_label: int = -1
@@ -62,7 +62,7 @@ class Found:
 
     @property
     def must_be_written(self) -> bool:
-        return bool(self.damaged or self.num_encoded)
+        return bool(self.num_damaged or self.num_encoded)
 
     def add(self, looked: Looked) -> None:
         self.labels[looked.label] += 1
@@ -70,7 +70,6 @@ class Found:
         self.last_label = looked.label
         self.sizes[looked.size] += 1
         self.formats[looked.format] += 1
-        self.are_turned |= looked.is_kept and looked.orientation != 1
         self.num_encoded += not looked.is_kept
         if looked.text:
             self.texts.setdefault(looked.label, looked.text)
@@ -92,6 +91,8 @@ def look_at(record: bytes, names: Names, wanted: Wanted) -> Looked:
         if names.image_raw:
             height, width, depth = (only_value(feature, name) for name in (names.height, names.width, names.depth))
             sizes = [len(value) for value in feature[names.image_raw].bytes_list.value]
+            if min(height, width, depth) < 1:
+                raise ValueError(f"its pixels are {height} x {width} x {depth}")
             if sizes != [height * width * depth]:
                 raise ValueError(f"{names.image_raw} holds {sizes} bytes, wanted {height} x {width} x {depth}")
             return Looked(label, (height, width, depth), text=text)
@@ -100,7 +101,8 @@ def look_at(record: bytes, names: Names, wanted: Wanted) -> Looked:
         flatten(image)
         is_grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
         size = (image.height, image.width, 1 if is_grey else 3)
-        return Looked(label, size, image.format or "", read_orientation(data), is_kept(image), text)
+        # What has to be turned is written anew, upright: TensorFlow does not read EXIF.
+        return Looked(label, size, image.format or "", is_kept(image) and read_orientation(data) == 1, text)
     except Exception as error:  # Damaged bytes make protobuf and pillow's decoders raise almost anything.
         return Looked(0, (0, 0, 0), error=describe_error(error))
 
@@ -138,7 +140,7 @@ def index(name: str, source: Path, wanted: Wanted, folder: Path, console: Consol
         for path in paths:
             found[path] = _look_at_shard(path, shards, wanted, executor)
             advance(path.stat().st_size)
-    _refuse_damage([line for each in found.values() for line in each.damaged], wanted.max_damaged, console)
+    _refuse_damage(list(found.values()), wanted.max_damaged, console)
     empty = next((path for path in paths if not found[path].labels), None)
     if empty:
         raise DataError(f"{empty} holds no records; take it away, or name the others by --files")
@@ -162,7 +164,9 @@ def _look_at_shard(path: Path, shards: Shards, wanted: Wanted, executor: ThreadP
     look = functools.partial(_look_with_size, names=shards.names, wanted=wanted)
     for number, (looked, size) in enumerate(in_order(executor, look, _records_of(path, shards))):
         if looked.error:
-            found.damaged.append(f"{path}: record {number} at byte {offset}: {looked.error}")
+            found.num_damaged += 1
+            if len(found.damaged) < SHOWN:
+                found.damaged.append(f"{path}: record {number} at byte {offset}: {looked.error}")
         else:
             found.add(looked)
         offset += FRAME_BYTES + size
@@ -180,12 +184,13 @@ def _look_with_size(record: bytes, names: Names, wanted: Wanted) -> tuple[Looked
     return look_at(record, names, wanted), len(record)
 
 
-def _refuse_damage(damaged: list[str], limit: int, console: Console) -> None:
-    lines = damaged[:SHOWN] + ([f"and {len(damaged) - SHOWN:,} more"] if len(damaged) > SHOWN else [])
-    told = f"{len(damaged):,}:{bullet_list(lines)}"
-    if len(damaged) > limit:
-        raise DataError(f"damaged records, {told}\n--skip_corrupt={len(damaged)} leaves so many out")
-    if damaged:
+def _refuse_damage(found: list[Found], limit: int, console: Console) -> None:
+    count = sum(each.num_damaged for each in found)
+    lines = [line for each in found for line in each.damaged][:SHOWN]
+    told = f"{count:,}:{bullet_list(lines + ([f'and {count - len(lines):,} more'] if count > len(lines) else []))}"
+    if count > limit:
+        raise DataError(f"damaged records, {told}\n--skip_corrupt={count} leaves so many out")
+    if count:
         console.say(f"left out, as damaged, {told}")
 
 
@@ -201,14 +206,15 @@ def _say_written(found: Mapping[Path, Found], console: Console) -> None:
     count = sum(each.must_be_written for each in found.values())
     encoded = sum(each.num_encoded for each in found.values())
     if count:
-        what = f": {encoded:,} pictures become PNG, for their format, 16 bits, or transparency" if encoded else ""
+        why = "for their format, 16 bits, transparency, or EXIF's orientation"
+        what = f": {encoded:,} pictures become PNG, {why}" if encoded else ""
         console.say(f"{count:,} of {len(found):,} shards are written anew{what}; the others stay where they are")
 
 
 def _write_anew(path: Path, name: str, shards: Shards, wanted: Wanted, folder: Path) -> Path:
     """Writes a shard without its damaged records, and with PNG for what TensorFlow decodes another way than pillow."""
     options = tf.io.TFRecordOptions(compression_type=shards.compression)
-    with tf.io.TFRecordWriter(tf_path(folder / name), options) as writer:
+    with tf.io.TFRecordWriter(os.fsencode(folder / name), options) as writer:
         for record in _records_of(path, shards):
             looked = look_at(record, shards.names, wanted)
             if looked.error:
@@ -250,7 +256,7 @@ def _describe(
     if least and not wanted.label_offset:
         console.say(f"the labels begin at {least}; --label_offset={least} makes that class 0")
     texts = {label: text for one in each for label, text in one.texts.items()}
-    class_names = name_classes(source, largest + 1, texts)
+    class_names = name_classes(source, largest + 1, texts, wanted.label_offset)
     say_counts(class_names, labels, source, console)
     shown = functools.reduce(Counter.__add__, (one.formats for one in each))
     sides = Counter({f"{width} x {height}": count for (height, width, _), count in sizes.items()})
@@ -264,7 +270,6 @@ def _describe(
         wanted.label_offset,
         wanted.label_of,
         are_sized=False,
-        are_turned=any(one.are_turned for one in each),
     )
     spec = classification(name, shape, class_names, splits, folder, "", smallest)
     return dataclasses.replace(spec, fields=fields, compression=shards.compression)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,7 @@ from trainer.tf1 import tf
 
 # A word of a file's name, as in train-00000-of-00008 or flowers_validation_00000-of-00005.tfrecord.
 SPLIT_WORD = re.compile(rf"(?:^|[_.-])({'|'.join(SPLIT_NAMES)})(?=$|[_.0-9-])", re.IGNORECASE)
+NUMBERED = re.compile(r"-\d+-of-(\d+)")
 LABELS_FILE = "labels.txt"
 LOOKED_AT = 20  # files, to recognize a folder of shards
 
@@ -65,7 +68,10 @@ class Shards(NamedTuple):
 def holds_shards(source: Path) -> bool:
     """Recognizes shards by their content."""
     paths = sorted(source.iterdir())[:LOOKED_AT] if source.is_dir() else [source]
-    return any(path.is_file() and framing.find_compression(path) is not None for path in paths)
+    try:
+        return any(path.is_file() and framing.find_compression(path) is not None for path in paths)
+    except OSError:  # Whatever needs the file says so.
+        return False
 
 
 def find_shards(source: Path, wanted: Wanted) -> tuple[Shards, list[str]]:
@@ -78,7 +84,10 @@ def find_shards(source: Path, wanted: Wanted) -> tuple[Shards, list[str]]:
     if wanted.label_of not in LABEL_OF:
         raise unknown_name("label_of", wanted.label_of, LABEL_OF[1:])
     files, said = find_files(source, wanted.files, _files_by_name)
-    packed = {path: framing.find_compression(path) for paths in files.values() for path in paths}
+    try:
+        packed = {path: framing.find_compression(path) for paths in files.values() for path in paths}
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}") from error
     no_records = [path for path, compression in packed.items() if compression is None]
     if no_records:
         raise DataError(f"{no_records[0]} is no file of TFRecords, plain or packed by GZIP or ZLIB")
@@ -89,6 +98,11 @@ def find_shards(source: Path, wanted: Wanted) -> tuple[Shards, list[str]]:
         )
     first = _first_record(files[TRAIN][0], kinds[0])
     names = _parse_names(wanted.features) if wanted.features else _known_names(wanted.preset, first, files[TRAIN][0])
+    there = set(first.features.feature)
+    lacking = sorted({names.image or names.image_raw, names.label} - there)
+    if lacking:
+        known = ", ".join(sorted(there))
+        raise UsageError(f"{files[TRAIN][0]}: its records have no {' and no '.join(lacking)}, only {known}")
     return Shards(files, kinds[0], names), said
 
 
@@ -128,10 +142,13 @@ def _named_files(source: Path, text: str) -> dict[str, tuple[Path, ...]]:
         split = SPLIT_NAMES.get(word.strip().lower())
         if not split or not equals or not pattern:
             raise UsageError(f"--files={text}: {part!r}: wanted SPLIT=GLOB, of {', '.join(SPLIT_NAMES)}")
-        path = source / pattern
-        found = tuple(sorted(each for each in path.parent.glob(path.name) if each.is_file()))
+        paths = glob.glob(f"{glob.escape(str(source))}/{pattern}", recursive=True)  # noqa: PTH207  (of any pattern)
+        found = tuple(sorted(each for each in map(Path, paths) if each.is_file()))
         if not found:
-            raise UsageError(f"--files={text}: no file matches {path}")
+            raise UsageError(f"--files={text}: no file matches {source / pattern}")
+        twice = next((path for path in found if any(path in others for others in files.values())), None)
+        if twice:
+            raise UsageError(f"--files={text}: {twice} is named twice; each file belongs to one split")
         files[split] = files.get(split, ()) + found
     return files
 
@@ -142,20 +159,30 @@ def _files_by_name(source: Path) -> dict[str, tuple[Path, ...]]:
         raise UsageError(f"{source} is one file of records: give its folder, and --files='train=GLOB,validation=GLOB'")
     files: dict[str, tuple[Path, ...]] = {}
     for path in sorted(source.iterdir()):
-        word = SPLIT_WORD.search(path.name)
-        if word and path.is_file() and framing.find_compression(path) is not None:
+        word, numbered = SPLIT_WORD.search(path.name), NUMBERED.search(path.name)
+        # What calls itself one of several shards is wanted, whatever lies in it.
+        if word and (numbered or (path.is_file() and framing.find_compression(path) is not None)):
             split = SPLIT_NAMES[word[1].lower()]
             files[split] = (*files.get(split, ()), path)
+    for split, paths in files.items():
+        counts = Counter(int(numbered[1]) for path in paths if (numbered := NUMBERED.search(path.name)))
+        for total, count in counts.items():
+            if total and count % total:
+                raise DataError(f"{source} holds {count} of the {total} shards for {split} of which their names speak")
     return files
 
 
 def _first_record(path: Path, compression: str) -> tf.train.Example:
-    for record in framing.read(path, compression):
-        try:
-            return tf.train.Example.FromString(record)
-        except Exception as error:  # The class of protobuf's error differs between its implementations.
-            raise DataError(f"{path}: its records are no tf.train.Example") from error
-    raise DataError(f"{path} holds no records")
+    try:
+        record = next(framing.read(path, compression), None)
+    except framing.FrameError as error:
+        raise DataError(f"{path}: {error}") from error
+    if record is None:
+        raise DataError(f"{path} holds no records")
+    try:
+        return tf.train.Example.FromString(record)
+    except Exception as error:  # The class of protobuf's error differs between its implementations.
+        raise DataError(f"{path}: its records are no tf.train.Example") from error
 
 
 def _known_names(preset: str, first: tf.train.Example, path: Path) -> Names:
@@ -186,35 +213,39 @@ def _parse_names(text: str) -> Names:
     return Names(**values)
 
 
-def name_classes(source: Path, num_classes: int, texts: Mapping[int, str]) -> tuple[str, ...]:
+def name_classes(source: Path, num_classes: int, texts: Mapping[int, str], label_offset: int) -> tuple[str, ...]:
     """Names the classes: by `labels.txt`, by a feature of the records, or by their numbers.
 
     Args:
-      source: the folder of `labels.txt`: a name a line, or as TF-Slim's `3:sunflowers`.
+      source: the folder of `labels.txt`: a name a line, or as TF-Slim's `3:sunflowers`, with the label of the records.
       num_classes: how many there are at least.
-      texts: the names that records gave to labels.
+      texts: the names that records gave to classes.
+      label_offset: is subtracted from the labels of the records.
 
     Raises:
       DataError: `labels.txt` is damaged, or has too few names.
     """
     path = (source if source.is_dir() else source.parent) / LABELS_FILE
     if path.is_file():
-        named = dict(_read_labels(path))
+        named = dict(_read_labels(path, label_offset))
         missing = [number for number in range(num_classes) if number not in named]
         if missing:
             raise DataError(f"{path} has no name for class {missing[0]}, and the labels go up to {num_classes - 1}")
-        return tuple(named.get(number, str(number)) for number in range(max(named) + 1))
+        return tuple(named.get(number, str(number)) for number in range(max(named, default=0) + 1))
     used = [texts.get(number, str(number)) for number in range(num_classes)]
     if len(set(used)) < num_classes:
         return tuple(str(number) for number in range(num_classes))
     return tuple(used)
 
 
-def _read_labels(path: Path) -> Iterator[tuple[int, str]]:
+def _read_labels(path: Path, label_offset: int) -> Iterator[tuple[int, str]]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text in UTF-8") from error
     for place, line in enumerate(line for line in lines if line):
         number, colon, name = line.partition(":")
-        yield (int(number), name) if colon and number.isdecimal() else (place, line)
+        if not colon or not number.isdecimal():
+            yield place, line
+        elif int(number) >= label_offset:
+            yield int(number) - label_offset, name
