@@ -1,4 +1,4 @@
-"""A step that waits without end for a task that has gone, as TensorFlow leaves about one of sixteen."""
+"""A step that waits without end for a task that has gone, as TensorFlow left 2 of 68 (measured)."""
 
 from __future__ import annotations
 
