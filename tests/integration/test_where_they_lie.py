@@ -67,8 +67,7 @@ def test_binary_records_are_read_where_they_lie(binary, convert, tmp_path):
         assert api.train(**settings, train_steps=9, input=name, logdir=tmp_path / name).step == 9
 
 
-def test_a_run_on_binary_records_is_that_on_converted_ones(binary, convert, tmp_path):
-    """The same records in as many files: the same order, the same losses."""
+def test_binary_records_are_the_pairs_of_picture_and_label_of_a_conversion(binary, convert, tmp_path):
     folder, examples = binary
     flags = ("--kind=binary", f"--record={RECORD.format('CHW')}", "--label_offset=256")
     assert convert(folder, *flags, "--files=train=data_*,test=test_*").code == 0

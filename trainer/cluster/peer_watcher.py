@@ -101,7 +101,8 @@ class PeerWatcher:
                     return
                 if silent > GONE_SECONDS and name not in told:
                     told.add(name)
-                    self._say(f"{name} ({address}) is gone; waiting for it, --join_seconds at most")
+                    at_most = "--join_seconds" if self._variables else f"{limit:g} s"
+                    self._say(f"{name} ({address}) is gone; waiting for it, {at_most} at most")
             if self._variables and not self._member.cluster.is_chief and self._has_new_chief(self._variables):
                 self._end(PeerLostError("worker 0 has started again, and with it the training"))
                 return

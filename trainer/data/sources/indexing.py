@@ -21,7 +21,7 @@ from trainer.data.records import label_of, only_value
 from trainer.data.sources.folders import commonest, in_order
 from trainer.data.sources.shards import Names, Shards, Wanted, find_shards, name_classes
 from trainer.data.sources.splitting import say_counts
-from trainer.data.spec import DataError, DatasetSpec, RecordFields, Shard, classification
+from trainer.data.spec import OWN_FIELDS, DataError, DatasetSpec, RecordFields, Shard, classification
 from trainer.tf1 import tf
 
 SHOWN = 10  # of records that are damaged
@@ -152,10 +152,8 @@ def index(name: str, source: Path, wanted: Wanted, folder: Path, console: Consol
         else path.absolute()
         for number, path in enumerate(paths)
     }
-    splits = {
-        split: tuple(_describe_shard(written[p], found[p], folder) for p in those)
-        for split, those in shards.files.items()
-    }
+    described = {path: _describe_shard(written[path], found[path], folder) for path in paths}  # Reads each once.
+    splits = {split: tuple(described[path] for path in those) for split, those in shards.files.items()}
     return _describe(name, source, shards, wanted, found, splits, folder, console)
 
 
@@ -263,8 +261,8 @@ def _describe(
     console.say(f"{f'formats: {commonest(shown)}; ' if names.image else ''}sizes: {commonest(sides)}")
     shape, smallest = _shape_of(sizes, is_encoded=bool(names.image), source=source)
     fields = RecordFields(
-        names.image or RecordFields().image,
-        names.image_raw or RecordFields().image_raw,
+        names.image or OWN_FIELDS.image,
+        names.image_raw or OWN_FIELDS.image_raw,
         names.label,
         names.boxes,
         wanted.label_offset,
