@@ -317,9 +317,12 @@ def test_mistakes_have_one_line_and_exit_code_2(run_program, args, code, message
 
 
 def test_help_answers_at_once(run_program):
-    begin = time.monotonic()
-    assert "launch local" in run_program("launch", "local", "--help").out
-    assert time.monotonic() - begin < 1  # 0.05 s on a quiet machine
+    def seconds():
+        begin = time.monotonic()
+        assert "launch local" in run_program("launch", "local", "--help").out
+        return time.monotonic() - begin
+
+    assert min(seconds() for _ in range(3)) < 1  # 0.05 s on a quiet machine
 
 
 def test_nothing_is_left_when_the_launcher_is_killed(program, tmp_path, monkeypatch):
