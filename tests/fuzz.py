@@ -14,7 +14,7 @@ from trainer.data.layout import Layout, find_layout
 from trainer.data.manifest import load_manifest, save_manifest, sha256_of
 from trainer.data.records import explain_input_error, parse_record, read_records
 from trainer.data.salvage import find_damage, write_clean_shards
-from trainer.data.spec import DataError, DatasetSpec, classification
+from trainer.data.spec import DataError, DatasetSpec, describe_images
 from trainer.data.writing import serialize_example, write_shards
 from trainer.inputs import queues
 from trainer.preprocessing.preprocessing import make_preprocessing
@@ -47,7 +47,7 @@ def write_small_set(folder: Path) -> Path:
         for name, first, count, shards in (("train", 0, EXAMPLES, SHARDS), ("validation", 40, 4, 1), ("test", 50, 6, 1))
     }
     names = tuple(str(number) for number in range(CLASSES))
-    save_manifest(classification("digits", SHAPE, names, splits, folder, "made up"))
+    save_manifest(describe_images("digits", SHAPE, names, splits, folder, "made up"))
     return folder
 
 

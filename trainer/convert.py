@@ -44,8 +44,8 @@ class ConvertSettings:
     source: str = option(
         "",
         "your pictures: a folder with one for each class (or such in train, val, test), a list (CSV or TSV with path, "
-        "label and perhaps split), arrays (.npz, or a folder of .npy, with x_train, y_train ...), or a folder of "
-        "TFRecord shards, which stay where they are",
+        "label or target:NAME, and perhaps split and boxes), arrays (.npz, or a folder of .npy, with x_train, y_train "
+        "...), or a folder of TFRecord shards, which stay where they are",
         path=True,
     )
     kind: str = option(

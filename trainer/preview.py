@@ -38,9 +38,7 @@ def _preview(argv: Sequence[str], console: Console, signals: Signals) -> int:
     output = _check(settings)
     signals.shield()  # Before TensorFlow's first thread.
 
-    import numpy as np  # TensorFlow and matplotlib are imported after parsing.
-
-    from trainer.data.looking import open_data
+    from trainer.data.looking import open_data  # TensorFlow and matplotlib are imported after parsing.
     from trainer.evaluating import previewing
     from trainer.plotting import plot_sheet
     from trainer.preprocessing.preprocessing import make_preprocessing
@@ -52,6 +50,7 @@ def _preview(argv: Sequence[str], console: Console, signals: Signals) -> int:
         settings.eval_preprocess,
         seed=settings.seed,
         smallest=spec.smallest,
+        has_boxes=spec.has_boxes,
     )
     pictures = previewing.choose_pictures(
         spec, settings.split, max(settings.pictures, previewing.num_counted(spec, preprocessing))
@@ -66,11 +65,10 @@ def _preview(argv: Sequence[str], console: Console, signals: Signals) -> int:
     say(previewing.describe_pixels("stored", [picture.image for picture in pictures]))
     say(previewing.describe_pixels("evaluation", counted.evaluated))
     say(previewing.describe_pixels("training", counted.trained[0]))
-    counts = np.bincount([picture.label for picture in pictures], minlength=spec.num_classes)
-    say("classes: " + ", ".join(f"{name} {count:,}" for name, count in zip(spec.class_names, counts, strict=True)))
-    columns = [[picture.image for picture in shown], views.evaluated, *views.trained]
+    say(previewing.count_labels(pictures, spec))
+    columns = [previewing.draw_boxes(shown), views.evaluated, *views.trained]
     titles = ["stored", "evaluation", *(f"training, epoch {epoch}" for epoch in range(settings.epochs))]
-    rows = [spec.class_names[picture.label] for picture in shown]
+    rows = [previewing.name_label(picture.label, spec) for picture in shown]
     plot_sheet(columns, titles, rows, output)
     say(f"wrote {output}")
     return OK

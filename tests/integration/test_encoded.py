@@ -13,11 +13,12 @@ from trainer import api
 from trainer.data import manifest, records, writing
 from trainer.data.manifest import load_manifest, save_manifest
 from trainer.data.records import load_split, read_records
-from trainer.data.spec import classification
+from trainer.data.spec import IMAGE, describe_images
 from trainer.data.writing import Encoded, serialize_encoded
 from trainer.errors import UsageError
 from trainer.inputs import queues
 from trainer.inputs.build import InputSettings, build_input
+from trainer.inputs.parsing import parse_examples
 from trainer.preprocessing.decoding import decode_picture
 from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.rundir import RunDir
@@ -137,6 +138,33 @@ def test_what_tensorflow_decodes_wrongly_is_written_anew(run_here, tmp_path):
                 np.testing.assert_array_equal(found, image)
 
 
+def through_tensorflow_1(pixels, name):
+    """The evaluation of TF-Slim's pipelines of these names, written with the functions of TensorFlow 1 alone."""
+    image = tf.constant(pixels)
+    if name == "inception":
+        image = tf.image.central_crop(tf.image.convert_image_dtype(image, tf.float32), 0.875)
+        image = tf.image.resize_bilinear(image[tf.newaxis], [24, 24], align_corners=False)[0]
+        return (image - 0.5) * 2.0
+    height, width = pixels.shape[:2]
+    scale = np.float32(27) / np.float32(min(height, width))  # 24 * 256 / 224
+    size = [int(np.rint(np.float32(side) * scale)) for side in (height, width)]
+    image = tf.image.resize_bilinear(tf.cast(image, tf.float32)[tf.newaxis], size, align_corners=False)[0]
+    top, left = (size[0] - 24) // 2, (size[1] - 24) // 2
+    return image[top : top + 24, left : left + 24] - [123.68, 116.78, 103.94]
+
+
+@pytest.mark.parametrize("name", ["inception", "vgg", "resnet"])
+def test_named_evaluations_are_those_of_tensorflow_1_to_the_last_bit(data_dir, name):
+    spec = load_manifest(data_dir)
+    side = make_preprocessing(spec.stored_shape, f"{name}(24)", smallest=spec.smallest).elsewhere
+    stored = [r for shard in spec.splits["test"] for r in read_records(spec.path_of(shard), spec)]
+    with tf.Graph().as_default(), tf.Session() as session:
+        found = session.run(side.in_batches(parse_examples(tf.constant(stored), spec, side)[IMAGE]))
+        for image, record in zip(found, stored, strict=True):
+            pixels, _ = records.parse_record(record, spec)
+            np.testing.assert_array_equal(image, session.run(through_tensorflow_1(pixels, name)))
+
+
 def read(spec, side, steps, *, position=0, readers=1, threads=1, batch_size=16):
     with tf.Graph().as_default(), tf.variable_scope("input"):
         plan = queues.make_plan(spec, 1, 64)
@@ -182,7 +210,7 @@ def test_a_turned_picture_is_upright_in_a_batch(tmp_path, orientation):
     record = Encoded(data, 0, orientation, upright.shape)
     shards = writing.write_shards([record] * 4, folder=tmp_path, split="train", num_shards=1, advance=lambda n: None)
     smallest = upright.shape[:2]
-    spec = classification("one", upright.shape, ("a",), {"train": shards, "validation": (), "test": ()}, tmp_path)
+    spec = describe_images("one", upright.shape, ("a",), {"train": shards, "validation": (), "test": ()}, tmp_path)
     spec = dataclasses.replace(spec, smallest=smallest)
     batch = read(spec, make_preprocessing(spec.stored_shape, smallest=smallest).training, 1, batch_size=4)[0]
     np.testing.assert_array_equal(batch["image"], [upright] * 4)
@@ -211,9 +239,16 @@ def test_a_stopped_run_goes_on_bit_for_bit(train):
         np.testing.assert_array_equal(*(reader.get_tensor(name) for reader in readers), err_msg=name)
 
 
-def test_training_evaluation_predict_and_exports_see_the_same_pictures(train, run_here, tmp_path):
-    """Of any size, grey, of CMYK, turned by EXIF; of the test set, and others."""
-    logdir = train(train_steps=150)
+AS_FLOATS = {
+    "preprocess": "random_resize_short(12..16)|random_crop(10)|flip_lr|unit|color('bs')|scale(-1,1)",
+    "eval_preprocess": "unit|resize_short(12, method='bilinear_tf1')|crop_or_pad(10)|scale(-1,1)",
+}
+
+
+@pytest.mark.parametrize("settings", [{}, pytest.param(AS_FLOATS, id="as floats")])
+def test_training_evaluation_predict_and_exports_see_the_same_pictures(train, run_here, tmp_path, settings):
+    """Of any size, grey, of CMYK, turned by EXIF; of the test set, and others; resized as bytes, and as float32."""
+    logdir = train(train_steps=150, **settings)
     result = json.loads((logdir / "result.json").read_text())
     assert result["test_accuracy"] > 0.9
     done = run_here("trainer.export", f"--logdir={logdir}", "--format=saved_model", f"--output={tmp_path / 'model'}")
@@ -259,9 +294,13 @@ def test_training_evaluation_predict_and_exports_see_the_same_pictures(train, ru
     np.testing.assert_array_equal(served.argmax(1), predicted.argmax(1))
 
 
-@pytest.mark.parametrize("source", ["preloaded", "feed", "synthetic"])
-def test_the_other_inputs_take_encoded_pictures(train, source):
-    logdir = train(input=source, preprocess="resize(10)|flip_lr", eval_preprocess="resize(10)", train_steps=40)
+@pytest.mark.parametrize(
+    ("source", "first"), [("preloaded", ""), ("feed", ""), ("synthetic", ""), ("preloaded", "unit|"), ("feed", "unit|")]
+)
+def test_the_other_inputs_take_encoded_pictures(train, source, first):
+    """Their batches are bytes or float32."""
+    resized = f"{first}resize(10)"
+    logdir = train(input=source, preprocess=f"{resized}|flip_lr", eval_preprocess=resized, train_steps=40)
     result = json.loads((logdir / "result.json").read_text())
     assert source == "synthetic" or result["test_accuracy"] > 0.7
 
@@ -291,7 +330,6 @@ def test_pictures_in_memory_are_those_of_the_queue(data_dir):
         ({"preprocess": "flip_lr", "eval_preprocess": ""}, "the pictures have several sizes, and have them still"),
         ({"preprocess": "random_crop(30)"}, r"random_crop\(30, 30\) of pictures of 16 x 2\d"),
         ({"preprocess": "rotate(5)|resize(10)|scale(-1,1)"}, "rotate and translate take pictures of one size"),
-        ({"preprocess": "scale(-1,1)|resize(10)"}, "scale gives float32 before the pictures"),
         ({"preprocess": TRAINING, "input": "preloaded"}, "--input=queue is for pictures of several sizes that"),
     ],
 )

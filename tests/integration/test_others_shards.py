@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 from tests.conftest import RECORDS
 from trainer import api
 from trainer.data.manifest import load_manifest
-from trainer.data.records import load_split, parse_record, read_examples, read_records
-from trainer.data.spec import IMAGE, LABEL, RecordFields, classification
+from trainer.data.records import load_split, parse_boxes, parse_record, read_examples, read_records
+from trainer.data.spec import IMAGE, LABEL, RecordFields, describe_images
 from trainer.inputs.parsing import parse_examples
 from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.tf1 import tf
@@ -140,6 +140,34 @@ def test_shards_in_slims_layout_are_indexed_and_trained_on_where_they_lie(conver
         eval_preprocess="crop_or_pad(12)|scale(-1,1)", train_steps=60, batch_size=20, model="mlp", quiet=True,
     )  # fmt: skip
     assert result.test_accuracy == 1.0
+
+
+def test_boxes_of_shards_are_kept_and_turned_with_their_pictures(convert, tmp_path):
+    """In the order of TF-Slim's features; a shard without any has none."""
+    box = {"ymin": 0.1, "xmin": 0.2, "ymax": 0.4, "xmax": 0.9}
+
+    def boxed(number):
+        features = {f"image__object__bbox__{name}": [value, value] for name, value in box.items()}
+        data = as_file(picture(number), "PNG", 6 if number == 0 else 1)
+        return slim(number, **(features if number % 2 == 0 else {}), image__encoded=data)
+
+    records = splits_of(boxed)
+    done = convert(write(tmp_path / "halves", records), "--label_offset=1")
+    assert done.code == 0 and "1 of 6 shards are written anew: 1 pictures become PNG" in done.out, done
+    spec = load_manifest(tmp_path / "data")
+    check(spec, "train", wanted_of(records["train"]))
+    first = [parse_boxes(record, spec) for record in read_records(spec.path_of(spec.splits["train"][0]), spec)]
+    upright = [list(box.values())] * 2
+    turned = [[0.2, 0.6, 0.9, 0.9]] * 2  # A quarter turn clockwise: what was left is above, what was below is left.
+    np.testing.assert_allclose(first[0], turned, atol=1e-6)
+    assert all(np.allclose(found, upright) for found in first[1:])
+    none = [parse_boxes(record, spec) for record in read_records(spec.path_of(spec.splits["train"][1]), spec)]
+    assert all(found.shape == (0, 4) for found in none)
+    cut = [example(**{"image__encoded": as_file(picture(1), "PNG"), "image__class__label": 1,
+                      "image__object__bbox__ymin": [0.1, 0.2], "image__object__bbox__xmin": [0.1]})]  # fmt: skip
+    records["train"][0] = cut[0]
+    done = convert(write(tmp_path / "other", records), "--label_offset=1", f"--data_dir={tmp_path / 'cut'}")
+    assert done.code == 1 and "its boxes have [2, 1, 0, 0] corners ymin, xmin, ymax, xmax" in done.err, done
 
 
 def test_the_example_shards_of_tf_cnn_benchmarks_are_trained_on(convert, tmp_path):
@@ -364,7 +392,7 @@ def test_the_largest_object_is_found_among_padding(tmp_path):
     fields = RecordFields("image/encoded", label="image/object/class/label", boxes="image/object/bbox",
                           label_of="largest", are_sized=False)  # fmt: skip
     spec = dataclasses.replace(
-        classification("objects", (None, None, 3), ("a", "b", "c"), {}, tmp_path, smallest=(12, 14)), fields=fields
+        describe_images("objects", (None, None, 3), ("a", "b", "c"), {}, tmp_path, smallest=(12, 14)), fields=fields
     )
     side = make_preprocessing(spec.stored_shape, "crop_or_pad(9)", smallest=spec.smallest).elsewhere
     with tf.Graph().as_default(), tf.Session() as session:

@@ -1,6 +1,7 @@
 """A folder of one's own pictures: found, split, converted, trained on; and what is wrong with it, a line each."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import struct
@@ -13,13 +14,20 @@ from PIL import Image, ImageDraw
 
 from trainer import api
 from trainer.data.manifest import load_manifest
-from trainer.data.records import load_split
+from trainer.data.records import load_split, parse_boxes, parse_record, read_records
 from trainer.data.sources.folders import find_pictures
 from trainer.data.sources.own import resized
 from trainer.data.sources.splitting import choose_splits, parse_shares
+from trainer.data.spec import SPLITS
 from trainer.errors import UsageError
+from trainer.inputs import queues
+from trainer.inputs.parsing import parse_examples
+from trainer.preprocessing.preprocessing import make_preprocessing
+from trainer.running.session import open_session
+from trainer.tf1 import tf
 
 pytestmark = pytest.mark.timeout(120)
+BOXED = "path,label,ymin,xmin,ymax,xmax\n"
 CLASSES = ("circle ':o:' [red]", "квадрат")
 
 
@@ -303,10 +311,19 @@ def test_labels_that_are_numbers_are_in_their_order(tmp_path, convert):
         ("path,label\n", "list.csv names no pictures"),
         ("path,label\na.png\n", "list.csv:2: has another number of columns than the header"),
         ("path,label\na.png,b,c\n", "list.csv:2: has another number of columns than the header"),
-        ("path,label\na.png,\n", "list.csv:2: label is empty"),
-        ("path,label\na.png,b;c\n", "list.csv:2: label 'b;c': several labels a picture are not read"),
+        ("path,label\n,b\n", "list.csv:2: path is empty"),
+        ("path,label\na.png,\n", "list.csv: a.png has an empty label; wanted a class for each picture"),
         ("path,label,split\na.png,b,dev\n", "list.csv:2: split 'dev': wanted train, val"),
-        ("path,label,xmin\na.png,b,1\n", "column xmin: boxes and targets are not read by this version"),
+        ("path,label,xmin\na.png,b,1\n", "has a column xmin and none ymin; a box is ymin, xmin, ymax, xmax"),
+        (f"{BOXED}a.png,b,1,2,1,4\n", "list.csv:2: the box (1.0, 2.0, 1.0, 4.0) (ymin, xmin, ymax, xmax) has no area"),
+        (f"{BOXED}a.png,b,-1,2,1,4\n", "list.csv:2: the box (-1.0, 2.0, 1.0, 4.0)"),
+        (f"{BOXED}a.png,b,0,0,1,\n", "list.csv:2: xmax is '', wanted a number"),
+        (f"{BOXED}a.png,b,0,0,1,nan\n", "list.csv:2: xmax is 'nan', wanted a number"),
+        (f"{BOXED}a.png,b,0,0,1,1\na.png,c,0,0,1,1\n", "list.csv:3: a.png has another label or split than in a line"),
+        ("path,target:age\na.png,old\n", "list.csv:2: target:age is 'old', wanted a number"),
+        ("path,target:\na.png,1\n", "its columns are path, target:; each needs a name of its own"),
+        ("path,label,label\na.png,1,2\n", "its columns are path, label, label; each needs a name of its own"),
+        ("path,label,target:age\na.png,1,2\n", "has columns label and target:age: wanted classes or numbers, not both"),
         ('path,label\n"a.png,b\n', "list.csv is damaged"),
         ("path,label\na.png,caf\udce9\n", "list.csv is no list in UTF-8"),
         ("path,label\nnone.png,b\n", "none.png: No such file or directory"),
@@ -318,6 +335,148 @@ def test_what_is_wrong_in_a_list_is_one_line(tmp_path, convert, text, message):
     done = convert(path)
     assert done.code == 1 and message in done.err and "Traceback" not in done.err, done
     assert not (tmp_path / "data").exists()
+
+
+def turned_file(path, pixels, orientation):
+    """Writes what lies in a file of this Orientation, lossless."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+def spot(number, height=20, width=30):
+    """A bright rectangle on black, and its box in pixels, ymin, xmin, ymax, xmax."""
+    rng = np.random.default_rng(number)
+    top, left = int(rng.integers(0, height - 8)), int(rng.integers(0, width - 9))
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[top : top + 7, left : left + 8] = 255
+    return pixels, (top, left, top + 7, left + 8)
+
+
+def boxed_list(folder, *, in_pixels):
+    """Bright rectangles in files of each Orientation; every fifth has a line for each half of it, one has no box."""
+    folder.mkdir()
+    rows = [["path", "label", "ymin", "xmin", "ymax", "xmax"]]
+    for number in range(64):
+        pixels, box = spot(number)
+        turned_file(folder / f"{number}.png", pixels, 1 + number % 8)
+        scaled = box if in_pixels else tuple(side / (20, 30)[place % 2] for place, side in enumerate(box))
+        middle = (scaled[1] + scaled[3]) / 2
+        halves = [(*scaled[:3], middle), (scaled[0], middle, *scaled[2:])]
+        for each in halves if number % 5 == 0 else [scaled if number else ("", "", "", "")]:
+            rows.append([f"{number}.png", number % 2, *each])
+    return write_list(folder / "list.csv", rows)
+
+
+@pytest.mark.parametrize(("in_pixels", "store"), [(True, "encoded"), (False, "paths")])
+def test_boxes_of_a_list_lie_where_their_objects_are(tmp_path, convert, in_pixels, store):
+    """In the upright picture, and in the windows that a training cuts out around them."""
+    done = convert(boxed_list(tmp_path / "spots", in_pixels=in_pixels), f"--store={store}")
+    assert done.code == 0, done
+    spec = load_manifest(tmp_path / "data")
+    for split in SPLITS:
+        for shard in spec.splits[split]:
+            for record in read_records(spec.path_of(shard), spec):
+                pixels, _ = parse_record(record, spec)
+                height, width = pixels.shape[:2]
+                seen = np.zeros((height, width), bool)
+                for box in parse_boxes(record, spec):
+                    top, left, bottom, right = np.rint(box * [height, width, height, width]).astype(int)
+                    seen[top:bottom, left:right] = True
+                np.testing.assert_array_equal(seen, pixels[..., 0] == 255)
+    text = "distorted_crop(16, area=0.05..0.3, min_object_covered=1.0, attempts=1000)"
+    side = make_preprocessing(
+        spec.stored_shape, text, "resize(16)", smallest=spec.smallest, has_boxes=spec.has_boxes
+    ).training
+    stored = [r for shard in spec.splits["train"] for r in read_records(spec.path_of(shard), spec)]
+    boxed = [len(parse_boxes(record, spec)) > 0 for record in stored]
+
+    def bright_windows(spec):
+        """Of five epochs, the share of windows whose bright part is that of a rectangle or of its half, or more."""
+        with tf.Graph().as_default(), tf.Session() as session:
+            keys = tf.placeholder(tf.int64, [len(stored)])
+            found = parse_examples(tf.constant(stored), spec, side, keys)["image"]
+            cut = [session.run(found, {keys: np.arange(len(stored)) + 1000 * epoch})[boxed] for epoch in range(5)]
+        return np.mean([(images > 127).mean((1, 2, 3)) > 0.8 * 28 / 180 for images in cut])
+
+    assert bright_windows(spec) > 0.95
+    # The same windows are drawn anywhere, if nobody reads the boxes.
+    assert bright_windows(dataclasses.replace(spec, fields=spec.fields._replace(boxes=""))) < 0.7
+
+
+def test_a_box_outside_of_its_picture_is_a_line(tmp_path, convert):
+    picture(1).save(tmp_path / "a.png")
+    path = write_list(tmp_path / "list.csv", [BOXED.strip().split(","), ["a.png", "b", 0, 3, 10, 17]])
+    done = convert(path)
+    message = "a.png: the box (0.0, 3.0, 10.0, 17.0) (ymin, xmin, ymax, xmax) lies outside of 16 x 16 pixels"
+    assert done.code == 1 and message in done.err, done
+
+
+def test_a_training_around_boxes_says_what_it_needs(tmp_path, convert):
+    assert convert(boxed_list(tmp_path / "spots", in_pixels=True)).code == 0
+    settings = {"data_dir": tmp_path / "data", "logdir": tmp_path / "run", "model": "mlp", "quiet": True}
+    settings |= {"eval_preprocess": "resize(12)", "train_steps": 5, "batch_size": 16}
+    with pytest.raises(UsageError, match=r"keeps the objects of pictures.* only as the first"):
+        api.train(**settings, preprocess="resize_short(16)|distorted_crop(12)")
+    result = api.train(**settings, preprocess="distorted_crop(12)", num_gpus=2)
+    assert result.step == 5
+    done = convert(tmp_path / "spots" / "list.csv", "--store=decoded", f"--data_dir={tmp_path / 'decoded'}")
+    assert done.code == 2 and "boxes are kept with pictures that are stored by --store=encoded" in done.err, done
+
+
+def batch_of(spec, size=12):
+    """All records of the training set, as the queue gives them: by the bytes of their pictures, their labels."""
+    side = make_preprocessing(spec.stored_shape, smallest=spec.smallest).training
+    with tf.Graph().as_default():
+        source = queues.build(
+            queues.make_plan(spec, 1), spec, batch_size=spec.num_examples("train"), position=0, num_readers=2,
+            capacity=1, side=side,
+        )  # fmt: skip
+        with open_session(source, tf.ConfigProto(), None) as opened:
+            batch = opened.session.run(source.batch)
+    return {image.tobytes(): label for image, label in zip(batch["image"], batch["label"], strict=True)}
+
+
+@pytest.mark.parametrize("store", ["encoded", "decoded"])
+def test_pictures_may_have_several_labels_or_none(tmp_path, convert, run_here, store):
+    """Batches have a number of 0 or 1 for each class."""
+    rows, wanted = [["path", "label"]], {}
+    for number in range(60):
+        picture(number).save(tmp_path / f"{number}.png")
+        tags = [name for name, by in (("two", 2), ("three", 3), ("five", 5)) if number % by == 0]
+        rows.append([f"{number}.png", " ; ".join(tags)])
+        wanted[np.asarray(picture(number)).tobytes()] = [float(number % by == 0) for by in (5, 3, 2)]
+    done = convert(write_list(tmp_path / "list.csv", rows), f"--store={store}")
+    assert done.code == 0, done
+    spec = load_manifest(tmp_path / "data")
+    assert spec.label_kind == "several" and spec.class_names == ("five", "three", "two")
+    found = batch_of(spec)
+    assert len(found) == spec.num_examples("train")
+    assert all(label.tolist() == wanted[image] for image, label in found.items())
+    done = run_here("trainer.preview", f"--data_dir={spec.data_dir}", f"--output={tmp_path / 'sheet.png'}")
+    assert done.code == 0 and "classes: five " in done.out, done
+    done = run_here("trainer", f"--data_dir={spec.data_dir}", f"--logdir={tmp_path / 'run'}", "--batch_size=8")
+    assert done.code == 2 and "has labels of kind 'several'" in done.err, done
+
+
+@pytest.mark.parametrize("store", ["encoded", "decoded"])
+def test_targets_are_numbers(tmp_path, convert, run_here, store):
+    rows, wanted = [["path", "target:age", "target:weight"]], {}
+    for number in range(60):
+        picture(number).save(tmp_path / f"{number}.png")
+        rows.append([f"{number}.png", number, number / -7])
+        wanted[np.asarray(picture(number)).tobytes()] = np.array([number, number / -7], np.float32)
+    done = convert(write_list(tmp_path / "list.csv", rows), f"--store={store}")
+    assert done.code == 0 and "age: " in done.out, done
+    spec = load_manifest(tmp_path / "data")
+    assert spec.label_kind == "numbers" and spec.class_names == ("age", "weight")
+    found = batch_of(spec)
+    assert len(found) == spec.num_examples("train")
+    assert all((label == wanted[image]).all() for image, label in found.items())
+    images, labels = load_split(spec, "validation")
+    assert all((label == wanted[image.tobytes()]).all() for image, label in zip(images, labels, strict=True))
+    done = run_here("trainer.preview", f"--data_dir={spec.data_dir}", f"--output={tmp_path / 'sheet.png'}")
+    assert done.code == 0 and "targets, means: age " in done.out, done
 
 
 def arrays(count=90, shape=(8, 8)):

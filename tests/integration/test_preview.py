@@ -53,7 +53,7 @@ def test_the_columns_are_what_training_and_evaluation_see(preview, digits_dir, m
     np.testing.assert_array_equal(columns[0], images[numbers])
     assert names == [spec.class_names[label] for label in labels[numbers]]
     np.testing.assert_allclose(columns[1], images[numbers] / 127.5 - 1, atol=1e-6)
-    stored = [Stored(number, images[number], 0) for number in numbers]
+    stored = [Stored(number, images[number], 0, np.zeros((0, 4), np.float32)) for number in numbers]
     views = see(make_preprocessing((8, 8, 1), text, seed=3), stored, epochs=3, num_records=1258)
     assert titles[2:] == ["training, epoch 0", "training, epoch 1", "training, epoch 2"]
     for column, wanted in zip(columns[2:], views.trained, strict=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 from trainer.console import Console, progress
 from trainer.data.manifest import MANIFEST, load_manifest, save_manifest
 from trainer.data.sources.named import Source
-from trainer.data.spec import SPLITS, DataError, DatasetSpec, classification
+from trainer.data.spec import SPLITS, DataError, DatasetSpec, describe_images
 from trainer.data.writing import write_shards
 from trainer.errors import UsageError
 
@@ -95,8 +95,15 @@ def _write(
                     f"{source_dir} gives {count:,} {split} examples, {dataset} has {source.sizes[split]:,}; "
                     "are all its files there, each under its own name?"
                 )
-    spec = classification(
-        dataset, source.image_shape, source.class_names, splits, folder, source.attribution, source.smallest
+    spec = describe_images(
+        dataset,
+        source.image_shape,
+        source.class_names,
+        splits,
+        folder,
+        source.attribution,
+        source.smallest,
+        source.label_kind,
     )
     return dataclasses.replace(spec, fields=source.fields)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from trainer.data.framing import FOOTER_BYTES, HEADER_BYTES, frame
 from trainer.data.records import parse_record, read_records
-from trainer.data.spec import OWN_FIELDS, DatasetSpec
+from trainer.data.spec import CLASS, OWN_FIELDS, DatasetSpec
 from trainer.tf1 import tf
 
 MORE_BYTES = 128  # in a byte of a protocol buffer's number: the next byte belongs to it too
@@ -26,7 +26,7 @@ class Layout(NamedTuple):
 def find_layout(spec: DatasetSpec, split: str = "train") -> Layout | None:
     """Looks at every record of a split; None where they are not all of one layout."""
     shards = spec.splits[split]
-    if spec.fields != OWN_FIELDS or spec.compression:
+    if spec.fields != OWN_FIELDS or spec.compression or spec.label_kind != CLASS:
         return None
     layout = _layout_of(next(read_records(spec.path_of(shards[0]))), spec)
     if layout is None:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainer.data.sources.idx import read_idx
+from trainer.data.spec import Box
 from trainer.errors import UsageError
 from trainer.grammars import MAX_PIXELS
 
@@ -182,6 +183,18 @@ def read_orientation(data: bytes) -> int:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         found = image.getexif().get(ORIENTATION, 1)
     return found if found in TURNS else 1
+
+
+def turn_box(box: Box, orientation: int) -> Box:
+    """Turns a box, in fractions of a picture's sides, as EXIF turns the picture (`TURNS`)."""
+    ymin, xmin, ymax, xmax = box
+    if orientation in (5, 6, 7, 8):  # Rows become columns.
+        ymin, xmin, ymax, xmax = xmin, ymin, xmax, ymax
+    if orientation in (2, 3, 6, 7):
+        xmin, xmax = 1 - xmax, 1 - xmin
+    if orientation in (3, 4, 7, 8):
+        ymin, ymax = 1 - ymax, 1 - ymin
+    return Box(ymin, xmin, ymax, xmax)
 
 
 def as_png(image: Image.Image) -> bytes:

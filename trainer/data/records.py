@@ -13,7 +13,7 @@ from trainer.data.binary import parse_layout, read_binary
 from trainer.data.framing import FRAME_BYTES
 from trainer.data.manifest import differing_checksum
 from trainer.data.pictures import decode_stored, describe_error, read_orientation
-from trainer.data.spec import DataError, DatasetSpec, RecordFields, Shard
+from trainer.data.spec import CLASS, LABEL, SEVERAL, Box, DataError, DatasetSpec, RecordFields, Shard
 from trainer.tf1 import tf
 
 
@@ -38,8 +38,8 @@ def read_records(path: Path, spec: DatasetSpec | None = None) -> Iterator[bytes]
         raise DataError(f"{path}: {error}") from error
 
 
-def parse_record(record: bytes, spec: DatasetSpec) -> tuple[np.ndarray, int]:
-    """Parses and checks one record.
+def parse_record(record: bytes, spec: DatasetSpec) -> tuple[np.ndarray, int | np.ndarray]:
+    """Parses and checks one record: its image, and its class, or float32 [width] of several classes or of numbers.
 
     Raises:
       ValueError: it is no Example, or not one of this data set.
@@ -49,12 +49,9 @@ def parse_record(record: bytes, spec: DatasetSpec) -> tuple[np.ndarray, int]:
         if len(record) != layout.record_bytes:
             raise ValueError(f"it has {len(record)} bytes, wanted {layout.record_bytes}")
         return layout.image_of(record), _legal(layout.label_of(record) - spec.fields.label_offset, spec)
-    try:
-        example = tf.train.Example.FromString(record)
-    except Exception as error:  # The class of protobuf's error differs between its implementations.
-        raise ValueError(f"it is no tf.train.Example: {error}") from error
-    feature, fields = example.features.feature, spec.fields
-    label = _legal(label_of(feature, fields) - fields.label_offset, spec)
+    feature, fields = _features_of(record), spec.fields
+    label = _parse_label(feature, spec)
+    boxes_of(feature, fields)
     told = tuple(only_value(feature, name) for name in ("height", "width", "depth")) if fields.are_sized else None
     if told and not _fits(told, spec):
         raise ValueError(f"its image is {list(told)}, wanted {list(spec.stored_shape)}")
@@ -72,6 +69,47 @@ def parse_record(record: bytes, spec: DatasetSpec) -> tuple[np.ndarray, int]:
     return np.frombuffer(raw[0], np.uint8).reshape(spec.image_shape), label
 
 
+def _features_of(record: bytes) -> tf.train.Features:
+    try:
+        return tf.train.Example.FromString(record).features.feature
+    except Exception as error:  # The class of protobuf's error differs between its implementations.
+        raise ValueError(f"it is no tf.train.Example: {error}") from error
+
+
+def parse_boxes(record: bytes, spec: DatasetSpec) -> np.ndarray:
+    """Reads the boxes of a record's objects, ymin, xmin, ymax, xmax: float32 [objects, 4]; none where it has none."""
+    return np.zeros((0, 4), np.float32) if spec.fields.binary else boxes_of(_features_of(record), spec.fields)
+
+
+def boxes_of(feature: tf.train.Features, fields: RecordFields) -> np.ndarray:
+    """Reads the boxes of the objects, as `parse_boxes`.
+
+    Raises:
+      ValueError: the corners are not as many.
+    """
+    corners = [
+        np.array(feature[name].float_list.value if name in feature else [], np.float32) for name in fields.corners()
+    ]
+    if len({len(values) for values in corners}) > 1:
+        raise ValueError(f"its boxes have {[len(values) for values in corners]} corners {', '.join(Box._fields)}")
+    return np.stack(corners, 1)
+
+
+def _parse_label(feature: tf.train.Features, spec: DatasetSpec) -> int | np.ndarray:
+    fields = spec.fields
+    if spec.label_kind == CLASS:
+        return _legal(label_of(feature, fields) - fields.label_offset, spec)
+    label = np.zeros(spec.num_classes, np.float32)
+    if spec.label_kind == SEVERAL:
+        for each in feature[fields.label].int64_list.value if fields.label in feature else []:
+            label[_legal(int(each) - fields.label_offset, spec)] = 1
+        return label
+    numbers = feature[fields.label].float_list.value if fields.label in feature else []
+    if len(numbers) != spec.num_classes:
+        raise ValueError(f"feature {fields.label} holds {len(numbers)} numbers, wanted {spec.num_classes}")
+    return np.array(numbers, np.float32)
+
+
 def label_of(feature: tf.train.Features, fields: RecordFields) -> int:
     """Reads the label of a record, or that of one of its objects, as it stands there.
 
@@ -85,13 +123,10 @@ def label_of(feature: tf.train.Features, fields: RecordFields) -> int:
         raise ValueError(f"feature {fields.label} is empty: it has no object")
     if fields.label_of == "first":
         return int(labels[0])
-    # float32, as the graph computes them.
-    corners = [
-        np.array(feature[name].float_list.value if name in feature else [], np.float32) for name in fields.corners()
-    ]
-    if any(len(values) != len(labels) for values in corners):
-        raise ValueError(f"{len(labels)} labels, and boxes {[len(values) for values in corners]}")
-    left, top, right, bottom = corners
+    boxes = boxes_of(feature, fields)
+    if len(boxes) != len(labels):
+        raise ValueError(f"it has {len(labels)} labels and {len(boxes)} boxes")
+    top, left, bottom, right = boxes.T  # float32, as the graph computes them.
     return int(labels[int(np.argmax((right - left) * (bottom - top)))])
 
 
@@ -138,7 +173,7 @@ def only_value(feature: tf.train.Features, name: str) -> int:
     return int(values[0])
 
 
-def read_examples(path: Path, spec: DatasetSpec) -> Iterator[tuple[np.ndarray, int]]:
+def read_examples(path: Path, spec: DatasetSpec) -> Iterator[tuple[np.ndarray, int | np.ndarray]]:
     """Yields (image, label) of one shard, each checked against what its data set is.
 
     Raises:
@@ -174,13 +209,14 @@ def record_batches(spec: DatasetSpec, split: str, batch_size: int) -> Iterator[l
 
 
 def load_split(spec: DatasetSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a whole split into memory: images uint8 [n, height, width, depth] and labels int32 [n].
+    """Reads a whole split into memory: images uint8 [n, height, width, depth], and labels as batches have them.
 
     Raises:
       DataError: a record is damaged or wrong, or there are more or fewer than the manifest says.
     """
     images = np.empty((spec.num_examples(split), *spec.image_shape), np.uint8)
-    labels = np.empty(len(images), np.int32)
+    wanted = spec.features[LABEL]
+    labels = np.empty((len(images), *map(int, filter(None, wanted.shape))), wanted.dtype)
     position = 0
     for shard in spec.splits[split]:
         start = position

@@ -17,10 +17,20 @@ IMAGE, LABEL = "image", "label"  # features that every data set has
 # Kinds of label: the number of one class, int32 []; several classes, float32 [classes]; numbers, float32 [n].
 CLASS, SEVERAL, NUMBERS = "class", "several", "numbers"
 LABEL_KINDS = (CLASS, SEVERAL, NUMBERS)
+Label = int | tuple[int, ...] | tuple[float, ...]  # of an example, by kind: class, classes, numbers
 
 
 class DataError(TrainerError):
     """Data on disk is missing, damaged, or not what its manifest says."""
+
+
+class Box(NamedTuple):
+    """An object in a picture: fractions of its height and width, unless it says pixels."""
+
+    ymin: float
+    xmin: float
+    ymax: float
+    xmax: float
 
 
 class Feature(NamedTuple):
@@ -40,7 +50,7 @@ class RecordFields(NamedTuple):
     image: str = "image"  # feature of the bytes of a JPEG or PNG
     image_raw: str = "image_raw"  # feature of the pixels, where they are not encoded
     label: str = "label"  # feature
-    boxes: str = ""  # features of the objects, without /xmin, /ymin, /xmax, /ymax; only LABEL_OF needs them
+    boxes: str = ""  # features of the objects, without /xmin, /ymin, /xmax, /ymax: in the upright picture, 0..1
     label_offset: int = 0  # is subtracted from what the feature holds
     label_of: str = ""  # of LABEL_OF
     # Do the records tell `height`, `width` and `orientation` of the upright picture? Else its bytes tell the sides, and
@@ -50,7 +60,8 @@ class RecordFields(NamedTuple):
     binary: str = ""  # no Examples, but binary records, as `binary.parse_layout` reads it
 
     def corners(self) -> tuple[str, ...]:
-        return tuple(f"{self.boxes}/{corner}" for corner in ("xmin", "ymin", "xmax", "ymax"))
+        """Returns the features of the boxes' corners, in the order of `Box`."""
+        return tuple(f"{self.boxes}/{corner}" for corner in Box._fields)
 
 
 OWN_FIELDS = RecordFields()
@@ -73,7 +84,7 @@ class DatasetSpec:
     name: str
     features: Mapping[str, Feature]  # IMAGE uint8 [height, width, depth], LABEL
     label_kind: str  # of LABEL_KINDS
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # of NUMBERS, what each is of
     attribution: str
     splits: Mapping[str, tuple[Shard, ...]]
     data_dir: Path  # of the shards; the same shards may lie elsewhere on another machine
@@ -85,6 +96,11 @@ class DatasetSpec:
     @property
     def is_encoded(self) -> bool:
         return self.smallest is not None
+
+    @property
+    def has_boxes(self) -> bool:
+        """Do records tell where in the pictures their objects are?"""
+        return bool(self.fields.boxes)
 
     @property
     def stored_shape(self) -> tuple[int | None, int | None, int]:
@@ -144,7 +160,7 @@ class DatasetSpec:
         }
 
 
-def classification(
+def describe_images(
     name: str,
     image_shape: tuple[int | None, int | None, int],
     class_names: tuple[str, ...],
@@ -152,10 +168,16 @@ def classification(
     data_dir: Path,
     attribution: str = "",
     smallest: tuple[int, int] | None = None,
+    label_kind: str = CLASS,
 ) -> DatasetSpec:
-    """Describes images, each of one class; of several shapes only where they are encoded, see `DatasetSpec`."""
-    features = {IMAGE: Feature("uint8", image_shape), LABEL: Feature("int32", ())}
-    return DatasetSpec(name, features, CLASS, class_names, attribution, splits, data_dir, smallest)
+    """Describes images with labels; of several shapes only where they are encoded, see `DatasetSpec`."""
+    features = {IMAGE: Feature("uint8", image_shape), LABEL: label_feature(label_kind, len(class_names))}
+    return DatasetSpec(name, features, label_kind, class_names, attribution, splits, data_dir, smallest)
+
+
+def label_feature(kind: str, width: int) -> Feature:
+    """Returns what the label of an example is in the graph, of so many classes or numbers."""
+    return Feature("int32", ()) if kind == CLASS else Feature("float32", (width,))
 
 
 def parse_spec(values: Any, data_dir: Path) -> DatasetSpec:
@@ -172,6 +194,8 @@ def parse_spec(values: Any, data_dir: Path) -> DatasetSpec:
     features = {str(name): _parse_feature(str(name), found) for name, found in values["features"].items()}
     if not {IMAGE, LABEL} <= set(features) or len(features[IMAGE].shape) != 3:
         raise ValueError(f"features are {sorted(features)}, wanted {IMAGE} [height, width, depth] and {LABEL}")
+    if features[LABEL] != label_feature(kind, len(names)):
+        raise ValueError(f"{LABEL} is {features[LABEL]}, wanted {label_feature(kind, len(names))} of kind {kind!r}")
     smallest, image = values.get("smallest"), features[IMAGE]
     if image.dtype != "uint8" or (smallest is not None and image.shape[2] not in (1, 3)):
         raise ValueError(

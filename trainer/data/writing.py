@@ -1,14 +1,15 @@
 """Examples into TFRecord shards: int64 height, width, depth, label, and bytes image_raw or image.
 
 Records with `image`, a JPEG or PNG, also have `orientation`, as EXIF numbers it; height and width are those of the
-upright picture.
+upright picture, and so are boxes/ymin, boxes/xmin, boxes/ymax and boxes/xmax, float of 0..1, of its objects. A label
+that is numbers is float.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trainer.data.manifest import sha256_of
-from trainer.data.spec import Shard
+from trainer.data.spec import Box, Label, Shard
 from trainer.tf1 import tf, tf_path
 
 
@@ -24,8 +25,13 @@ def shard_name(split: str, index: int, count: int) -> str:
     return f"{split}-{index:05d}-of-{count:05d}.tfrecords"
 
 
-def serialize_example(image: np.ndarray, label: int) -> bytes:
+BOXES = "boxes"  # before /ymin and so on
+
+
+def serialize_example(image: np.ndarray, label: Label) -> bytes:
     """Makes the serialized Example of an image (uint8 [height, width, depth])."""
+    if not isinstance(label, int):
+        return _serialize(image.shape, label, image.tobytes())
     around = _around_image(image.shape, label)
     return _serialize(image.shape, label, image.tobytes()) if around is None else image.tobytes().join(around)
 
@@ -46,10 +52,11 @@ class Encoded(NamedTuple):
     """A picture as the bytes of a JPEG or PNG, or as the path of such a file."""
 
     data: bytes
-    label: int
+    label: Label
     orientation: int  # 1 to 8, as EXIF numbers it
     shape: tuple[int, int, int]  # height and width, upright, and depth
     path: bytes = b""  # in the place of `data`
+    boxes: tuple[Box, ...] = ()  # of its objects, upright, in fractions of the sides
 
 
 def serialize_encoded(picture: Encoded) -> bytes:
@@ -59,25 +66,29 @@ def serialize_encoded(picture: Encoded) -> bytes:
         "height": _int64(height),
         "width": _int64(width),
         "depth": _int64(depth),
-        "label": _int64(picture.label),
+        "label": _label(picture.label),
         "orientation": _int64(picture.orientation),
         "path" if picture.path else "image": _bytes(picture.path or picture.data),
+        **{
+            f"{BOXES}/{name}": _floats([box[place] for box in picture.boxes])
+            for place, name in enumerate(Box._fields if picture.boxes else ())
+        },
     }
     serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
     return serialized
 
 
-def _serialize_any(example: tuple[np.ndarray, int] | Encoded) -> bytes:
+def _serialize_any(example: tuple[np.ndarray, Label] | Encoded) -> bytes:
     return serialize_encoded(example) if isinstance(example, Encoded) else serialize_example(*example)
 
 
-def _serialize(shape: tuple[int, int, int], label: int, image_raw: bytes) -> bytes:
+def _serialize(shape: tuple[int, int, int], label: Label, image_raw: bytes) -> bytes:
     height, width, depth = shape
     features = {
         "height": _int64(height),
         "width": _int64(width),
         "depth": _int64(depth),
-        "label": _int64(label),
+        "label": _label(label),
         "image_raw": _bytes(image_raw),
     }
     serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
@@ -92,8 +103,20 @@ def _int64(value: int) -> tf.train.Feature:
     return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
 
+def _floats(values: Sequence[float]) -> tf.train.Feature:
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+
+def _label(label: Label) -> tf.train.Feature:
+    """Makes the feature of a class, of several, or of numbers."""
+    values = label if isinstance(label, tuple) else (label,)
+    if all(isinstance(value, int) for value in values):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return _floats(values)
+
+
 def write_shards(
-    examples: Iterable[tuple[np.ndarray, int] | Encoded],
+    examples: Iterable[tuple[np.ndarray, Label] | Encoded],
     *,
     folder: Path,
     split: str,

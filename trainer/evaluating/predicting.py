@@ -14,7 +14,7 @@ from trainer.data.pictures import as_png
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.preprocessing.preprocessing import Side
 from trainer.rundir import RunDir
-from trainer.saving.exporting import ANY_SIZE, CLASS_NAMES, SCOPE, open_serving
+from trainer.saving.exporting import ANY_SIZE, CLASS_NAMES, SCOPE, open_serving, predictions_of
 from trainer.saving.models import choose_checkpoint, load_model
 from trainer.tf1 import tf, tf_path
 
@@ -66,9 +66,13 @@ def open_predictor(path: str, *, checkpoint: str, weights: str) -> Iterator[Pred
 def _open_run(rundir: RunDir, checkpoint: str, weights: str) -> Iterator[Predictor]:
     model = load_model(rundir)
     path = choose_checkpoint(rundir, checkpoint)
+    side = model.task.preprocessing.elsewhere
     with open_serving(model, path, weights or model.default_weights) as serving:
-        predict = serving.session.make_callable(serving.outputs["probabilities"], feed_list=[serving.images])
-        with _open_alone(model.task.preprocessing.elsewhere) as alone:
+        with tf.variable_scope("", reuse=True), tf.name_scope("preprocessed_alone"):
+            images = tf.placeholder(side.batch_dtype, [None, *side.batch_shape])
+            probabilities = predictions_of(serving.model, side.in_batches(images))["probabilities"]
+        predict = serving.session.make_callable(probabilities, feed_list=[images])
+        with _open_alone(side) as alone:
             yield Predictor(
                 model.spec.stored_shape,
                 list(model.spec.class_names),

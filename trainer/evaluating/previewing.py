@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trainer.data.records import read_examples
-from trainer.data.spec import DatasetSpec
+from trainer.data.records import parse_boxes, read_examples, read_records
+from trainer.data.spec import CLASS, NUMBERS, SEVERAL, DatasetSpec
 from trainer.preprocessing.preprocessing import Preprocessing
 from trainer.tf1 import tf
 
@@ -23,7 +23,8 @@ class Stored(NamedTuple):
 
     number: int  # of the record, in the order of the manifest
     image: np.ndarray  # uint8 [height, width, depth]
-    label: int
+    label: int | np.ndarray  # a class; float32 [width] of several classes, or of numbers
+    boxes: np.ndarray  # float32 [objects, 4], as `parse_boxes`
 
 
 class Views(NamedTuple):
@@ -57,8 +58,47 @@ def choose_pictures(spec: DatasetSpec, split: str, count: int) -> list[Stored]:
 
 
 def _read(spec: DatasetSpec, split: str, place: int, first: int) -> Iterator[Stored]:
-    for number, (image, label) in enumerate(read_examples(spec.path_of(spec.splits[split][place]), spec), first):
-        yield Stored(number, image, label)
+    path = spec.path_of(spec.splits[split][place])
+    both = zip(read_examples(path, spec), read_records(path, spec), strict=True)
+    for number, ((image, label), record) in enumerate(both, first):
+        yield Stored(number, image, label, parse_boxes(record, spec))
+
+
+def name_label(label: int | np.ndarray, spec: DatasetSpec) -> str:
+    """Says the class of an example, its classes, or its numbers."""
+    if spec.label_kind == CLASS:
+        return spec.class_names[int(label)]
+    pairs = list(zip(spec.class_names, np.asarray(label), strict=True))
+    if spec.label_kind == SEVERAL:
+        return "; ".join(name for name, there in pairs if there) or "none"
+    return ", ".join(f"{name} {number:.4g}" for name, number in pairs)
+
+
+def count_labels(pictures: Sequence[Stored], spec: DatasetSpec) -> str:
+    """Says how many pictures there are of each class, or the means of the numbers."""
+    labels = np.array([picture.label for picture in pictures])
+    if spec.label_kind == NUMBERS:
+        named = zip(spec.class_names, labels.mean(0), strict=True)
+        return "targets, means: " + ", ".join(f"{name} {mean:.4g}" for name, mean in named)
+    counts = np.bincount(labels, minlength=spec.num_classes) if spec.label_kind == CLASS else labels.sum(0)
+    return "classes: " + ", ".join(f"{name} {int(n):,}" for name, n in zip(spec.class_names, counts, strict=True))
+
+
+def draw_boxes(pictures: Sequence[Stored]) -> list[np.ndarray]:
+    """Draws the boxes of each picture's objects (`tf.image.draw_bounding_boxes`): uint8, [height, width, 1 or 3]."""
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
+        image, boxes = tf.placeholder(tf.float32, [1, None, None, 3]), tf.placeholder(tf.float32, [1, None, 4])
+        yellow = [[255.0, 255.0, 0.0, 255.0]]
+        framed = tf.cast(tf.image.draw_bounding_boxes(image, boxes, colors=yellow), tf.uint8)
+        draw = session.make_callable(framed, feed_list=[image, boxes])
+
+        def drawn(picture: Stored) -> np.ndarray:
+            if not len(picture.boxes) or picture.image.shape[2] not in (1, 3):
+                return picture.image
+            colours = np.broadcast_to(picture.image, (*picture.image.shape[:2], 3)).astype(np.float32)
+            return np.asarray(draw(colours[np.newaxis], picture.boxes[np.newaxis])[0])
+
+        return [drawn(picture) for picture in pictures]
 
 
 def see(preprocessing: Preprocessing, pictures: list[Stored], *, epochs: int, num_records: int) -> Views:
@@ -73,11 +113,17 @@ def see(preprocessing: Preprocessing, pictures: list[Stored], *, epochs: int, nu
     training, elsewhere = preprocessing.training, preprocessing.elsewhere
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
         image, key = tf.placeholder(tf.uint8, [1, *training.stored_shape]), tf.placeholder(tf.int64, [1])
+        boxes = tf.placeholder(tf.float32, [1, None, 4])
         evaluated = session.make_callable(elsewhere.in_batches(elsewhere.alone(image))[0], feed_list=[image])
-        trained = session.make_callable(training.in_batches(training.alone(image, key), key)[0], feed_list=[image, key])
+        trained = session.make_callable(
+            training.in_batches(training.alone(image, key, boxes), key)[0], feed_list=[image, key, boxes]
+        )
         seen = [evaluated(picture.image[np.newaxis]) for picture in pictures]
         epochs_seen = [
-            [trained(picture.image[np.newaxis], [epoch * num_records + picture.number]) for picture in pictures]
+            [
+                trained(picture.image[np.newaxis], [epoch * num_records + picture.number], picture.boxes[np.newaxis])
+                for picture in pictures
+            ]
             for epoch in range(epochs)
         ]
     return Views(seen, epochs_seen)

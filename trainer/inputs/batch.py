@@ -46,7 +46,7 @@ def make_input(build_batch: Callable[[], Features], *rest: Any, **more: Any) -> 
 
 
 def batch_feature_shapes(
-    spec: DatasetSpec, size: int, image_shape: tuple[int, int, int]
+    spec: DatasetSpec, size: int, image_shape: tuple[int, int, int], image_dtype: tf.DType = tf.uint8
 ) -> dict[str, tuple[tf.DType, list[int]]]:
     """Lists the features of a training batch of a size, in the order of their names: type and shape.
 
@@ -54,11 +54,12 @@ def batch_feature_shapes(
       spec: of the data set.
       size: of the batch.
       image_shape: of its images, height, width, depth.
+      image_dtype: of them.
     """
     shapes: dict[str, Any] = {
-        name: (tf.as_dtype(found.dtype), [size, *(image_shape if name == IMAGE else found.shape)])
-        for name, found in spec.features.items()
+        name: (tf.as_dtype(found.dtype), [size, *found.shape]) for name, found in spec.features.items()
     }
+    shapes[IMAGE] = (image_dtype, [size, *image_shape])
     return dict(sorted({**shapes, RECORD: (tf.int64, [size])}.items()))
 
 

@@ -51,7 +51,7 @@ def _build_queue(s: InputSettings) -> Input:
 
 def _capacity(s: InputSettings) -> int:
     """Computes how many batches wait, of those that the settings allow and that fit into the bytes: at least one."""
-    size = len(range(s.batch_size)[s.shard]) * math.prod(s.side.batch_shape)
+    size = len(range(s.batch_size)[s.shard]) * math.prod(s.side.batch_shape) * int(s.side.batch_dtype.size)
     return max(1, min(s.capacity, s.queue_bytes // size))
 
 
@@ -76,7 +76,7 @@ def _build_feed(s: InputSettings) -> Input:
 
 
 def _build_synthetic(s: InputSettings) -> Input:
-    return synthetic.build(s.spec, s.side.batch_shape, batch_size=s.batch_size, shard=s.shard, seed=s.seed)
+    return synthetic.build(s.spec, s.side, batch_size=s.batch_size, shard=s.shard, seed=s.seed)
 
 
 INPUTS: dict[str, Callable[[InputSettings], Input]] = {
@@ -88,6 +88,6 @@ INPUTS: dict[str, Callable[[InputSettings], Input]] = {
 
 
 def build_input(name: str, settings: InputSettings) -> Input:
-    """Builds the input of this name on the host: images reach the towers' devices as uint8."""
+    """Builds the input of this name on the host: images reach the towers' devices as their batches are."""
     with tf.device("/cpu:0"), tf.variable_scope("input"):
         return INPUTS[name](settings)

@@ -26,8 +26,8 @@ def build(
     """Builds a queue of batches that a Python thread fills from arrays in memory.
 
     Args:
-      images: uint8 [n, height, width, depth].
-      labels: int32 [n].
+      images: uint8 or float32 [n, height, width, depth].
+      labels: of each, as batches have them.
       spec: of the data set.
       batch_size: images of a step.
       shard: of each batch, that goes on the queue.
@@ -35,7 +35,7 @@ def build(
       seed: of the order.
       capacity: whole batches that the queue holds.
     """
-    features = batch_feature_shapes(spec, len(range(batch_size)[shard]), images.shape[1:])
+    features = batch_feature_shapes(spec, len(range(batch_size)[shard]), images.shape[1:], tf.as_dtype(images.dtype))
     queue = tf.FIFOQueue(capacity, *zip(*features.values(), strict=True), name="batches")
     placeholders = [tf.placeholder(dtype, shape) for dtype, shape in features.values()]
     enqueue, close = queue.enqueue(placeholders), queue.close(cancel_pending_enqueues=True)

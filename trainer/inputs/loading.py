@@ -15,7 +15,7 @@ AT_ONCE = 256  # records
 
 
 def load_training(spec: DatasetSpec, side: Side) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the training set: images uint8 [n, *batch_shape] and labels int32 [n].
+    """Reads the training set: images [n, *batch_shape] of batch_dtype, and labels as batches have them.
 
     What is done to each encoded picture alone is done once.
 

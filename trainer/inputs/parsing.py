@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from trainer.data.binary import BinaryLayout, parse_layout
-from trainer.data.spec import IMAGE, LABEL, DatasetSpec, RecordFields
+from trainer.data.spec import CLASS, IMAGE, LABEL, NUMBERS, SEVERAL, DatasetSpec, RecordFields
 from trainer.inputs.batch import Features
 from trainer.preprocessing.decoding import read_sides
 from trainer.preprocessing.preprocessing import Side
@@ -17,6 +19,8 @@ SIZES = ("height", "width", "orientation")
 def parse_examples(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: tf.Tensor | None = None) -> Features:
     """Parses serialized records (string [n]) at once; fails on a wrong image size or a label out of range.
 
+    Labels are int32 [n] of classes, or float32 [n, width] of several classes, 0 or 1, or of numbers.
+
     Args:
       serialized: string [n].
       spec: of the data set.
@@ -27,11 +31,23 @@ def parse_examples(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: t
         images, labels = _slice_binary(serialized, parse_layout(spec.fields.binary))
     else:
         images, labels = _parse(serialized, spec, side, keys)
+    if spec.label_kind == NUMBERS:
+        return {IMAGE: images, LABEL: labels}
     labels -= spec.fields.label_offset
+    if spec.label_kind == SEVERAL:
+        return {IMAGE: images, LABEL: _encode_several(labels, spec)}
     legal = tf.reduce_all((labels >= 0) & (labels < spec.num_classes))
     with tf.control_dependencies([tf.Assert(legal, ["a label is out of range", labels])]):
         labels = tf.cast(labels, tf.int32)
     return {IMAGE: images, LABEL: labels}
+
+
+def _encode_several(labels: tf.Tensor, spec: DatasetSpec) -> tf.Tensor:
+    """Makes 1 of each class that a record has, of int64 [n, labels], less than 0 where there is none."""
+    with tf.control_dependencies([tf.Assert(tf.reduce_all(labels < spec.num_classes), ["a label is out of range"])]):
+        ones = tf.one_hot(labels, spec.num_classes)  # Of a number below 0 it is zeros.
+    # With a row more, so that there is one of records without labels.
+    return tf.reduce_max(tf.pad(ones, [[0, 0], [0, 1], [0, 0]]), 1)
 
 
 def _slice_binary(records: tf.Tensor, layout: BinaryLayout) -> tuple[tf.Tensor, tf.Tensor]:
@@ -48,12 +64,21 @@ def _slice_binary(records: tf.Tensor, layout: BinaryLayout) -> tuple[tf.Tensor, 
 
 
 def _parse(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Parses serialized Examples: images uint8 [n, *batch_shape], and labels as they stand there, int64 [n]."""
+    """Parses serialized Examples: images [n, *batch_shape], and labels as they stand there.
+
+    These are int64 [n] of classes, int64 [n, labels] of several, far below 0 where there are fewer, or float32
+    [n, width] of numbers.
+    """
     fields, one, empty = spec.fields, tf.io.FixedLenFeature([], tf.int64), tf.io.FixedLenFeature([], tf.string, "")
     picture = fields.image if spec.is_encoded else fields.image_raw
     features: dict[str, Any] = {picture: tf.io.FixedLenFeature([], tf.string)}
-    features[fields.label] = tf.io.VarLenFeature(tf.int64) if fields.label_of else one
-    if fields.label_of == "largest":
+    features[fields.label] = {
+        CLASS: tf.io.VarLenFeature(tf.int64) if fields.label_of else one,
+        SEVERAL: tf.io.VarLenFeature(tf.int64),
+        NUMBERS: tf.io.FixedLenFeature([spec.num_classes], tf.float32),
+    }[spec.label_kind]
+    needs_boxes = bool(fields.boxes) and side.takes_boxes
+    if needs_boxes or fields.label_of == "largest":
         features.update(dict.fromkeys(fields.corners(), tf.io.VarLenFeature(tf.float32)))
     if spec.is_encoded and fields.are_sized:
         features.update(dict.fromkeys(SIZES, one))
@@ -64,11 +89,19 @@ def _parse(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: tf.Tensor
         if fields.path:
             parsed[picture] = _read_files(parsed[picture], parsed[fields.path])
         keys = tf.zeros(tf.shape(serialized), tf.int64) if keys is None else keys
-        images = side.decode(parsed[picture], *_turns_and_sides(parsed, fields), keys)
+        boxes = _boxes(parsed, fields) if needs_boxes else None
+        images = side.decode(parsed[picture], *_turns_and_sides(parsed, fields), keys, boxes)
     else:
         pixels = tf.io.decode_raw(parsed[picture], tf.uint8)
         images = tf.reshape(pixels, [tf.shape(serialized)[0], *spec.image_shape])
-    return images, _labels(parsed, fields)
+    if spec.label_kind == SEVERAL:
+        return images, tf.sparse.to_dense(parsed[fields.label], np.iinfo(np.int64).min // 2)
+    return images, parsed[fields.label] if spec.label_kind == NUMBERS else _labels(parsed, fields)
+
+
+def _boxes(parsed: dict[str, Any], fields: RecordFields) -> tf.Tensor:
+    """Returns the boxes of each record's objects, and zeros behind them: float32 [n, objects, 4], as `Box` has them."""
+    return tf.stack([tf.sparse.to_dense(parsed[name], 0.0) for name in fields.corners()], 2)
 
 
 def _read_files(data: tf.Tensor, paths: tf.Tensor) -> tf.Tensor:
@@ -98,7 +131,7 @@ def _labels(parsed: dict[str, Any], fields: RecordFields) -> tf.Tensor:
     labels = tf.pad(tf.sparse.to_dense(parsed[fields.label], -1), [[0, 0], [0, 1]], constant_values=-1)
     if fields.label_of == "first":
         return labels[:, 0]
-    left, top, right, bottom = (tf.sparse.to_dense(parsed[name], 0.0) for name in fields.corners())
+    top, left, bottom, right = tf.unstack(_boxes(parsed, fields), axis=2)
     areas = tf.pad((right - left) * (bottom - top), [[0, 0], [0, 1]])
     real = tf.compat.v2.where(labels < 0, areas.dtype.min, areas)
     return tf.gather(labels, tf.argmax(real, 1), batch_dims=1)

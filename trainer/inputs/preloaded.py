@@ -17,8 +17,8 @@ def build(
     """Builds batches that read every example once an epoch, in an order that follows from seed and position alone.
 
     Args:
-      images: uint8 [n, height, width, depth].
-      labels: int32 [n].
+      images: uint8 or float32 [n, height, width, depth].
+      labels: of each, as batches have them.
       batch_size: images of a step.
       shard: of each batch, that comes out.
       position: int64 [], examples that earlier steps have consumed.

@@ -101,7 +101,7 @@ def build(
     block = _next_block(readers, remainder)
     order = _shuffle(block, remainder, plan, start)
     batches = _split_into_batches(block, order, variables, batch_size, shard)
-    features = batch_feature_shapes(spec, len(range(batch_size)[shard]), side.batch_shape)
+    features = batch_feature_shapes(spec, len(range(batch_size)[shard]), side.batch_shape, side.batch_dtype)
     types, shapes = zip(*features.values(), strict=True)
     queue = tf.FIFOQueue(capacity, types, shapes, name="batches")
     start_decoders = None

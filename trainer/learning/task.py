@@ -21,7 +21,8 @@ class Task(NamedTuple):
 
     features: tuple[str, ...]  # of a batch, which a training reads
     preprocessing: Preprocessing  # of the pictures, part of `build`
-    build: Callable[..., tf.Tensor]  # (features, training=, channels_first=, dropout=) -> outputs, [batch, ...]
+    # (features, training=, preprocessed=, channels_first=, dropout=) -> outputs, [batch, ...]
+    build: Callable[..., tf.Tensor]
     loss: Callable[[tf.Tensor, Features], tf.Tensor]  # (outputs, features) -> [batch], so that towers average exactly
     scalars: Callable[[tf.Tensor, Features], dict[str, tf.Tensor]]  # of a training step, beside the loss: [] each
     metrics: Metrics  # of an evaluation; among them `loss`
@@ -47,13 +48,13 @@ def make_task(
       precision: float32, bfloat16 or float16, of the activations.
       preprocessing: of the pictures; None: the model sees them as they are stored.
       input_dropout: fraction of the mlp's input that is dropped in training.
-      hidden_dropout: fraction of the hidden units that is dropped in training.
+      hidden_dropout: the same of the hidden units.
 
     Raises:
       UsageError: there is no task for this kind of label.
     """
     if spec.label_kind != CLASS:
-        raise UsageError(f"{spec.name} has labels of kind {spec.label_kind!r}; this version learns one class an image")
+        raise UsageError(f"{spec.name} has labels of kind {spec.label_kind!r}; only one class an image can be learned")
     seen = preprocessing or make_preprocessing(spec.stored_shape, smallest=spec.smallest)
     infer = functools.partial(
         inference,
@@ -65,9 +66,9 @@ def make_task(
         hidden_dropout=hidden_dropout,
     )
 
-    def build(features: Features, *, training: bool = False, **more: Any) -> tf.Tensor:
-        images, keys = features[IMAGE], features.get(RECORD)
-        return infer(seen.training.in_batches(images, keys) if training else seen.evaluate(images), **more)
+    def build(features: Features, *, training: bool = False, preprocessed: bool = False, **more: Any) -> tf.Tensor:
+        images, side = features[IMAGE], seen.training if training else seen.elsewhere
+        return infer(images if preprocessed else side.in_batches(images, features.get(RECORD)), **more)
 
     return Task(
         features=(IMAGE, LABEL, RECORD) if seen.training.is_random_in_batches else (IMAGE, LABEL),

@@ -6,6 +6,7 @@ rounded and clipped to 0..255. What takes `draws` is random, and does something 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from trainer.errors import UsageError
@@ -19,6 +20,15 @@ Factors = Annotated[
 ]
 
 Number = Annotated[float, between(-1e6, 1e6)]
+ANY = "any"
+ORDERS = ("bshc", "sbch", "chbs", "hscb")  # of TF-Slim
+Order = Annotated[
+    str,
+    Legal(
+        lambda text: text == ANY or (0 < len(text) == len(set(text)) and set(text) <= set("bshc")),
+        "any, or some of the letters b, s, h and c in the order wanted, as 'bs'",
+    ),
+]
 
 
 def _one_each(values: tf.Tensor) -> tf.Tensor:
@@ -29,6 +39,11 @@ def _one_each(values: tf.Tensor) -> tf.Tensor:
 def to_float(images: tf.Tensor) -> tf.Tensor:
     """Makes float32 of 0..255: what follows is not rounded."""
     return tf.cast(images, tf.float32)
+
+
+def unit(images: tf.Tensor) -> tf.Tensor:
+    """Makes float32 of 0..1 (`tf.image.convert_image_dtype`); float32 stays as it is."""
+    return tf.image.convert_image_dtype(images, tf.float32)
 
 
 def scale(
@@ -102,6 +117,70 @@ def saturation(images: tf.Tensor, draws: Draws, factor: Factors) -> tf.Tensor:
     _check_depth("saturation", images, (3,))
     drawn = draws.uniform(*factor)
     return _on_hsv(images, (tf.zeros_like(drawn), drawn))
+
+
+def color(
+    images: tf.Tensor,
+    draws: Draws,
+    order: Order = ANY,
+    brightness: Annotated[float, between(0, 1)] = 32 / 255,
+    saturation: Factors = (0.5, 1.5),
+    hue: Annotated[float, between(0, 0.5)] = 0.2,
+    contrast: Factors = (0.5, 1.5),
+) -> tf.Tensor:
+    """Changes brightness, saturation, hue and contrast, one after the other, and clips: as Inception's training.
+
+    Of uint8, or of float32 of 0..1 (`unit`). TF-Slim's `inception_preprocessing.distort_color` draws one of four orders
+    for each thread; here it is drawn for each picture.
+
+    Args:
+      images: pictures.
+      draws: numbers.
+      order: letters of what is done, b, s, h and c, each at most once; any: one of ORDERS.
+      brightness: the largest number that is added, of the range of 0..1.
+      saturation: range of the factor.
+      hue: the largest turn, as a fraction of the circle.
+      contrast: range of the factor.
+    """
+    _check_depth("color", images, (3,))
+    drawn = {
+        "b": draws.uniform(-brightness, brightness),
+        "s": draws.uniform(*saturation),
+        "h": draws.uniform(-hue, hue),
+        "c": draws.uniform(*contrast),
+    }
+    pixels = unit(images)
+    if order != ANY:
+        changed = _in_order(pixels, drawn, order)
+    else:
+        # Each picture goes through its own order alone.
+        sides = draws.integers(len(ORDERS))
+        places = tf.dynamic_partition(tf.range(tf.size(sides)), sides, len(ORDERS))
+        parts = [
+            _in_order(
+                tf.gather(pixels, mine), {letter: tf.gather(values, mine) for letter, values in drawn.items()}, each
+            )
+            for mine, each in zip(places, ORDERS, strict=True)
+        ]
+        changed = tf.reshape(tf.dynamic_stitch(places, parts), tf.shape(pixels))
+    changed = tf.clip_by_value(changed, 0.0, 1.0)
+    changed.set_shape(images.shape)
+    return changed if images.dtype != tf.uint8 else as_type_of(changed * 255, images)
+
+
+def _in_order(pixels: tf.Tensor, drawn: Mapping[str, tf.Tensor], order: str) -> tf.Tensor:
+    """Does the letters of an order, each by what is drawn for it, [n, 1], to pixels of 0..1."""
+    for letter in order:
+        value = drawn[letter]
+        if letter == "b":
+            pixels += _one_each(value)
+        elif letter == "c":
+            mean = tf.reduce_mean(pixels, [1, 2], keepdims=True)
+            pixels = (pixels - mean) * _one_each(value) + mean
+        else:
+            stays = tf.zeros_like(value) if letter == "s" else tf.ones_like(value)
+            pixels = _on_hsv(pixels, (stays, value) if letter == "s" else (value, stays))
+    return pixels
 
 
 def hue(images: tf.Tensor, draws: Draws, delta: Annotated[float, above(0, 0.5)]) -> tf.Tensor:

@@ -67,12 +67,12 @@ def decode_window(
       orientation: int64 [], as EXIF numbers it.
       sides: int32 [2], height and width of the picture.
       depth: of the picture.
-      window: int32 [4], first row, first column, height, width.
+      window: int32 [4 or more], first row, first column, height, width.
       wanted: height and width to which the window is resized afterwards; None: it stays as it is.
     """
 
     def decode_at(ratio: int) -> tf.Tensor:
-        begin, end = window[:2] // ratio, (window[:2] + window[2:] + (ratio - 1)) // ratio
+        begin, end = window[:2] // ratio, (window[:2] + window[2:4] + (ratio - 1)) // ratio
         # The decoder smooths colours over the edges of its blocks, and so needs what lies beside the window.
         left = tf.maximum(begin[1] - BLOCK, 0)
         right = tf.minimum(end[1] + BLOCK, (sides[1] + (ratio - 1)) // ratio)
@@ -83,7 +83,7 @@ def decode_window(
     def decode_jpeg() -> tf.Tensor:
         if wanted is None:
             return decode_at(1)
-        times = tf.reduce_min(window[2:] // wanted)
+        times = tf.reduce_min(window[2:4] // wanted)
         index = tf.reduce_sum(tf.cast(times >= RATIOS[1:], tf.int32))
         return tf.switch_case(index, [functools.partial(decode_at, ratio) for ratio in RATIOS])
 

@@ -17,8 +17,13 @@ from trainer.settings.fields import Legal, above, between
 from trainer.tf1 import tf
 
 Side = Annotated[int, between(1, 100_000)]
+TF1 = "bilinear_tf1"  # of TensorFlow 1: a pixel is a point, and its corner the picture's; published weights need it
 METHODS = {"bilinear": "bilinear", "nearest": "nearest", "bicubic": "bicubic", "area": "area", "lanczos": "lanczos3"}
-Method = Annotated[str, Legal(lambda name: name in METHODS, f"one of {', '.join(METHODS)}")]
+Method = Annotated[str, Legal(lambda name: name in (*METHODS, TF1), f"one of {', '.join((*METHODS, TF1))}")]
+SideMethod = Annotated[str, Legal(lambda name: name in ("bilinear", TF1), f"bilinear (antialiased) or {TF1}")]
+Sides = Annotated[
+    tuple[int, int], Legal(lambda pair: 1 <= pair[0] <= pair[1] <= 100_000, "a range within 1 to 100,000, as 256..512")
+]
 
 
 def size_of(images: tf.Tensor) -> tuple[int, int]:
@@ -71,14 +76,54 @@ def resize(
     method: Method = "bilinear",
     antialias: bool = False,
 ) -> tf.Tensor:
-    """Resizes, as `tf.image.resize` of TensorFlow 2 (pixels are areas); without a width it becomes square."""
+    """Resizes, as `tf.image.resize` of TensorFlow 2 (pixels are areas); without a width it becomes square.
+
+    `bilinear_tf1` is `tf.image.resize_bilinear` of TensorFlow 1.
+
+    Raises:
+      UsageError: `bilinear_tf1` has no antialiasing.
+    """
+    if method == TF1:
+        if antialias:
+            raise UsageError(f"resize: {TF1} has no antialiasing; leave antialias out, or take bilinear")
+        return as_type_of(tf.image.resize_bilinear(images, [height, width or height]), images)
     resized = tf.compat.v2.image.resize(images, [height, width or height], method=METHODS[method], antialias=antialias)
     return as_type_of(tf.cast(resized, tf.float32), images) if resized.dtype != images.dtype else resized
 
 
-def resize_short(images: tf.Tensor, n: Side) -> tf.Tensor:
-    """Resizes so that the shorter side has n pixels, and the other in proportion; bilinear, antialiased."""
+def resize_short(images: tf.Tensor, n: Side, method: SideMethod = "bilinear") -> tf.Tensor:
+    """Resizes so that the shorter side has n pixels, and the other in proportion; bilinear, antialiased.
+
+    With `bilinear_tf1` as TF-Slim's `vgg_preprocessing`, to the last bit for float32: not antialiased.
+    """
+    if method == TF1:
+        return _resize_short_tf1(images, n)
     return _resize_side(images, n, min, tf.reduce_min)
+
+
+def random_resize_short(images: tf.Tensor, draws: Draws, n: Sides, method: SideMethod = "bilinear") -> tf.Tensor:
+    """Resizes one picture as `resize_short`, to a shorter side that is drawn of a range, both ends in it.
+
+    Raises:
+      UsageError: there are several pictures, which would have several sizes behind it.
+    """
+    if images.shape[0] != 1:
+        raise UsageError("random_resize_short takes pictures one by one: store them by --store=encoded")
+    side = n[0] + draws.integers(n[1] - n[0] + 1)[0]
+    if method == TF1:
+        return _resize_short_tf1(images, side)
+    return _resize_to(images, side, tf.reduce_min)
+
+
+def _resize_short_tf1(images: tf.Tensor, side: int | tf.Tensor) -> tf.Tensor:
+    height, width = images.shape.as_list()[1:3]
+    if height and width and isinstance(side, int):
+        scale = np.float32(side) / np.float32(min(height, width))
+        size = np.rint(np.array([height, width], np.float32) * scale).astype(np.int32).tolist()
+    else:
+        sides = tf.cast(tf.shape(images)[1:3], tf.float32)
+        size = tf.cast(tf.round(sides * (tf.cast(side, tf.float32) / tf.reduce_min(sides))), tf.int32)
+    return as_type_of(tf.image.resize_bilinear(images, size), images)
 
 
 def resize_long(images: tf.Tensor, n: Side) -> tf.Tensor:
@@ -93,10 +138,15 @@ def _resize_side(
     if height and width:
         side = choose(height, width)
         size = [max(1, (2 * each * n + side) // (2 * side)) for each in (height, width)]  # Rounded, half up.
-    else:
-        sides = tf.cast(tf.shape(images)[1:3], tf.int64)
-        side = choose_tensor(sides)
-        size = tf.cast(tf.maximum((2 * sides * n + side) // (2 * side), 1), tf.int32)
+        return as_type_of(tf.compat.v2.image.resize(images, size, antialias=True), images)
+    return _resize_to(images, n, choose_tensor)
+
+
+def _resize_to(images: tf.Tensor, n: int | tf.Tensor, choose: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Resizes so that the side that is chosen of two, int64 [2], has n pixels."""
+    sides = tf.cast(tf.shape(images)[1:3], tf.int64)
+    side = choose(sides)
+    size = tf.cast(tf.maximum((2 * sides * tf.cast(n, tf.int64) + side) // (2 * side), 1), tf.int32)
     return as_type_of(tf.compat.v2.image.resize(images, size, antialias=True), images)
 
 

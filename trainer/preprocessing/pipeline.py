@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 from trainer.errors import UsageError, unknown_name
 from trainer.preprocessing import colour, crops, geometry
 from trainer.preprocessing.draws import make_draws
+from trainer.preprocessing.named import PIPELINES, Named
 from trainer.settings.fields import Legal
 from trainer.tf1 import tf
 
 OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
     "brightness": colour.brightness,
     "central_crop": geometry.central_crop,
+    "color": colour.color,
     "contrast": colour.contrast,
     "crop_or_pad": geometry.crop_or_pad,
     "cutout": geometry.cutout,
@@ -35,6 +37,7 @@ OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
     "hue": colour.hue,
     "pad": geometry.pad,
     "random_crop": crops.random_crop,
+    "random_resize_short": geometry.random_resize_short,
     "resize": geometry.resize,
     "resize_long": geometry.resize_long,
     "resize_short": geometry.resize_short,
@@ -45,25 +48,12 @@ OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
     "subtract_mean": colour.subtract_mean,
     "translate": crops.translate,
     "transpose": geometry.transpose,
+    "unit": colour.unit,
 }
+# Those that change the values of pixels, and not where they are.
+OF_VALUES = frozenset(name for name, function in OPERATIONS.items() if function.__module__ == colour.__name__)
 
 
-class Named(NamedTuple):
-    """A pipeline that has a name, as it is in training and in all else."""
-
-    training: str
-    evaluation: str
-
-
-# As TF-Slim's preprocessing of these names.
-PIPELINES = {
-    "cifar": Named(
-        "pad(4)|random_crop(32)|flip_lr|float|brightness(63)|contrast(0.2..1.8)|standardize",
-        "crop_or_pad(32)|standardize",
-    ),
-    "lenet": Named("crop_or_pad(28)|subtract_mean(128)|divide(128)", "crop_or_pad(28)|subtract_mean(128)|divide(128)"),
-    "none": Named("", ""),
-}
 RANGE = re.compile(r"(-?[\d.]*\d)\.\.(-?\d[\d.]*)")
 CALL = re.compile(r"\s*([A-Za-z_][\w.:/-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
@@ -79,6 +69,17 @@ class Operation(NamedTuple):
     @property
     def is_random(self) -> bool:
         return "draws" in inspect.signature(self.function).parameters
+
+    @property
+    def takes_boxes(self) -> bool:
+        return "boxes" in inspect.signature(self.function).parameters
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments by name, with the defaults of those that are left out."""
+        bound = inspect.Signature(_parameters_of(self.function)).bind(*self.args, **self.kwargs)
+        bound.apply_defaults()
+        return bound.arguments
 
 
 class Pipeline(NamedTuple):
@@ -97,6 +98,7 @@ class Pipeline(NamedTuple):
         *,
         seed: int = 0,
         keys: tf.Tensor | None = None,
+        boxes: tf.Tensor | None = None,
         begin: int = 0,
         end: int | None = None,
     ) -> tf.Tensor:
@@ -106,6 +108,7 @@ class Pipeline(NamedTuple):
           images: uint8 [n, height, width, depth].
           seed: of the run.
           keys: int64 [n], of the records, as `make_draws` takes them; what is random needs them.
+          boxes: of the records' objects, for the first operation, as `crops.distorted_windows` takes them.
           begin: the first operation.
           end: the one behind the last; None: all are built.
 
@@ -119,7 +122,8 @@ class Pipeline(NamedTuple):
                 if operation.is_random:
                     assert draws
                     first.append(draws.of_operation(number))
-                images = operation.function(*first, *operation.args, **operation.kwargs)
+                more = {"boxes": boxes} if operation.takes_boxes and number == 0 else {}
+                images = operation.function(*first, *operation.args, **operation.kwargs, **more)
         return images
 
 
@@ -134,7 +138,7 @@ def parse_pipeline(name: str, text: str, *, training: bool = False) -> Pipeline:
     Raises:
       UsageError: it is none.
     """
-    named = PIPELINES.get(text.strip())
+    named = _find_named(name, text)
     if named:
         text = named.training if training else named.evaluation
     parts = _split(text)
@@ -153,10 +157,33 @@ def evaluation_of(preprocess: str, eval_preprocess: str) -> str:
       preprocess: of the training.
       eval_preprocess: empty where none is given.
     """
-    if eval_preprocess or preprocess.strip() in PIPELINES:
+    if eval_preprocess or _find_named("preprocess", preprocess):
         return eval_preprocess or preprocess
     parts = _split(preprocess)
     return "|".join(part.strip() for part in parts if not _parse_operation("preprocess", part).is_random)
+
+
+def _find_named(name: str, text: str) -> Named | None:
+    """Finds the pipeline of a name, as `inception` or `inception(224)`; None where it is another one.
+
+    Raises:
+      UsageError: what stands in its parentheses is no size.
+    """
+    found = CALL.fullmatch(text)
+    if not found or found[1] not in PIPELINES:
+        return None
+    named, what = PIPELINES[found[1]], f"--{name}: {text.strip()}"
+    if found[2] is None:
+        return named.of(named.size)
+    args, kwargs = _parse_arguments(what, found[2])
+    if not named.size:
+        raise UsageError(f"{what}: {found[1]} takes no arguments")
+    (size,), _ = _bind(what, _takes_size, args, kwargs)
+    return named.of(size)
+
+
+def _takes_size(size: geometry.Side) -> None:
+    """Has the argument of a pipeline with a name."""
 
 
 def _split(text: str) -> list[str]:
@@ -171,6 +198,10 @@ def _parse_operation(name: str, text: str, known: Sequence[str] = ()) -> Operati
     if not found:
         raise UsageError(f"--{name}: {text.strip()!r} is no operation; write NAME or NAME(1, name=2), joined by |")
     function = OPERATIONS.get(found[1])
+    if function is None and found[1] in PIPELINES:
+        raise UsageError(
+            f"--{name}: {found[1]} is a whole pipeline, and stands alone; docs/preprocessing.md tells its operations"
+        )
     if function is None:
         raise unknown_name(f"--{name}: operation", found[1], known or OPERATIONS)
     what = f"--{name}: {text.strip()}"
@@ -193,10 +224,10 @@ def _parse_arguments(what: str, text: str) -> tuple[list[Any], dict[str, Any]]:
 
 
 def _bind(
-    what: str, function: Callable[..., tf.Tensor], args: list[Any], kwargs: dict[str, Any]
+    what: str, function: Callable[..., object], args: list[Any], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Checks arguments by the annotations of a function; returns them."""
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in ("images", "draws")]
+    parameters = _parameters_of(function)
     signature = inspect.Signature(parameters)
     try:
         bound = signature.bind(*args, **kwargs)
@@ -208,6 +239,12 @@ def _bind(
         for each in value if is_several else (value,):
             _check(f"{what}: {name}", types[name], each)
     return bound.args, bound.kwargs
+
+
+def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
+    """Lists what stands in the parentheses of an operation."""
+    given = ("images", "draws", "boxes")
+    return [parameter for parameter in inspect.signature(function).parameters.values() if parameter.name not in given]
 
 
 def _describe(parameters: list[inspect.Parameter]) -> str:

@@ -1,7 +1,7 @@
 """What a run does to its pictures: in training, and in evaluation, export and predict.
 
-Pictures of one shape are done batch by batch, on the towers. Encoded ones are decoded one by one, on the host; those of
-several shapes go on one by one through the operations up to the first that makes them all the same.
+Pictures of one shape are done batch by batch, on the towers. Encoded ones are decoded one by one, on the host; where
+they have several shapes they go on one by one through the operations up to the first that makes them all the same.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from trainer.errors import UsageError
-from trainer.preprocessing.crops import CUTS
+from trainer.preprocessing.crops import CUTS, Cut
 from trainer.preprocessing.decoding import decode_picture, decode_window
 from trainer.preprocessing.draws import make_draws
-from trainer.preprocessing.pipeline import Pipeline, evaluation_of, parse_pipeline
+from trainer.preprocessing.pipeline import OF_VALUES, Pipeline, evaluation_of, parse_pipeline
 from trainer.tf1 import tf
 
 StoredShape = tuple[int | None, int | None, int]  # height, width, depth; None where the pictures have several
@@ -24,7 +24,8 @@ class Side(NamedTuple):
 
     pipeline: Pipeline
     num_alone: int  # of its operations, which take pictures one by one
-    batch_shape: tuple[int, int, int]  # of the pictures in a batch, uint8
+    batch_shape: tuple[int, int, int]  # of the pictures in a batch
+    batch_dtype: tf.DType  # of them, uint8 or float32
     stored_shape: StoredShape
     seed: int
 
@@ -36,20 +37,48 @@ class Side(NamedTuple):
     def is_random_in_batches(self) -> bool:
         return any(operation.is_random for operation in self.pipeline.operations[self.num_alone :])
 
+    @property
+    def _cut(self) -> Cut | None:
+        """Returns the first operation of the pictures alone, where it cuts a window out of what need not be decoded."""
+        return CUTS.get(self.pipeline.operations[0].name) if self.num_alone else None
+
+    @property
+    def takes_boxes(self) -> bool:
+        """Do the boxes of the objects decide what becomes of a picture?"""
+        return bool(self._cut and self._cut.takes_boxes)
+
     def in_batches(self, images: tf.Tensor, keys: tf.Tensor | None = None) -> tf.Tensor:
         """Does what is done to batches.
 
         Args:
-          images: uint8 [n, *batch_shape].
+          images: [n, *batch_shape] of batch_dtype.
           keys: int64 [n], of the records, as `make_draws` takes them; None where nothing is random.
         """
         return self.pipeline(images, seed=self.seed, keys=keys, begin=self.num_alone)
 
-    def alone(self, image: tf.Tensor, key: tf.Tensor | None = None) -> tf.Tensor:
-        """Does what is done to one picture, uint8 [1, *stored_shape]: uint8 [1, *batch_shape]."""
-        return self.pipeline(image, seed=self.seed, keys=key, end=self.num_alone)
+    def of_values(self, images: tf.Tensor) -> tf.Tensor:
+        """Does what is done to the values of pixels, to pictures that have their size, uint8 [n, *batch_shape]."""
+        alone = [operation for operation in self.pipeline.operations[: self.num_alone] if operation.name in OF_VALUES]
+        return self.in_batches(Pipeline(self.pipeline.text, tuple(alone))(images))
 
-    def decode(self, data: tf.Tensor, orientations: tf.Tensor, sides: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    def alone(self, image: tf.Tensor, key: tf.Tensor | None = None, boxes: tf.Tensor | None = None) -> tf.Tensor:
+        """Does what is done to one picture, uint8 [1, *stored_shape]: [1, *batch_shape] of batch_dtype.
+
+        Args:
+          image: the picture.
+          key: int64 [1], of its record.
+          boxes: float32 [1, objects, 4], as `crops.distorted_windows` takes them.
+        """
+        return self.pipeline(image, seed=self.seed, keys=key, boxes=boxes, end=self.num_alone)
+
+    def decode(
+        self,
+        data: tf.Tensor,
+        orientations: tf.Tensor,
+        sides: tf.Tensor,
+        keys: tf.Tensor,
+        boxes: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Decodes pictures, one after the other, and does what is done to each of them.
 
         Args:
@@ -57,18 +86,20 @@ class Side(NamedTuple):
           orientations: int64 [n], as EXIF numbers them.
           sides: int32 [n, 2], height and width, upright.
           keys: int64 [n], of the records.
+          boxes: float32 [n, objects, 4], as `crops.distorted_windows` takes them.
 
         Returns:
-          uint8 [n, *batch_shape].
+          [n, *batch_shape] of batch_dtype.
         """
         decode: Callable[..., tf.Tensor] = self._decode_whole
         each: tuple[tf.Tensor, ...] = (data, orientations, keys)
-        first = self.pipeline.operations[: self.num_alone][:1]
-        if first and first[0].name in CUTS:
+        if self._cut:
             draws = make_draws(self.seed, keys).of_operation(0)
-            windows = CUTS[first[0].name].windows(sides, draws, *first[0].args, **first[0].kwargs)
+            more = {"boxes": boxes} if self._cut.takes_boxes else {}
+            windows = self._cut.windows(sides, draws, **self.pipeline.operations[0].arguments, **more)
             decode, each = self._decode_window, (data, orientations, keys, sides, windows)
-        images = tf.map_fn(lambda one: decode(*one)[0], each, fn_output_signature=tf.uint8, parallel_iterations=1)
+        dtype = self.batch_dtype
+        images = tf.map_fn(lambda one: decode(*one)[0], each, fn_output_signature=dtype, parallel_iterations=1)
         return tf.reshape(images, [-1, *self.batch_shape])
 
     def _decode_whole(self, data: tf.Tensor, orientation: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
@@ -77,12 +108,12 @@ class Side(NamedTuple):
     def _decode_window(
         self, data: tf.Tensor, orientation: tf.Tensor, key: tf.Tensor, sides: tf.Tensor, window: tf.Tensor
     ) -> tf.Tensor:
-        operation, depth = self.pipeline.operations[0], self.stored_shape[2]
-        found = CUTS[operation.name]
-        wanted = found.resized(*operation.args, **operation.kwargs)
+        arguments, depth = self.pipeline.operations[0].arguments, self.stored_shape[2]
+        assert self._cut
+        wanted = self._cut.resized(**arguments)
         image = decode_window(data, orientation, sides, depth, window, wanted)[tf.newaxis]
         image.set_shape([1, None, None, depth])
-        image = found.finish(image, *operation.args, **operation.kwargs)
+        image = self._cut.finish(image, window, **arguments)
         if self.num_alone == 1:
             image = tf.reshape(image, [1, *self.batch_shape])
         return self.pipeline(image, seed=self.seed, keys=key[tf.newaxis], begin=1, end=self.num_alone)
@@ -96,10 +127,6 @@ class Preprocessing(NamedTuple):
     shape: tuple[int, int, int]  # height, width, depth of the pictures as the model sees them
     dtype: tf.DType  # uint8, which the model takes for 0..1, or float32
 
-    def evaluate(self, images: tf.Tensor) -> tf.Tensor:
-        """Builds the pipeline of all else on batches of uint8; float32 ones are as the model sees them already."""
-        return self.elsewhere.in_batches(images) if images.dtype == tf.uint8 else images
-
 
 def make_preprocessing(
     stored_shape: StoredShape,
@@ -108,6 +135,7 @@ def make_preprocessing(
     *,
     seed: int = 0,
     smallest: tuple[int, int] | None = None,
+    has_boxes: bool = False,
 ) -> Preprocessing:
     """Reads both pipelines, and builds them once to see whether they fit.
 
@@ -116,7 +144,8 @@ def make_preprocessing(
       preprocess: of the training, as --preprocess.
       eval_preprocess: of all else, as --eval_preprocess.
       seed: of the run.
-      smallest: where the pictures have several shapes, their least height and width.
+      smallest: of encoded pictures, their least height and width.
+      has_boxes: do records tell where in the pictures their objects are.
 
     Raises:
       UsageError: one is no pipeline, does not fit the pictures, or gives others than the other one.
@@ -124,10 +153,15 @@ def make_preprocessing(
     training = parse_pipeline("preprocess", preprocess, training=True)
     elsewhere = parse_pipeline("eval_preprocess", evaluation_of(preprocess, eval_preprocess))
     pipelines = {"preprocess": training, "eval_preprocess": elsewhere}
-    sides = [_make_side(name, pipeline, stored_shape, smallest or (1, 1), seed) for name, pipeline in pipelines.items()]
+    if has_boxes:
+        _check_boxes(training, is_encoded=smallest is not None)
+    sides = [
+        _make_side(name, pipeline, stored_shape, smallest, seed, has_boxes=has_boxes)
+        for name, pipeline in pipelines.items()
+    ]
     with tf.Graph().as_default():
         keys = tf.zeros([1], tf.int64)
-        ends = [side.in_batches(tf.zeros([1, *side.batch_shape], tf.uint8), keys) for side in sides]
+        ends = [side.in_batches(tf.zeros([1, *side.batch_shape], side.batch_dtype), keys) for side in sides]
     (shape, dtype), (other, other_dtype) = [(tuple(end.shape.as_list()[1:]), end.dtype) for end in ends]
     if (shape, dtype) != (other, other_dtype):
         raise UsageError(
@@ -137,29 +171,58 @@ def make_preprocessing(
     return Preprocessing(sides[0], sides[1], shape, dtype)
 
 
-def _make_side(name: str, pipeline: Pipeline, stored_shape: StoredShape, smallest: tuple[int, int], seed: int) -> Side:
-    """Finds how many operations take pictures one by one.
+def _check_boxes(pipeline: Pipeline, *, is_encoded: bool) -> None:
+    """Refuses a pipeline that would pass over the boxes of the objects.
+
+    Raises:
+      UsageError: it is one.
+    """
+    for number, operation in enumerate(pipeline.operations):
+        if not operation.takes_boxes or not operation.arguments["min_object_covered"]:
+            continue
+        if not is_encoded or number:
+            where = "as the first operation" if is_encoded else "where they are stored by --store=encoded"
+            raise UsageError(
+                f"--preprocess={pipeline.text}: {operation.name} keeps the objects of pictures, which have boxes here, "
+                f"in its window only {where}; min_object_covered=0 takes any window"
+            )
+
+
+def _make_side(
+    name: str,
+    pipeline: Pipeline,
+    stored_shape: StoredShape,
+    smallest: tuple[int, int] | None,
+    seed: int,
+    *,
+    has_boxes: bool,
+) -> Side:
+    """Finds how many operations take pictures one by one: up to the first behind which all have one shape for good.
 
     Raises:
       UsageError: the pipeline leaves pictures of several shapes, or an operation does not fit them.
     """
     height, width, depth = stored_shape
-    if height and width:
-        return Side(pipeline, 0, (height, width, depth), stored_shape, seed)
     with tf.Graph().as_default():
         key = tf.zeros([1], tf.int64)
-        pipeline(tf.zeros([1, *smallest, depth], tf.uint8), keys=key)  # Does what is too large for them fail?
+        pipeline(
+            tf.zeros([1, *(smallest or (height, width)), depth], tf.uint8), keys=key
+        )  # Is what is too large refused?
         images = tf.placeholder(tf.uint8, [1, height, width, depth])
-        for number in range(len(pipeline.operations) + 1):
-            found = pipeline(images, keys=key, end=number)
-            shape = found.shape.as_list()[1:]
-            if found.dtype != tf.uint8:
-                raise UsageError(
-                    f"--{name}={pipeline.text}: {pipeline.operations[number - 1].name} gives {found.dtype.name} before "
-                    "the pictures, which have several sizes, have one; put it behind what crops or resizes them"
-                )
-            if None not in shape:
-                return Side(pipeline, number, (shape[0], shape[1], shape[2]), stored_shape, seed)
+        ends = [pipeline(images, keys=key, end=number) for number in range(len(pipeline.operations) + 1)]
+    shapes = [end.shape.as_list()[1:] for end in ends]
+    several = [number for number, shape in enumerate(shapes) if None in shape]
+    num_alone = several[-1] + 1 if several else 0
+    if has_boxes and pipeline.operations and pipeline.operations[0].takes_boxes:
+        num_alone = max(num_alone, 1)  # Boxes do not travel farther than to the decoder.
+    if several and not smallest:
+        raise UsageError(
+            f"--{name}={pipeline.text}: {pipeline.operations[several[0] - 1].name} gives each picture another size, "
+            "and these are stored as pixels, of which whole batches are done at once: convert them by --store=encoded"
+        )
+    if num_alone < len(ends):
+        shape = shapes[num_alone]
+        return Side(pipeline, num_alone, (shape[0], shape[1], shape[2]), ends[num_alone].dtype, stored_shape, seed)
     raise UsageError(
         f"--{name}={pipeline.text}: the pictures have several sizes, and have them still behind it; crop or resize "
         "them: --preprocess='resize_short(256)|random_crop(224)' --eval_preprocess='resize_short(256)|crop_or_pad(224)'"

@@ -38,8 +38,8 @@ class Serving(NamedTuple):
         return f"input {self.images.name}, outputs {', '.join(names)}"
 
 
-def _predictions(model: Model, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Builds the model on images, [n, height, width, depth], and names what it predicts."""
+def predictions_of(model: Model, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Builds the model on preprocessed images, [n, height, width, depth], and names what it predicts."""
     outputs = build_outputs(model, images, data_format="channels_last")
     with tf.name_scope(SCOPE):  # A model may have a layer of the name.
         return model.task.predictions(outputs)
@@ -63,7 +63,7 @@ def open_serving(model: Model, path: str, weights: str) -> Iterator[Serving]:
     model = make_model(dataclasses.replace(model.config, precision="float32"), model.spec)
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
         images = tf.placeholder(tf.uint8, [None, *model.task.preprocessing.elsewhere.batch_shape], name="images")
-        outputs = _predictions(model, images)
+        outputs = predictions_of(model, model.task.preprocessing.elsewhere.of_values(images))
         class_names = tf.constant(list(model.spec.class_names), name=CLASS_NAMES)
         try:
             reader = tf.train.NewCheckpointReader(tf_path(path))
@@ -89,13 +89,13 @@ def write_saved_model(serving: Serving, target: Path) -> list[str]:
     with tf.variable_scope("", reuse=True):
         with tf.name_scope("serving_default"):
             floats = tf.placeholder(tf.float32, [None, *seen], name="images")
-            signatures["serving_default"] = _signature(floats, _predictions(model, floats))
+            signatures["serving_default"] = _signature(floats, predictions_of(model, floats))
         if side.stored_shape[2] in DECODABLE_DEPTHS:
             if side.num_alone:
                 tf.constant(side.stored_shape[2], name=ANY_SIZE)
             with tf.name_scope("encoded_images"):
                 encoded = tf.placeholder(tf.string, [None], name="images")
-                outputs = _predictions(model, _decode(encoded, side))
+                outputs = predictions_of(model, side.in_batches(_decode(encoded, side)))
                 signatures["encoded_images"] = _signature(encoded, outputs)
     builder = tf.saved_model.Builder(tf_path(target))
     builder.add_meta_graph_and_variables(
@@ -108,14 +108,14 @@ def write_saved_model(serving: Serving, target: Path) -> list[str]:
 
 
 def _decode(encoded: tf.Tensor, side: Side) -> tf.Tensor:
-    """Decodes image files, string [n], and does what is done to each picture alone: uint8 [n, *batch_shape]."""
-    if side.batch_shape == side.stored_shape:
+    """Decodes image files, string [n], and does what is done to each picture alone: [n, *batch_shape]."""
+    if not side.num_alone:
         return decode_images(encoded, side.batch_shape)
 
     def decode(data: tf.Tensor) -> tf.Tensor:
         return side.alone(decode_any(data, side.stored_shape[2])[tf.newaxis])[0]
 
-    images = tf.map_fn(decode, encoded, fn_output_signature=tf.uint8)
+    images = tf.map_fn(decode, encoded, fn_output_signature=side.batch_dtype)
     return tf.reshape(images, [-1, *side.batch_shape])
 
 

@@ -57,7 +57,12 @@ def task_of(config: Config, spec: DatasetSpec) -> Task:
         hidden_sizes=config.hidden_sizes,
         precision=config.precision,
         preprocessing=make_preprocessing(
-            spec.stored_shape, config.preprocess, config.eval_preprocess, seed=config.seed, smallest=spec.smallest
+            spec.stored_shape,
+            config.preprocess,
+            config.eval_preprocess,
+            seed=config.seed,
+            smallest=spec.smallest,
+            has_boxes=spec.has_boxes,
         ),
         input_dropout=config.input_dropout,
         hidden_dropout=config.dropout,
@@ -69,13 +74,13 @@ def build_outputs(model: Model, images: tf.Tensor, *, device: str = "", data_for
 
     Args:
       model: from `load_model`.
-      images: [n, height, width, depth], uint8 as they are stored, or float32 as the model sees them.
+      images: [n, height, width, depth], preprocessed.
       device: of the operations; none: any.
       data_format: of convolutions; none: that of the run.
     """
     chosen = channels_first(data_format or model.config.data_format, device)
     with tf.device(device):
-        return model.task.build({IMAGE: images}, channels_first=chosen)
+        return model.task.build({IMAGE: images}, preprocessed=True, channels_first=chosen)
 
 
 def choose_checkpoint(rundir: RunDir, name: str) -> str:

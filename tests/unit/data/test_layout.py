@@ -8,14 +8,14 @@ import pytest
 from trainer.data import framing, records, writing
 from trainer.data.layout import find_layout
 from trainer.data.manifest import load_manifest
-from trainer.data.spec import classification
+from trainer.data.spec import describe_images
 
 SHAPE = (3, 2, 1)
 
 
 def write(folder, examples, classes=10):
     shards = writing.write_shards(examples, folder=folder, split="train", num_shards=2, advance=lambda n: None)
-    return classification("toy", SHAPE, tuple(map(str, range(classes))), {"train": shards}, folder)
+    return describe_images("toy", SHAPE, tuple(map(str, range(classes))), {"train": shards}, folder)
 
 
 def examples(labels):

@@ -12,7 +12,7 @@ from tests.conftest import REPO
 from trainer.data import records, writing
 from trainer.data.layout import find_layout
 from trainer.data.manifest import load_manifest, save_manifest
-from trainer.data.spec import DataError, Shard, classification
+from trainer.data.spec import DataError, Shard, describe_images
 from trainer.inputs import order, queues
 from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.tf1 import tf
@@ -31,7 +31,7 @@ def shards(tmp_path_factory):
         parts += writing.write_shards(examples, folder=folder, split=split, num_shards=1, advance=lambda n: None)
         number += count
     names = tuple(str(n) for n in range(number))
-    found = classification("toy", SHAPE, names, {"train": tuple(parts), "validation": (), "test": ()}, folder)
+    found = describe_images("toy", SHAPE, names, {"train": tuple(parts), "validation": (), "test": ()}, folder)
     save_manifest(found)
     return folder, found
 
@@ -175,7 +175,7 @@ def test_a_few_shards_of_many_are_open_at_a_time(shards):
 
 def test_units_of_records_divide_every_shard_and_are_small_beside_a_block():
     shards = [Shard(f"{n}", count, 1, "") for n, count in enumerate([5500] * 10)]
-    spec = classification("mnist", (28, 28, 1), ("a",), {"train": tuple(shards), "validation": (), "test": ()}, Path())
+    spec = describe_images("mnist", (28, 28, 1), ("a",), {"train": tuple(shards), "validation": (), "test": ()}, Path())
     assert queues.make_plan(spec, 1).unit == 100  # The largest divisor of 5,500 of at most 8,192 / (8 * 10).
     odd = dataclasses.replace(spec, splits={**spec.splits, "train": (*shards, Shard("odd", 5501, 1, ""))})
     assert queues.make_plan(odd, 1).unit == 1
@@ -227,7 +227,7 @@ def test_a_shard_of_another_number_of_records_is_an_error_and_no_hang(shards, tm
 
 def test_the_plan_bounds_blocks_of_large_images(shards, digits_dir):
     large = load_manifest(digits_dir)
-    large = classification("large", (1024, 1024, 3), large.class_names, large.splits, digits_dir)
+    large = describe_images("large", (1024, 1024, 3), large.class_names, large.splits, digits_dir)
     plan = queues.make_plan(large, 1)
     assert plan.block * large.image_bytes <= order.BLOCK_BYTES
 

@@ -15,22 +15,27 @@ from trainer.tf1 import tf
 pytestmark = pytest.mark.timeout(120)
 
 
-def windows(sides, count=2000, **how):
+def windows(sides, count=2000, boxes=None, **how):
     """Draws windows for so many records: first row, first column, height, width, [count, 4]."""
     with tf.Graph().as_default(), tf.Session() as session:
+        objects = None if boxes is None else tf.constant(np.float32(boxes)[np.newaxis])
 
         def one(key):
-            return crops.distorted_windows(tf.constant([sides]), make_draws(1, key[tf.newaxis]), 224, **how)[0]
+            draws = make_draws(1, key[tf.newaxis])
+            return crops.distorted_windows(tf.constant([sides]), draws, 224, boxes=objects, **how)[0]
 
-        return session.run(tf.map_fn(one, tf.range(count, dtype=tf.int64), fn_output_signature=tf.int32))
+        return session.run(tf.map_fn(one, tf.range(count, dtype=tf.int64), fn_output_signature=tf.int32))[:, :4]
 
 
-def windows_of_tensorflow(sides, count=2000, *, area=(0.05, 1.0), aspect=(0.75, 1.33), covered=0.1):
+def windows_of_tensorflow(
+    sides, count=2000, *, area=(0.05, 1.0), aspect=(0.75, 1.33), min_object_covered=0.1, boxes=()
+):
     with tf.Graph().as_default(), tf.Session() as session:
+        objects = tf.constant(np.reshape(boxes, [1, -1, 4]), tf.float32)
 
         def one(key):
             begin, size, _ = tf.compat.v2.image.stateless_sample_distorted_bounding_box(
-                [*sides, 3], tf.zeros([1, 0, 4]), seed=tf.stack([key, 1]), min_object_covered=covered,
+                [*sides, 3], objects, seed=tf.stack([key, 1]), min_object_covered=min_object_covered,
                 aspect_ratio_range=aspect, area_range=area, max_attempts=100, use_image_if_no_bounding_boxes=True,
             )  # fmt: skip
             return tf.concat([begin[:2], size[:2]], 0)
@@ -44,6 +49,11 @@ def windows_of_tensorflow(sides, count=2000, *, area=(0.05, 1.0), aspect=(0.75, 
         ((300, 400), {}),
         ((400, 300), {"area": (0.08, 1.0), "aspect": (0.75, 1.3333)}),
         ((60, 500), {"area": (0.3, 0.9)}),
+        ((300, 400), {"boxes": [(0.1, 0.6, 0.3, 0.9)], "min_object_covered": 0.5}),
+        (
+            (300, 400),
+            {"boxes": [(0.1, 0.1, 0.3, 0.3), (0.6, 0.5, 0.8, 0.8)], "min_object_covered": 0.9, "area": (0.05, 0.5)},
+        ),
     ],
 )
 def test_windows_are_drawn_as_tensorflow_draws_them(sides, how):
@@ -57,6 +67,21 @@ def test_windows_are_drawn_as_tensorflow_draws_them(sides, how):
         scale = max(1.0, float(expected.std()))
         assert abs(found.mean() - expected.mean()) < 5 * scale * np.sqrt(2 / 2000), (found.mean(), expected.mean())
         assert abs(found.std() - expected.std()) < 0.1 * scale, (found.std(), expected.std())
+
+
+def test_a_window_holds_what_is_asked_of_one_of_the_objects():
+    """Beside them a box without an area, which is none; and where all are so the picture is the object."""
+    boxes = np.array([(0.1, 0.6, 0.3, 0.9), (0.5, 0.5, 0.5, 0.5), (0.7, 0.0, 0.9, 0.2)])
+    found = windows((300, 400), count=500, boxes=boxes, min_object_covered=0.75) / [300, 400, 300, 400]
+    assert not (found == [0, 0, 1, 1]).all(1).any()
+    begin, end = found[:, :2], found[:, :2] + found[:, 2:]
+    held = [
+        np.prod(np.maximum(np.minimum(end, box[2:]) - np.maximum(begin, box[:2]), 0), 1) / np.prod(box[2:] - box[:2])
+        for box in boxes[[0, 2]]
+    ]
+    assert np.max(held, 0).min() > 0.75 - 1e-5 and np.min(held, 0).min() == 0
+    none = windows((300, 400), count=50, boxes=boxes[[1]], min_object_covered=0.75)
+    np.testing.assert_array_equal(none, windows((300, 400), count=50, min_object_covered=0.75))
 
 
 def test_where_no_window_fits_the_whole_picture_is_taken():

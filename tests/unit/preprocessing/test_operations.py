@@ -129,6 +129,40 @@ def test_resizing_is_that_of_tensorflow(method):
     assert run(geometry.resize, PICTURES, 7, 15, method).dtype == np.uint8
 
 
+def test_the_bilinear_resize_of_tensorflow_1():
+    """As `resize_bilinear` does it; the shorter side as TF-Slim's vgg_preprocessing rounds it."""
+
+    def plain(height, width):
+        with tf.Graph().as_default(), tf.Session() as session:
+            return session.run(tf.image.resize_bilinear(tf.constant(UNIT), [height, width], align_corners=False))
+
+    np.testing.assert_array_equal(run(geometry.resize, UNIT, 7, 15, "bilinear_tf1"), plain(7, 15))
+    assert run(geometry.resize, PICTURES, 7, 15, "bilinear_tf1").dtype == np.uint8
+    size = (int(np.rint(12 * np.float32(7) / 10)), 7)
+    np.testing.assert_array_equal(run(geometry.resize_short, UNIT, 7, "bilinear_tf1"), plain(*size))
+    with tf.Graph().as_default(), tf.Session() as session:
+        fed = tf.placeholder(tf.float32, [1, None, None, 3])
+        found = session.run(geometry.resize_short(fed, 7, "bilinear_tf1"), {fed: UNIT[:1]})
+    np.testing.assert_array_equal(found, plain(*size)[:1])
+    with pytest.raises(UsageError, match="bilinear_tf1 has no antialiasing"):
+        run(geometry.resize, UNIT, 7, 15, "bilinear_tf1", antialias=True)
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bilinear_tf1"])
+def test_a_shorter_side_that_is_drawn_is_of_the_range(method):
+    with tf.Graph().as_default(), tf.Session() as session:
+        fed, key = tf.placeholder(tf.uint8, [1, None, None, 3]), tf.placeholder(tf.int64, [1])
+        resized = geometry.random_resize_short(fed, make_draws(1, key), (20, 23), method)
+        found = [session.run(resized, {fed: PICTURES[:1], key: [number]}) for number in range(60)]
+        fixed = {n: session.run(geometry.resize_short(fed, n, method), {fed: PICTURES[:1]}) for n in range(20, 24)}
+    sides = [image.shape[2] for image in found]
+    assert set(sides) == set(fixed)
+    for side, image in zip(sides, found, strict=True):
+        np.testing.assert_array_equal(image, fixed[side])
+    with pytest.raises(UsageError, match="random_resize_short takes pictures one by one"):
+        run(geometry.random_resize_short, PICTURES, make_draws(1, tf.zeros([5], tf.int64)), (20, 23))
+
+
 FRACTIONS = np.array([0.0, 0.2, 0.5, 0.8, 1.0])
 
 
@@ -144,6 +178,43 @@ def test_colours_change_as_those_of_tensorflow():
         found = run(operation, UNIT, Chosen(FRACTIONS), *args)
         np.testing.assert_allclose(found, per_picture(oracle, UNIT), atol=2e-5, err_msg=operation.__name__)
         assert run(operation, PICTURES, Chosen(FRACTIONS), *args).dtype == np.uint8
+
+
+def color_of_tensorflow(image, i, order):
+    """One picture of 0..1 through `tf.image`, by the fractions that each letter has."""
+    changes = {
+        "b": lambda x: tf.image.adjust_brightness(x, (-1 + 2 * FRACTIONS[i]) * 32 / 255),
+        "s": lambda x: tf.image.adjust_saturation(x, 0.5 + FRACTIONS[::-1][i]),
+        "h": lambda x: tf.image.adjust_hue(x, -0.2 + 0.4 * FRACTIONS[i]),
+        "c": lambda x: tf.image.adjust_contrast(x, 0.5 + FRACTIONS[::-1][i]),
+    }
+    for letter in order:
+        image = changes[letter](image)
+    return tf.clip_by_value(image, 0.0, 1.0)
+
+
+COLOR = (FRACTIONS, FRACTIONS[::-1], FRACTIONS, FRACTIONS[::-1])  # of brightness, saturation, hue, contrast
+# Within the range of 0..1 all of them stay, where those of `tf.image` agree with each other.
+MIDDLE = (0.4 + 0.2 * UNIT).astype(np.float32)
+
+
+@pytest.mark.parametrize("order", [*colour.ORDERS, "bs", "c"])
+def test_color_changes_in_the_order_asked_for(order):
+    found = run(colour.color, MIDDLE, Chosen(*COLOR), order)
+    wanted = per_picture(lambda image, i: color_of_tensorflow(image, i, order), MIDDLE)
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_color_draws_one_of_four_orders_for_each_picture():
+    chosen = np.array([0.9, 0.1, 0.3, 0.6, 0.1])  # of 4 orders
+    found = run(colour.color, MIDDLE, Chosen(*COLOR, chosen))
+    orders = [colour.ORDERS[int(each * 4)] for each in chosen]
+    wanted = per_picture(lambda image, i: color_of_tensorflow(image, i, orders[i]), MIDDLE)
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    whole = np.rint(MIDDLE * 255).astype(np.uint8)
+    found = run(colour.color, whole, Chosen(*COLOR, chosen))
+    unit = per_picture(lambda image, i: color_of_tensorflow(image, i, orders[i]), (whole / 255).astype(np.float32))
+    assert found.dtype == np.uint8 and np.abs(found - unit * 255).max() < 0.51
 
 
 def test_uint8_is_rounded_and_clipped():
@@ -167,6 +238,8 @@ def test_what_the_model_sees_has_its_range():
         run(colour.grayscale, PICTURES), per_picture(lambda image, _: tf.image.rgb_to_grayscale(image), PICTURES)
     )
     np.testing.assert_array_equal(run(colour.to_float, PICTURES), PICTURES.astype(np.float32))
+    np.testing.assert_array_equal(run(colour.unit, PICTURES), PICTURES * np.float32(1 / 255))
+    np.testing.assert_array_equal(run(colour.unit, UNIT), UNIT)
 
 
 @pytest.mark.parametrize("operation", [colour.hue, colour.saturation])

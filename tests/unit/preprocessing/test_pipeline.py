@@ -47,6 +47,16 @@ def test_operations_have_literals_ranges_and_names():
         ("pad(4)||flip_lr", "'' is no operation"),
         ("pad(__import__('os'))", "the arguments are no literals"),
         ("pad(n=n)", "the arguments are no literals"),
+        ("color('bb')", "order='bb' is out of range: any, or some of the letters b, s, h and c"),
+        ("color('x')", "order='x' is out of range"),
+        ("random_resize_short(9..8)", r"n=\(9, 8\) is out of range: a range within 1 to 100,000"),
+        ("distorted_crop(9, method='lanczos')", "method='lanczos' is out of range: one of bilinear, nearest, bicubic"),
+        ("resize_short(9, 'area')", r"method='area' is out of range: bilinear \(antialiased\) or bilinear_tf1"),
+        ("inception(0)", "size=0 is out of range: a whole number, 1 to 100,000"),
+        ("inception(8, 9)", "too many positional arguments; it takes size"),
+        ("none(3)", "none takes no arguments"),
+        ("vgg|flip_lr", "vgg is a whole pipeline, and stands alone"),
+        ("incepton", "operation=incepton is unknown.*did you mean inception"),
     ],
 )
 def test_mistakes_say_what_is_legal(text, message):
@@ -67,8 +77,19 @@ def test_an_evaluation_is_the_training_without_what_is_random():
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_named_pipelines_are_legal(name):
-    assert parse_pipeline("preprocess", name, training=True).text == PIPELINES[name].training
-    assert parse_pipeline("eval_preprocess", name).text == PIPELINES[name].evaluation
+    """As they are written for the size that they have by themselves, and for another."""
+    named = PIPELINES[name]
+    assert parse_pipeline("preprocess", name, training=True).text == named.of(named.size).training
+    assert parse_pipeline("eval_preprocess", name).text == named.of(named.size).evaluation
+    if named.size:
+        assert "(64" in parse_pipeline("preprocess", f"{name}(64)", training=True).text
+        assert evaluation_of(f"{name}(64)", "") == f"{name}(64)"
+
+
+def test_what_is_cut_out_grows_with_what_it_is_cut_of():
+    assert parse_pipeline("eval_preprocess", "vgg").text.startswith("float|resize_short(256, method='bilinear_tf1')|")
+    assert "resize_short(512," in parse_pipeline("eval_preprocess", "vgg(448)").text
+    assert "random_resize_short(512..1024," in parse_pipeline("preprocess", "vgg(448)", training=True).text
 
 
 def test_every_operation_is_described():

@@ -13,7 +13,7 @@ from trainer.data.binary import BinaryLayout, parse_layout
 from trainer.data.manifest import sha256_of
 from trainer.data.sources.shards import SPLIT_WORD, Wanted, find_files, name_classes
 from trainer.data.sources.splitting import SPLIT_NAMES, TRAIN, say_counts
-from trainer.data.spec import DataError, DatasetSpec, RecordFields, Shard, classification
+from trainer.data.spec import DataError, DatasetSpec, RecordFields, Shard, describe_images
 from trainer.errors import UsageError
 
 SUFFIX = ".bin"
@@ -52,7 +52,7 @@ def index(name: str, source: Path, wanted: Wanted, record: str, folder: Path, co
         for path, found in labels.items()
     }
     splits = {split: tuple(shards[path] for path in paths) for split, paths in files.items()}
-    spec = classification(name, layout.shape, class_names, splits, folder)
+    spec = describe_images(name, layout.shape, class_names, splits, folder)
     fields = RecordFields(label_offset=wanted.label_offset, are_sized=False, binary=record)
     return dataclasses.replace(spec, fields=fields)
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from trainer.data.pictures import FORMATS, describe_error, flatten, is_kept, open_upright, read_orientation
+from trainer.data.pictures import FORMATS, describe_error, flatten, is_kept, open_upright, read_orientation, turn_box
 from trainer.data.sources.splitting import SPLIT_NAMES, TRAIN
-from trainer.data.spec import DataError
+from trainer.data.spec import CLASS, Box, DataError, Label
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of what calls itself a picture
 AHEAD = 64  # pictures that are decoded before they are asked for
@@ -25,8 +25,10 @@ class Found(NamedTuple):
     """A picture of a class folder."""
 
     path: Path
-    label: int
-    split: str  # empty where the folders tell none
+    label: Label
+    split: str  # empty where the source tells none
+    boxes: tuple[Box, ...] = ()  # of the file's pixels, before EXIF turns them
+    in_pixels: bool = False  # and not fractions of its sides
 
 
 class Looked(NamedTuple):
@@ -39,15 +41,18 @@ class Looked(NamedTuple):
     digest: str  # sha256 of the file
     orientation: int = 1  # of the file, as EXIF numbers it
     is_kept: bool = False  # TensorFlow decodes the file as pillow does
+    boxes: tuple[Box, ...] = ()  # of the upright picture, in fractions
     error: str = ""  # why it is no picture
 
 
 class Folder(NamedTuple):
-    """What lies in a folder of class folders."""
+    """What lies in a folder of class folders, or is named in a list."""
 
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # or what the numbers are of
     pictures: list[Found]
     skipped: list[str]  # a line each
+    label_kind: str = CLASS
+    has_boxes: bool = False
 
 
 def find_pictures(source: Path) -> Folder:
@@ -126,7 +131,7 @@ def look_at(found: Found, max_pixels: int) -> Looked:
     """Decodes a picture once."""
     try:
         data = found.path.read_bytes()
-        image = open_upright(data, max_pixels=max_pixels)
+        image, orientation = open_upright(data, max_pixels=max_pixels), read_orientation(data)
         flatten(image)
         return Looked(
             found,
@@ -134,11 +139,32 @@ def look_at(found: Found, max_pixels: int) -> Looked:
             image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
             image.format or "",
             hashlib.sha256(data).hexdigest(),
-            read_orientation(data),
+            orientation,
             is_kept(image),
+            _upright_boxes(found, image.height, image.width, orientation),
         )
     except Exception as error:  # Damaged files make pillow's decoders raise almost anything.
         return Looked(found, (0, 0), False, "", "", error=describe_error(error))
+
+
+def _upright_boxes(found: Found, height: int, width: int, orientation: int) -> tuple[Box, ...]:
+    """Makes fractions of the boxes of a picture, whose upright sides these are, and turns them with it.
+
+    Raises:
+      ValueError: one lies outside.
+    """
+    if orientation >= 5:  # What is upright lies on its side in the file.
+        height, width = width, height
+    sides = (height, width) if found.in_pixels else (1, 1)
+    boxes = tuple(
+        Box(box.ymin / sides[0], box.xmin / sides[1], box.ymax / sides[0], box.xmax / sides[1]) for box in found.boxes
+    )
+    for box, given in zip(boxes, found.boxes, strict=True):
+        if max(box) > 1:
+            raise ValueError(
+                f"the box {tuple(given)} (ymin, xmin, ymax, xmax) lies outside of {width} x {height} pixels"
+            )
+    return tuple(turn_box(box, orientation) for box in boxes)
 
 
 def in_order(executor: Executor, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:

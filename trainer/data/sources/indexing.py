@@ -10,34 +10,21 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from trainer.console import Console, bullet_list, progress
 from trainer.data import framing
 from trainer.data.framing import FRAME_BYTES
 from trainer.data.manifest import sha256_of
-from trainer.data.pictures import as_png, describe_error, flatten, is_kept, open_upright, read_orientation
-from trainer.data.records import label_of, only_value
 from trainer.data.sources.folders import commonest, in_order
+from trainer.data.sources.foreign_record import Looked, look_at, write_upright
 from trainer.data.sources.shards import Names, Shards, Wanted, find_shards, name_classes
 from trainer.data.sources.splitting import say_counts
-from trainer.data.spec import OWN_FIELDS, DataError, DatasetSpec, RecordFields, Shard, classification
+from trainer.data.spec import OWN_FIELDS, DataError, DatasetSpec, RecordFields, Shard, describe_images
 from trainer.tf1 import tf
 
 SHOWN = 10  # of records that are damaged
 SORTED_RECORDS, SORTED_RUN = 100, 10  # a shard of so many records, whose label changes after so many, is sorted
 MORE_CLASSES = 10_000  # than there are examples: a larger label is no number of a class
-
-
-class Looked(NamedTuple):
-    """What is known of a record that was decoded once."""
-
-    label: int
-    size: tuple[int, int, int]  # height, width, upright, and depth
-    format: str = ""  # of the picture; empty: pixels
-    is_kept: bool = True  # TensorFlow decodes it as pillow does
-    text: str = ""
-    error: str = ""
 
 
 @dataclass
@@ -51,6 +38,7 @@ class Found:
     num_damaged: int = 0
     damaged: list[str] = field(default_factory=list)  # a line for each of the first
     num_encoded: int = 0  # that have to be encoded anew
+    num_boxed: int = 0  # that have boxes
     num_changes: int = 0  # of the label from one record to the next
     last_label: int = -1
 
@@ -71,47 +59,9 @@ class Found:
         self.sizes[looked.size] += 1
         self.formats[looked.format] += 1
         self.num_encoded += not looked.is_kept
+        self.num_boxed += looked.has_boxes
         if looked.text:
             self.texts.setdefault(looked.label, looked.text)
-
-
-def look_at(record: bytes, names: Names, wanted: Wanted) -> Looked:
-    """Decodes a record once."""
-    try:
-        feature = tf.train.Example.FromString(record).features.feature
-        fields = RecordFields(label=names.label, boxes=names.boxes, label_of=wanted.label_of)
-        count = len(feature[names.label].int64_list.value) if names.label in feature else 0
-        if count > 1 and not wanted.label_of:
-            raise ValueError(f"it has {count} labels: --label_of=first or --label_of=largest takes one")
-        label = label_of(feature, fields) - wanted.label_offset
-        if label < 0:
-            raise ValueError(f"label {label + wanted.label_offset} is less than --label_offset={wanted.label_offset}")
-        values = feature[names.text].bytes_list.value if names.text in feature else []
-        text = values[0].decode(errors="replace") if len(values) == 1 else ""
-        if names.image_raw:
-            height, width, depth = (only_value(feature, name) for name in (names.height, names.width, names.depth))
-            sizes = [len(value) for value in feature[names.image_raw].bytes_list.value]
-            if min(height, width, depth) < 1:
-                raise ValueError(f"its pixels are {height} x {width} x {depth}")
-            if sizes != [height * width * depth]:
-                raise ValueError(f"{names.image_raw} holds {sizes} bytes, wanted {height} x {width} x {depth}")
-            return Looked(label, (height, width, depth), text=text)
-        data = _picture_of(feature, names)
-        image = open_upright(data, max_pixels=wanted.max_pixels)
-        flatten(image)
-        is_grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-        size = (image.height, image.width, 1 if is_grey else 3)
-        # What has to be turned is written anew, upright: TensorFlow does not read EXIF.
-        return Looked(label, size, image.format or "", is_kept(image) and read_orientation(data) == 1, text)
-    except Exception as error:  # Damaged bytes make protobuf and pillow's decoders raise almost anything.
-        return Looked(0, (0, 0, 0), error=describe_error(error))
-
-
-def _picture_of(feature: tf.train.Features, names: Names) -> bytes:
-    values = feature[names.image].bytes_list.value if names.image in feature else []
-    if len(values) != 1:
-        raise ValueError(f"feature {names.image} holds {len(values)} values, wanted one")
-    return bytes(values[0])
 
 
 def index(name: str, source: Path, wanted: Wanted, folder: Path, console: Console) -> DatasetSpec:
@@ -219,8 +169,7 @@ def _write_anew(path: Path, name: str, shards: Shards, wanted: Wanted, folder: P
                 continue
             if not looked.is_kept:
                 example = tf.train.Example.FromString(record)
-                values = example.features.feature[shards.names.image].bytes_list.value
-                values[0] = as_png(open_upright(values[0], max_pixels=wanted.max_pixels))
+                write_upright(example.features.feature, shards.names, wanted.max_pixels)
                 record = example.SerializeToString()
             writer.write(record)
     return folder / name
@@ -264,12 +213,12 @@ def _describe(
         names.image or OWN_FIELDS.image,
         names.image_raw or OWN_FIELDS.image_raw,
         names.label,
-        names.boxes,
+        names.boxes if wanted.label_of or any(one.num_boxed for one in each) else "",
         wanted.label_offset,
         wanted.label_of,
         are_sized=False,
     )
-    spec = classification(name, shape, class_names, splits, folder, "", smallest)
+    spec = describe_images(name, shape, class_names, splits, folder, "", smallest)
     return dataclasses.replace(spec, fields=fields, compression=shards.compression)
 
 

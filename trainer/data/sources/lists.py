@@ -1,46 +1,78 @@
-"""Pictures named in a list: CSV or TSV with a header, `path`, `label` and, where it tells them, `split`."""
+"""Pictures named in a list: CSV or TSV with a header, path and label or targets, and perhaps split and boxes."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from trainer.data.sources.folders import Folder, Found
 from trainer.data.sources.splitting import SPLIT_NAMES
-from trainer.data.spec import DataError
+from trainer.data.spec import CLASS, NUMBERS, SEVERAL, Box, DataError, Label
 
-WANTED = "a header with path and label, and a line for each picture"
-BOXES = ("xmin", "ymin", "xmax", "ymax")
+WANTED = "a header with path and label (or target:NAME, numbers), and a line for each picture"
+CORNERS = ("ymin", "xmin", "ymax", "xmax")
 TARGET = "target:"
+BETWEEN = ";"  # several labels
+
+
+class Row(NamedTuple):
+    """A line of a list."""
+
+    path: str
+    label: str
+    targets: tuple[float, ...]
+    split: str
+    boxes: tuple[Box, ...]  # as they stand there: none or one, but for rows that are joined
 
 
 def find_pictures(source: Path) -> Folder:
     """Finds the pictures of a list; paths are relative to its folder.
 
-    Labels are names of classes. Where all of them are whole numbers, the classes are in the order of these.
+    Labels are names of classes, several of a picture with `;` between them. Where all of them are whole numbers, the
+    classes are in the order of these. Lines of the same path that have boxes are one picture with several objects.
 
     Raises:
       DataError: it is no list, or a line of it is wrong.
     """
-    rows = _read_rows(source)
-    labels = [label for _, label, _ in rows]
-    numbers = all(label.isdecimal() for label in labels)
-    names = sorted(set(labels), key=int if numbers else None)
+    rows, targets = _read_rows(source)
+    in_pixels = any(corner > 1 for row in rows for box in row.boxes for corner in box)
+    is_several = any(BETWEEN in row.label for row in rows)
+    kind = NUMBERS if targets else SEVERAL if is_several else CLASS
+    used = {name for row in rows for name in _names_of(row.label)}
+    numbers = all(name.isdecimal() for name in used)
+    names = tuple(targets) or tuple(sorted(used, key=int if numbers else None))
     places = {name: number for number, name in enumerate(names)}
-    pictures = [Found(source.parent / path, places[label], split) for path, label, split in rows]
-    return Folder(tuple(names), pictures, [])
+
+    def found(row: Row) -> Found:
+        label: Label = row.targets
+        if kind != NUMBERS:
+            labels = tuple(sorted({places[name] for name in _names_of(row.label)}))
+            label = labels if kind == SEVERAL else labels[0]
+        return Found(source.parent / row.path, label, row.split, row.boxes, in_pixels)
+
+    nameless = next((row for row in rows if kind == CLASS and not row.label), None)
+    if nameless:
+        raise DataError(f"{source}: {nameless.path} has an empty label; wanted a class for each picture")
+    return Folder(names, [found(row) for row in rows], [], kind, has_boxes=any(row.boxes for row in rows))
 
 
-def _read_rows(source: Path) -> list[tuple[str, str, str]]:
-    """Reads path, label and split of each line."""
+def _names_of(label: str) -> list[str]:
+    return [name for name in (part.strip() for part in label.split(BETWEEN)) if name]
+
+
+def _read_rows(source: Path) -> tuple[list[Row], list[str]]:
+    """Reads the lines, and the names of the targets."""
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             file.seek(0)
             reader = csv.DictReader(file, delimiter="\t" if "\t" in head else ",", strict=True)
-            _check_header(source, reader.fieldnames or [])
-            rows = [_read_row(f"{source}:{reader.line_num}", row) for row in reader]
+            columns = list(reader.fieldnames or [])
+            _check_header(source, columns)
+            rows = [(reader.line_num, _read_row(f"{source}:{reader.line_num}", row, columns)) for row in reader]
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is no list in UTF-8; wanted {WANTED}") from error
     except csv.Error as error:
@@ -49,26 +81,67 @@ def _read_rows(source: Path) -> list[tuple[str, str, str]]:
         raise DataError(f"{source}: {error.strerror}") from error
     if not rows:
         raise DataError(f"{source} names no pictures; wanted {WANTED}")
-    return rows
+    targets = [name.removeprefix(TARGET) for name in columns if name.startswith(TARGET)]
+    has_boxes = CORNERS[0] in columns
+    return _joined(source, rows) if has_boxes else [row for _, row in rows], targets
 
 
 def _check_header(source: Path, names: Sequence[str]) -> None:
-    missing = [name for name in ("path", "label") if name not in names]
-    unread = [name for name in names if name in BOXES or name.startswith(TARGET)]
-    if unread:
-        raise DataError(f"{source}: column {unread[0]}: boxes and targets are not read by this version; leave them out")
+    targets, corners = [name for name in names if name.startswith(TARGET)], [name for name in CORNERS if name in names]
+    missing = [name for name in ("path", *(() if targets else ("label",))) if name not in names]
     if missing:
         raise DataError(f"{source} has no column {missing[0]}, only {', '.join(names) or 'none'}; wanted {WANTED}")
+    if targets and "label" in names:
+        raise DataError(f"{source} has columns label and {targets[0]}: wanted classes or numbers, not both")
+    if TARGET in targets or len(set(names)) < len(names):
+        raise DataError(f"{source}: its columns are {', '.join(names)}; each needs a name of its own")
+    if corners and len(corners) < len(CORNERS):
+        lacking = next(name for name in CORNERS if name not in corners)
+        raise DataError(f"{source} has a column {corners[0]} and none {lacking}; a box is {', '.join(CORNERS)}")
 
 
-def _read_row(where: str, row: dict[str, str | None]) -> tuple[str, str, str]:
-    path, label, split = (row.get(name, "") for name in ("path", "label", "split"))
-    if None in row or path is None or label is None or split is None:
+def _read_row(where: str, row: Mapping[str | None, str | None], columns: Sequence[str]) -> Row:
+    if None in row or None in row.values():
         raise DataError(f"{where}: has another number of columns than the header")
-    if not path or not label.strip():
-        raise DataError(f"{where}: {'path' if not path else 'label'} is empty")
-    if ";" in label:
-        raise DataError(f"{where}: label {label!r}: several labels a picture are not read by this version")
+    values = {str(name): str(value) for name, value in row.items()}
+    path, split = values["path"], values.get("split", "")
+    if not path:
+        raise DataError(f"{where}: path is empty")
     if split and split.lower() not in SPLIT_NAMES:
         raise DataError(f"{where}: split {split!r}: wanted {', '.join(SPLIT_NAMES)} or nothing")
-    return path, label.strip(), SPLIT_NAMES.get(split.lower(), "")
+    targets = tuple(_number(where, name, values[name]) for name in columns if name.startswith(TARGET))
+    boxes: tuple[Box, ...] = ()
+    if CORNERS[0] in values and any(values[name].strip() for name in CORNERS):
+        box = Box(*(_number(where, name, values[name]) for name in CORNERS))
+        if not (0 <= box.ymin < box.ymax and 0 <= box.xmin < box.xmax):
+            raise DataError(f"{where}: the box {tuple(box)} ({', '.join(CORNERS)}) has no area")
+        boxes = (box,)
+    return Row(path, values.get("label", "").strip(), targets, SPLIT_NAMES.get(split.lower(), ""), boxes)
+
+
+def _number(where: str, name: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{where}: {name} is {text!r}, wanted a number")
+    return number
+
+
+def _joined(source: Path, rows: Iterable[tuple[int, Row]]) -> list[Row]:
+    """Makes one row of those of the same path.
+
+    Raises:
+      DataError: they differ in more than their boxes.
+    """
+    by_path: dict[str, Row] = {}
+    for line, row in rows:
+        first = by_path.setdefault(row.path, row._replace(boxes=()))
+        if row._replace(boxes=()) != first._replace(boxes=()):
+            raise DataError(
+                f"{source}:{line}: {row.path} has another label or split than in a line before; its lines may differ "
+                f"in their boxes alone (several labels: joined by {BETWEEN})"
+            )
+        by_path[row.path] = first._replace(boxes=first.boxes + row.boxes)
+    return list(by_path.values())

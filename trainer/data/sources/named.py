@@ -13,11 +13,11 @@ import numpy as np
 from trainer.data.manifest import sha256_of
 from trainer.data.sources import cifar, digits, idx
 from trainer.data.sources.download import RemoteFile
-from trainer.data.spec import OWN_FIELDS, DataError, RecordFields
+from trainer.data.spec import CLASS, OWN_FIELDS, DataError, Label, RecordFields
 from trainer.data.writing import Encoded
 from trainer.errors import reason
 
-Examples = Iterator[tuple[np.ndarray, int]] | Iterator[Encoded]
+Examples = Iterator[tuple[np.ndarray, Label]] | Iterator[Encoded]
 Pixels = Iterator[tuple[np.ndarray, int]]
 
 
@@ -33,6 +33,7 @@ class Source(NamedTuple):
     files: tuple[RemoteFile, ...] = ()
     smallest: tuple[int, int] | None = None  # where the examples are encoded, the least height and width
     fields: RecordFields = OWN_FIELDS  # of the records that are written
+    label_kind: str = CLASS
 
 
 # The first 5,000 training images are for validation, as in TensorFlow's MNIST tutorial.

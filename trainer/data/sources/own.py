@@ -20,8 +20,8 @@ from trainer.data.sources import folders
 from trainer.data.sources.folders import Folder, Looked
 from trainer.data.sources.named import Source
 from trainer.data.sources.splitting import choose_splits, say_counts
-from trainer.data.spec import OWN_FIELDS, SPLITS, DataError, RecordFields
-from trainer.data.writing import Encoded
+from trainer.data.spec import NUMBERS, SPLITS, DataError, Label, RecordFields
+from trainer.data.writing import BOXES, Encoded
 from trainer.errors import UsageError
 
 MAX_SIDE = 10_000
@@ -86,8 +86,7 @@ def make_source(source: Path, found: Folder, wanted: Wanted, console: Console) -
             advance(1)
     pictures = _without_damaged(pictures, wanted.max_damaged, console)
     by_split = _split(pictures, wanted, console)
-    counts = {split: Counter(picture.found.label for picture in those) for split, those in by_split.items()}
-    say_counts(found.class_names, counts, source, console)
+    _say_labels(found, by_split, source, console)
     _say_sizes(pictures, console, encoded=wanted.store.encoded)
     for those in by_split.values():
         those.sort(key=lambda picture: picture.digest)  # So that each shard holds all classes.
@@ -96,6 +95,21 @@ def make_source(source: Path, found: Folder, wanted: Wanted, console: Console) -
         if wanted.store.encoded
         else _decoded_source(found, pictures, by_split, wanted)
     )
+
+
+def _say_labels(found: Folder, by_split: Mapping[str, list[Looked]], source: Path, console: Console) -> None:
+    totals = {split: len(those) for split, those in by_split.items()}
+    labels = {split: [picture.found.label for picture in those] for split, those in by_split.items()}
+    if found.label_kind == NUMBERS:
+        say_counts((), {split: Counter() for split in SPLITS}, source, console, totals)
+        for name, values in zip(found.class_names, np.array(labels[SPLITS[0]]).T, strict=True):
+            console.say(f"{name}: {values.min():g} to {values.max():g}, mean {values.mean():g}, in training")
+        return
+    counts: dict[str, Counter[int]] = {
+        split: Counter(int(label) for each in those for label in (each if isinstance(each, tuple) else (each,)))
+        for split, those in labels.items()
+    }
+    say_counts(found.class_names, counts, source, console, totals)
 
 
 def _encoded_source(
@@ -113,15 +127,16 @@ def _encoded_source(
             yield from folders.in_order(executor, load, by_split[split])
 
     sizes = {split: len(those) for split, those in by_split.items()}
-    fields = RecordFields(path="path") if wanted.store.paths else OWN_FIELDS
-    return Source(shape, found.class_names, sizes, "", read, smallest=(min(heights), min(widths)), fields=fields)
+    fields = RecordFields(path="path" if wanted.store.paths else "", boxes=BOXES if found.has_boxes else "")
+    smallest = (min(heights), min(widths))
+    return Source(shape, found.class_names, sizes, "", read, (), (), smallest, fields, found.label_kind)
 
 
 def _encode(picture: Looked, *, depth: int, wanted: Wanted) -> Encoded:
     path = picture.found.path
     if wanted.store.paths and picture.is_kept:
-        shape = (*picture.size, depth)
-        return Encoded(b"", picture.found.label, picture.orientation, shape, os.fsencode(path.absolute()))
+        shape, place = (*picture.size, depth), os.fsencode(path.absolute())
+        return Encoded(b"", picture.found.label, picture.orientation, shape, place, picture.boxes)
     try:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != picture.digest:
@@ -130,23 +145,26 @@ def _encode(picture: Looked, *, depth: int, wanted: Wanted) -> Encoded:
             data = as_png(open_upright(data, max_pixels=wanted.max_pixels))
     except Exception as error:  # Of pillow's decoders, of almost any class.
         raise DataError(f"{path} is not what it was a moment ago: {error}") from error
-    return Encoded(data, picture.found.label, picture.orientation if picture.is_kept else 1, (*picture.size, depth))
+    orientation = picture.orientation if picture.is_kept else 1
+    return Encoded(data, picture.found.label, orientation, (*picture.size, depth), b"", picture.boxes)
 
 
 def _decoded_source(
     found: Folder, pictures: Sequence[Looked], by_split: Mapping[str, list[Looked]], wanted: Wanted
 ) -> Source:
     """Makes the source of pictures of one shape, whose pixels are kept."""
+    if found.has_boxes:
+        raise UsageError("boxes are kept with pictures that are stored by --store=encoded or --store=paths alone")
     short_side = wanted.store.short_side
     shape = _shape_of(pictures, short_side)
 
-    def read(_: Path, split: str) -> Iterator[tuple[np.ndarray, int]]:
+    def read(_: Path, split: str) -> Iterator[tuple[np.ndarray, Label]]:
         with ThreadPoolExecutor() as executor:
             load = functools.partial(_load, short_side=short_side, shape=shape, max_pixels=wanted.max_pixels)
             yield from folders.in_order(executor, load, by_split[split])
 
     sizes = {split: len(those) for split, those in by_split.items()}
-    return Source(shape, found.class_names, sizes, "", read)
+    return Source(shape, found.class_names, sizes, "", read, label_kind=found.label_kind)
 
 
 def _first(lines: Sequence[str]) -> str:
@@ -213,7 +231,9 @@ def resized(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     return height, width
 
 
-def _load(picture: Looked, *, short_side: int, shape: tuple[int, int, int], max_pixels: int) -> tuple[np.ndarray, int]:
+def _load(
+    picture: Looked, *, short_side: int, shape: tuple[int, int, int], max_pixels: int
+) -> tuple[np.ndarray, Label]:
     path = picture.found.path
     try:
         image = flatten(open_upright(path.read_bytes(), max_pixels=max_pixels)).convert("L" if shape[2] == 1 else "RGB")

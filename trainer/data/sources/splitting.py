@@ -63,15 +63,20 @@ def choose_splits(
 
 
 def say_counts(
-    class_names: Sequence[str], counts: Mapping[str, Counter[int]], source: object, console: Console
+    class_names: Sequence[str],
+    counts: Mapping[str, Counter[int]],
+    source: object,
+    console: Console,
+    totals: Mapping[str, int] | None = None,
 ) -> None:
     """Prints how many examples of each class the splits have, and what is odd about them.
 
     Args:
-      class_names: by label.
+      class_names: by label; empty where labels are no classes.
       counts: of the labels of each split's examples.
       source: for the message.
       console: is printed on.
+      totals: examples of each split, where these have not one label each.
 
     Raises:
       DataError: a split has none.
@@ -81,18 +86,21 @@ def say_counts(
         table.add_row(Text(name), *(f"{counts[split][label]:,}" for split in SPLITS))
     if len(class_names) > SHOWN_CLASSES:
         table.add_row(f"and {len(class_names) - SHOWN_CLASSES:,} more", "", "", "")
-    table.add_row("all", *(f"{counts[split].total():,}" for split in SPLITS))
+    totals = totals or {split: counts[split].total() for split in SPLITS}
+    table.add_row("all", *(f"{totals[split]:,}" for split in SPLITS))
     console.table(table)
     for split in SPLITS:
-        if not counts[split]:
+        if not totals[split]:
             raise DataError(f"{source} gives no picture for {split}; --split=80/10/10 gives each split a share")
         missing = [name for label, name in enumerate(class_names) if not counts[split][label]]
         if missing:
             console.say(f"{split} has no picture of {', '.join(missing[:SHOWN])}")
-        if counts[split].total() < FEW:
-            console.say(f"{split} has {counts[split].total()} pictures only, less than a batch of {FEW}")
+        if totals[split] < FEW:
+            console.say(f"{split} has {totals[split]} pictures only, less than a batch of {FEW}")
     if len(class_names) == 1:
         console.say(f"there is one class only, {class_names[0]}: nothing can be learned")
+    if not counts[TRAIN]:
+        return
     most, least = counts[TRAIN].most_common()[0], counts[TRAIN].most_common()[-1]
     if most[1] >= UNEVEN * least[1]:
         console.say(
