@@ -40,6 +40,7 @@ class EvaluateSettings:
     device: str = option("cpu", "cpu leaves GPUs and their memory to the training", ("cpu", "gpu"))
     batch_size: int = option(500, "images at a time; the result does not depend on it")
     top_k: int = option(5, "an image also counts where its label is among so many of the largest logits")
+    worst: int = option(25, "of the pictures that were taken for another class, how many are drawn, the worst first")
     json: bool = option(False, "end with one line of JSON (with --follow, one for each checkpoint)")
 
 
@@ -105,7 +106,13 @@ def _check(settings: EvaluateSettings) -> None:
         value = getattr(settings, name)
         if value and value not in choices:
             raise unknown_name(name, value, choices)
-    ranges = (("interval", 0.01, 86400), ("timeout", 0, 1e9), ("batch_size", 1, 100_000), ("top_k", 1, 1000))
+    ranges = (
+        ("interval", 0.01, 86400),
+        ("timeout", 0, 1e9),
+        ("batch_size", 1, 100_000),
+        ("top_k", 1, 1000),
+        ("worst", 1, 1000),
+    )
     for name, low, high in ranges:
         if not low <= getattr(settings, name) <= high:
             raise UsageError(f"{name}={getattr(settings, name)} is out of range: {low} to {high:g}")
@@ -144,6 +151,7 @@ def _score(work: Work, path: str, kinds: Sequence[str]) -> list[Evaluation]:
                 spec=work.spec,
                 split=work.split,
                 top_k=work.settings.top_k,
+                num_wrong=work.settings.worst,
                 batch_size=work.settings.batch_size,
                 reading=work.signals.interruptible,
                 after_batch=advance,

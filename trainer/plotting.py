@@ -77,14 +77,17 @@ def plot_curves(precision: Any, recall: Any, names: Sequence[str], path: Path) -
 
 
 def plot_images(images: Sequence[Any], titles: Sequence[str], path: Path) -> None:
-    """Draws images, uint8 [height, width, depth], in a grid, each under its title."""
+    """Draws images, [height, width, depth], in a grid, each under its title.
+
+    Numbers that are no bytes are drawn from the smallest of an image, black, to its largest, white.
+    """
     columns = min(5, len(images))
     rows = math.ceil(len(images) / columns)
     figure, panels = pyplot.subplots(rows, columns, figsize=(1.9 * columns, 2.1 * rows), squeeze=False)
     for panel in panels.flat:
         panel.axis("off")
     for panel, image, title in zip(panels.flat, images, titles, strict=False):
-        panel.imshow(image if image.shape[2] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
+        panel.imshow(_shade(image, *_limits([image])), cmap="gray", vmin=0, vmax=1)
         panel.set_title(title, fontsize=8)
     _save(figure, path)
 
@@ -111,11 +114,16 @@ def plot_sheet(columns: Sequence[Any], titles: Sequence[str], names: Sequence[st
             panel = panels[row][column]
             panel.set_xticks([])
             panel.set_yticks([])
-            shade = ((picture - low) / (high - low)).clip(0, 1)
-            panel.imshow(shade[..., 0] if shade.shape[2] not in (3, 4) else shade, cmap="gray", vmin=0, vmax=1)
+            panel.imshow(_shade(picture, low, high), cmap="gray", vmin=0, vmax=1)
     for row, name in enumerate(names):
         panels[row][0].set_ylabel(name, fontsize=8)
     _save(figure, path)
+
+
+def _shade(picture: Any, low: float, high: float) -> Any:
+    """Makes 0..1 of a picture, [height, width, 3 or 4], or else of its first channel."""
+    shade = ((picture - low) / (high - low)).clip(0, 1)
+    return shade if shade.shape[2] in (3, 4) else shade[..., 0]
 
 
 def _limits(pictures: Sequence[Any]) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from trainer.running.session import open_session
 from trainer.saving.models import load_model
 from trainer.tf1 import tf
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 TRAINING = "resize_short(14)|random_crop(10)|flip_lr|contrast(0.8..1.25)|scale(-1,1)"
 EVALUATION = "resize_short(12)|crop_or_pad(10)|scale(-1,1)"
 

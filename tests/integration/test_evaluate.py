@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
+from trainer import plotting
 from trainer.data.manifest import load_manifest
 from trainer.data.records import load_split
 from trainer.saving.tensors import load_tensors, save_tensors
@@ -60,6 +61,17 @@ def test_figures_are_those_of_numpy_for_averaged_and_raw_weights(run, run_here, 
     # The trainer's own evaluation at the end of its run agrees.
     assert json.loads((run / "result.json").read_text())["test_accuracy"] == found["accuracy"]
     assert (found["step"], found["split"], found["weights"]) == (80, "test", "ema")
+
+
+def test_as_many_of_the_most_wrong_are_drawn_as_asked_for(run, run_here, monkeypatch):
+    drawn, draw = [], plotting.plot_images
+    monkeypatch.setattr(plotting, "plot_images", lambda *args: (drawn.append(args), draw(*args)))
+    for count in (3, 1):
+        done = run_here("trainer.evaluate", f"--logdir={run}", "--split=train", f"--worst={count}")
+        assert done.code == 0, done
+    assert [len(images) for images, _, _ in drawn] == [3, 1] and drawn[0][1][0] == drawn[1][1][0]
+    done = run_here("trainer.evaluate", f"--logdir={run}", "--worst=0")
+    assert done.code == 2 and "worst=0 is out of range: 1 to 1000" in done.err, done
 
 
 def test_tables_pictures_and_curves_are_there(run, run_here):
@@ -120,7 +132,7 @@ def test_checkpoints_that_vanish_or_are_half_written_do_not_end_it(program, run,
     stop = threading.Event()
     whole = {ending: (run / f"model.ckpt-80.{ending}").read_bytes() for ending in ("index", "data-00000-of-00001")}
     (run / "result.json").unlink()  # It looks as if the training went on.
-    follower = program("trainer.evaluate", f"--logdir={run}", "--follow", "--interval=0.01", "--timeout=4", "--json")
+    follower = program("trainer.evaluate", f"--logdir={run}", "--follow", "--interval=0.01", "--timeout=60", "--json")
 
     def torment():
         rng = np.random.default_rng(1)
@@ -145,7 +157,7 @@ def test_checkpoints_that_vanish_or_are_half_written_do_not_end_it(program, run,
     for ending, data in whole.items():
         (run / f"model.ckpt-9999.{ending}").write_bytes(data)
     (run / "result.json").write_text('{"status": "done"}')
-    out, err = follower.communicate(timeout=60)
+    out, err = follower.communicate(timeout=150)
     # A damaged one that stays is left out, and is an error in the end.
     assert follower.returncode == (1 if "is left out: " in out else 0), (out, err)
     assert "Traceback" not in err

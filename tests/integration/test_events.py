@@ -1,10 +1,13 @@
 """Event files and traces, read with TensorBoard's own reader."""
 
+import io
 import json
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
@@ -39,6 +42,7 @@ def logdir(digits_dir, tmp_path_factory):
         histogram_every="20",
         eval_every="10",
         trace_every="20",
+        preprocess="pad(1)|scale(-1,1)",
         log_every="5",
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -78,12 +82,18 @@ def test_histograms_of_weights_and_gradients(logdir):
     assert histogram[0].histogram_value.num == 5 * 5 * 32
 
 
-def test_a_grid_of_input_images(logdir):
+def test_grids_of_images_as_they_come_and_as_the_model_sees_them(logdir):
     events = load(logdir)
-    (tag,) = events.Tags()["images"]
-    image = events.Images(tag)[0]
-    assert (image.width, image.height) == (32, 32)  # 4 x 4 images of 8 x 8
-    assert image.encoded_image_string.startswith(b"\x89PNG")
+    assert set(events.Tags()["images"]) == {"input/image", "preprocessed/image"}
+    found = {}
+    for tag, side in (("input", 32), ("preprocessed", 40)):  # 4 x 4 images of 8 x 8, and of 10 x 10
+        image = events.Images(f"{tag}/image")[0]
+        assert (image.width, image.height) == (side, side)
+        pixels = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)))
+        found[tag] = pixels.reshape(4, side // 4, 4, side // 4).astype(int)
+    # The same images, with black around them; -1..1 is drawn over all 255 shades.
+    inner = found["preprocessed"][:, 1:-1, :, 1:-1]
+    assert np.ptp(found["preprocessed"][:, 0]) == 0 and np.corrcoef(inner.ravel(), found["input"].ravel())[0, 1] > 0.999
 
 
 def test_the_graph_and_the_flags(logdir):

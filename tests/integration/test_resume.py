@@ -10,7 +10,7 @@ from tests.conftest import read_metrics
 from tests.fuzz import EXAMPLES, write_small_set
 from trainer.tf1 import tf
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def weights(logdir):

@@ -243,12 +243,12 @@ def test_under_nohup_a_closed_terminal_changes_nothing(program, args):
 @pytest.mark.slow
 def test_time_in_which_the_process_was_stopped_is_no_stall(program, args):
     """SIGSTOP for longer than a fatal stall lasts; the rate leaves it out too."""
-    process = program("trainer", *args, *ENDLESS, "--stall_seconds=2", "--stall_fatal", "--log_every=100")
+    process = program("trainer", *args, *ENDLESS, "--stall_seconds=10", "--stall_fatal", "--log_every=100")
     wait_for(process, "step 100/")
     process.send_signal(signal.SIGSTOP)
-    time.sleep(5)
+    time.sleep(13)
     process.send_signal(signal.SIGCONT)
-    wait_for(process, "this process was stopped for 5 s, as by SIGSTOP or with its machine; they do not count")
+    wait_for(process, "this process was stopped for 13 s, as by SIGSTOP or with its machine; they do not count")
     wait_for(process, "images/s")
     out, _, _ = stop(process, signal.SIGTERM)
     assert "has not ended" not in out

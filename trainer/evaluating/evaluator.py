@@ -16,8 +16,6 @@ from trainer.saving.files import READ_ERRORS
 from trainer.saving.models import Model, map_weights, step_of
 from trainer.tf1 import NUM_PHYSICAL_GPUS, tf, tf_path
 
-NUM_WRONG = 25  # images of the grid
-
 
 class Evaluation(NamedTuple):
     """What a checkpoint came to on a split."""
@@ -68,6 +66,7 @@ class Evaluator:
         spec: DatasetSpec,
         split: str,
         top_k: int,
+        num_wrong: int,
         batch_size: int,
         reading: Callable[[], AbstractContextManager[None]],
         after_batch: Callable[[int], None],
@@ -80,6 +79,7 @@ class Evaluator:
           spec: of the data, as that of the run or like it.
           split: of the data.
           top_k: of the top-k accuracy.
+          num_wrong: the most wrong images that are kept.
           batch_size: the result does not depend on it.
           reading: is entered while a batch is read; what it raises ends the evaluation.
           after_batch: is told how many examples were scored.
@@ -91,7 +91,7 @@ class Evaluator:
           TrainerError: the checkpoint is damaged.
         """
         step, task = self._restore(path, weights), self._model.task
-        scores = Scores(spec.num_classes, top_k=top_k, num_wrong=NUM_WRONG)
+        scores = Scores(spec.num_classes, top_k=top_k, num_wrong=num_wrong)
 
         try:
             metrics = evaluate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trainer.graph.step import Step
 from trainer.learning import finiteness
 from trainer.tf1 import tf
@@ -28,16 +30,20 @@ def scalar_summaries(step: Step, fill: tf.Tensor | None) -> tf.Tensor:
         return tf.summary.merge([tf.raw_ops.ScalarSummary(tags=tag, values=value) for tag, value in values.items()])
 
 
-def histogram_summaries(train_op: tf.Operation, gradients: list[tf.Tensor], images: tf.Tensor) -> tf.Tensor:
+def histogram_summaries(
+    train_op: tf.Operation, gradients: list[tf.Tensor], images: Mapping[str, tf.Tensor]
+) -> tf.Tensor:
     """Builds serialized summaries of weights and gradients, and of the first images: string [].
 
     Args:
       train_op: after which the weights are read.
       gradients: of each trainable variable.
-      images: uint8 [batch, height, width, depth].
+      images: [batch, height, width, depth] of uint8 or float32, by the name of their grid.
     """
     with tf.name_scope("histograms"), tf.device("/cpu:0"):
-        summaries = [tf.raw_ops.ImageSummary(tag="input", tensor=image_grid(images), max_images=1)]
+        summaries = [
+            tf.raw_ops.ImageSummary(tag=tag, tensor=image_grid(found), max_images=1) for tag, found in images.items()
+        ]
         for variable, gradient in zip(tf.trainable_variables(), gradients, strict=True):
             name = variable.op.name
             with tf.control_dependencies([train_op]):  # The weights after the step, as in its checkpoint.
@@ -49,7 +55,7 @@ def histogram_summaries(train_op: tf.Operation, gradients: list[tf.Tensor], imag
 
 
 def image_grid(images: tf.Tensor) -> tf.Tensor:
-    """Lays the first images, uint8 [batch, h, w, d], out as one: uint8 [1, rows * h, columns * w, d]."""
+    """Lays the first images, [batch, h, w, d], out as one: [1, rows * h, columns * w, d]."""
     batch, depth = int(images.shape[0]), int(images.shape[3])
     columns = min(GRID, batch)
     rows = [

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from trainer.data.spec import IMAGE
 from trainer.graph.step import Checked, Step, StepBuilder
-from trainer.graph.summaries import histogram_summaries, scalar_summaries
+from trainer.graph.summaries import GRID, histogram_summaries, scalar_summaries
 from trainer.graph.tower import LOSS
 from trainer.graph.update import Counters
-from trainer.inputs.batch import Input
+from trainer.inputs.batch import RECORD, Input
 from trainer.placing.devices import Placement
 from trainer.placing.strategy import Votes
+from trainer.preprocessing.preprocessing import Side
 from trainer.tf1 import tf
 
 
@@ -56,7 +57,13 @@ class TrainGraph(NamedTuple):
 
 
 def build_train_graph(
-    builder: StepBuilder, counters: Counters, source: Input, *, parameter_device: Placement, steps_per_loop: int
+    builder: StepBuilder,
+    counters: Counters,
+    source: Input,
+    *,
+    side: Side,
+    parameter_device: Placement,
+    steps_per_loop: int,
 ) -> TrainGraph:
     """Builds the step, the summaries, and the loop over steps where it is wanted.
 
@@ -64,6 +71,7 @@ def build_train_graph(
       builder: of the steps.
       counters: those of the builder.
       source: of the batches.
+      side: of the preprocessing, which the summaries show.
       parameter_device: of the variables.
       steps_per_loop: most steps of one run; with 1 no loop is built.
     """
@@ -80,7 +88,7 @@ def build_train_graph(
             learning_rate=step.learning_rate,
             not_finite=step.not_finite,
             checked=step.checked,
-            summaries=_build_summaries(step, train_op, source),
+            summaries=_build_summaries(step, train_op, source, side),
             fill=source.fill,
             finished=counters.step.read_value(),
             stage_first=step.stage_first,
@@ -89,9 +97,13 @@ def build_train_graph(
         )
 
 
-def _build_summaries(step: Step, train_op: tf.Operation, source: Input) -> Summaries:
-    scalars = scalar_summaries(step, source.fill)
-    return Summaries(scalars, histogram_summaries(train_op, step.gradients, source.batch[IMAGE]))
+def _build_summaries(step: Step, train_op: tf.Operation, source: Input, side: Side) -> Summaries:
+    images, keys = (source.batch[name][: GRID**2] for name in (IMAGE, RECORD))
+    grids = {"input": images}
+    if side.has_batch_operations:
+        with tf.device("/cpu:0"):
+            grids["preprocessed"] = side.in_batches(images, keys)
+    return Summaries(scalar_summaries(step, source.fill), histogram_summaries(train_op, step.gradients, grids))
 
 
 def _build_loop(builder: StepBuilder, counters: Counters, source: Input) -> LoopGraph:

@@ -34,6 +34,10 @@ class Side(NamedTuple):
         return any(operation.is_random for operation in self.pipeline.operations[: self.num_alone])
 
     @property
+    def has_batch_operations(self) -> bool:
+        return len(self.pipeline.operations) > self.num_alone
+
+    @property
     def is_random_in_batches(self) -> bool:
         return any(operation.is_random for operation in self.pipeline.operations[self.num_alone :])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from trainer.grammars import MAX_COUNT, MAX_STEPS
 from trainer.settings.fields import IDENTITY, TASK, Use, between, option
 
-DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar100_coarse")
 INPUTS = ("queue", "preloaded", "feed", "synthetic")
 QUEUED_INPUTS = ("queue", "feed")  # A batch of theirs is another one whenever it is taken.
 

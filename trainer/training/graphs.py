@@ -64,7 +64,12 @@ def build_graphs(job: Job) -> Graphs:
         steps_per_epoch=job.steps_per_epoch,
     )
     train = build_train_graph(
-        builder, counters, source, parameter_device=parameters, steps_per_loop=config.steps_per_loop
+        builder,
+        counters,
+        source,
+        side=job.task.preprocessing.training,
+        parameter_device=parameters,
+        steps_per_loop=config.steps_per_loop,
     )
     evaluation = build_eval_graph(
         job.task, job.spec, data_format=config.data_format, device=job.devices.towers[0], ema=builder.averages

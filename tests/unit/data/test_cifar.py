@@ -43,6 +43,24 @@ def test_five_files_are_split_into_train_and_validation(tmp_path):
     assert len(list(source.read(tmp_path, "test"))) == 30
 
 
+@pytest.mark.parametrize(("name", "place", "classes"), [("cifar100", 1, 100), ("cifar100_coarse", 0, 20)])
+def test_cifar100_has_a_coarse_and_a_fine_label(tmp_path, name, place, classes):
+    rng = np.random.default_rng(3)
+    raw = {}
+    for file, count in (("train.bin", 5200), ("test.bin", 40)):
+        raw[file] = rng.integers(0, 256, (count, 3074), np.uint8)
+        raw[file][:, 0], raw[file][:, 1] = rng.integers(0, 20, count), rng.integers(0, 100, count)
+        (tmp_path / file).write_bytes(raw[file].tobytes())
+    source = named.SOURCES[name]
+    assert len(set(source.class_names)) == classes and list(source.class_names) == sorted(source.class_names)
+    found = list(source.read(tmp_path, "test"))
+    assert [label for _, label in found] == raw["test.bin"][:, place].tolist()
+    planes = np.stack([image for image, _ in found]).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(planes.reshape(40, -1), raw["test.bin"][:, 2:])
+    labels = [label for split in ("validation", "train") for _, label in source.read(tmp_path, split)]
+    assert labels == raw["train.bin"][:, place].tolist()
+
+
 def test_a_label_out_of_range_is_named(tmp_path):
     write_batch(tmp_path / "test_batch.bin", 3, label=10)
     with pytest.raises(DataError, match=r"test_batch.bin: label 10 of example 0 is out of range 0\.\.9"):

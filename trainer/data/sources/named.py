@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import tarfile
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ class Source(NamedTuple):
 # The first 5,000 training images are for validation, as in TensorFlow's MNIST tutorial.
 NUM_VALIDATION = 5_000
 DIGIT_NAMES = tuple(str(digit) for digit in range(10))
-CIFAR_ARCHIVE = "cifar-10-binary.tar.gz"
+CIFAR_URL = "https://www.cs.toronto.edu/~kriz"
 
 
 def _read_idx_split(folder: Path, split: str) -> Pixels:
@@ -59,9 +60,9 @@ def _checked(pairs: Iterator[tuple[np.ndarray, np.ndarray]], images_path: Path, 
         yield image[..., np.newaxis], _check_label(int(label), labels_path, number)
 
 
-def _check_label(label: int, path: Path, number: int) -> int:
-    if label >= 10:
-        raise DataError(f"{path}: label {label} of example {number} is out of range 0..9")
+def _check_label(label: int, path: Path, number: int, num_classes: int = 10) -> int:
+    if label >= num_classes:
+        raise DataError(f"{path}: label {label} of example {number} is out of range 0..{num_classes - 1}")
     return label
 
 
@@ -72,29 +73,44 @@ def _choose(examples: Pixels, split: str) -> Pixels:
     return examples if split == "test" else itertools.islice(examples, NUM_VALIDATION, None)
 
 
-def _read_cifar_split(folder: Path, split: str) -> Pixels:
-    folder = _unpacked(folder)
-    names = ["test_batch.bin"] if split == "test" else [f"data_batch_{number}.bin" for number in range(1, 6)]
-    return _choose(itertools.chain.from_iterable(_read_cifar_file(folder / name) for name in names), split)
+def _read_cifar_split(version: cifar.Version, folder: Path, split: str) -> Pixels:
+    folder = _unpacked(version, folder)
+    names = (version.test,) if split == "test" else version.train
+    return _choose(itertools.chain.from_iterable(_read_cifar_file(version, folder / name) for name in names), split)
 
 
-def _read_cifar_file(path: Path) -> Pixels:
-    for number, (image, label) in enumerate(cifar.read_cifar(path)):
-        yield image, _check_label(label, path, number)
+def _read_cifar_file(version: cifar.Version, path: Path) -> Pixels:
+    for number, (image, label) in enumerate(cifar.read_cifar(path, version)):
+        yield image, _check_label(label, path, number, len(version.class_names))
 
 
-def _unpacked(folder: Path) -> Path:
+def _unpacked(version: cifar.Version, folder: Path) -> Path:
     """Finds the folder of the batches; unpacks the archive if only that is there."""
-    inner = folder / "cifar-10-batches-bin"
-    if (folder / "test_batch.bin").is_file():
+    inner, packed = folder / version.folder, folder / version.archive
+    if (folder / version.test).is_file():
         return folder
-    if not (inner / "test_batch.bin").is_file() and (folder / CIFAR_ARCHIVE).is_file():
+    if not (inner / version.test).is_file() and packed.is_file():
         try:
-            with tarfile.open(folder / CIFAR_ARCHIVE) as archive:
+            with tarfile.open(packed) as archive:
                 archive.extractall(folder, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise DataError(f"{folder / CIFAR_ARCHIVE} is damaged: {reason(error)}") from error
+            raise DataError(f"{packed} is damaged: {reason(error)}") from error
     return inner if inner.is_dir() else folder
+
+
+def _cifar_source(version: cifar.Version, name: str, num_bytes: int, sha256: str) -> Source:
+    return Source(
+        image_shape=(32, 32, 3),
+        class_names=version.class_names,
+        sizes={"train": 45_000, "validation": 5_000, "test": 10_000},
+        attribution=f"{name}, A. Krizhevsky, 2009, {CIFAR_URL}/cifar.html",
+        read=functools.partial(_read_cifar_split, version),
+        mirrors=(CIFAR_URL,),
+        files=(RemoteFile(version.archive, num_bytes, sha256),),
+    )
+
+
+CIFAR100_ARCHIVE = (168_513_733, "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec")
 
 
 def _idx_files(*checksums: tuple[int, str]) -> tuple[RemoteFile, ...]:
@@ -155,32 +171,11 @@ SOURCES = {
             (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
         ),
     ),
-    "cifar10": Source(
-        image_shape=(32, 32, 3),
-        class_names=(
-            "airplane",
-            "automobile",
-            "bird",
-            "cat",
-            "deer",
-            "dog",
-            "frog",
-            "horse",
-            "ship",
-            "truck",
-        ),
-        sizes={"train": 45_000, "validation": 5_000, "test": 10_000},
-        attribution="CIFAR-10, A. Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
-        read=_read_cifar_split,
-        mirrors=("https://www.cs.toronto.edu/~kriz",),
-        files=(
-            RemoteFile(
-                CIFAR_ARCHIVE,
-                170_052_171,
-                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-            ),
-        ),
+    "cifar10": _cifar_source(
+        cifar.CIFAR10, "CIFAR-10", 170_052_171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
     ),
+    "cifar100": _cifar_source(cifar.CIFAR100, "CIFAR-100", *CIFAR100_ARCHIVE),
+    "cifar100_coarse": _cifar_source(cifar.CIFAR100_COARSE, "CIFAR-100 by its 20 superclasses", *CIFAR100_ARCHIVE),
 }
 
 
@@ -191,7 +186,7 @@ def refuse_files_of_another(dataset: str, folder: Path) -> None:
       DataError: one was found.
     """
     for other, source in SOURCES.items():
-        for file in source.files if other != dataset else ():
+        for file in source.files if source.files != SOURCES[dataset].files else ():
             path = folder / file.name
             if path.is_file() and path.stat().st_size == file.num_bytes and sha256_of(path) == file.sha256:
                 raise DataError(f"{path} is a file of {other}, not of {dataset}; give another --source_dir")
