@@ -40,7 +40,7 @@ def test_stopped_and_resumed_runs_end_as_one_that_was_never_stopped(train, tmp_p
     settings = {
         "input": source, "num_gpus": towers, **READERS[source], "log_every": "1", "optimizer": "adam",
         "decay": "exponential:0.9:7", "warmup": "5", "clip": "global_norm:1", "weight_decay": 1e-4,
-        "preprocess": "translate(1)|rotate(10)|contrast(0.5..1.5)",
+        "preprocess": "translate(1)|rotate(10)|contrast(0.5..1.5)|mixup(0.4)",
     }  # fmt: skip
     whole = train(**settings, train_steps=45, logdir=str(tmp_path / "whole"))
     parts = tmp_path / "parts"

@@ -12,7 +12,7 @@ from trainer.inputs.batch import RECORD, Features
 from trainer.learning.losses import cross_entropy
 from trainer.learning.metrics import Metrics, is_correct, mean_metrics
 from trainer.models.inference import inference
-from trainer.preprocessing.preprocessing import Preprocessing, make_preprocessing
+from trainer.preprocessing.preprocessing import Preprocessing, Side, make_preprocessing
 from trainer.tf1 import tf
 
 
@@ -23,7 +23,8 @@ class Task(NamedTuple):
     preprocessing: Preprocessing  # of the pictures, part of `build`
     # (features, training=, preprocessed=, channels_first=, dropout=) -> outputs, [batch, ...]
     build: Callable[..., tf.Tensor]
-    loss: Callable[[tf.Tensor, Features], tf.Tensor]  # (outputs, features) -> [batch], so that towers average exactly
+    # Of a training: (outputs, features) -> [batch], so that towers average exactly.
+    loss: Callable[[tf.Tensor, Features], tf.Tensor]
     scalars: Callable[[tf.Tensor, Features], dict[str, tf.Tensor]]  # of a training step, beside the loss: [] each
     metrics: Metrics  # of an evaluation; among them `loss`
     predictions: Callable[[tf.Tensor], dict[str, tf.Tensor]]  # outputs -> what an export gives
@@ -74,7 +75,7 @@ def make_task(
         features=(IMAGE, LABEL, RECORD) if seen.training.is_random_in_batches else (IMAGE, LABEL),
         preprocessing=seen,
         build=build,
-        loss=_class_loss,
+        loss=functools.partial(_mixed_loss, seen.training) if seen.training.mixes else _class_loss,
         scalars=_class_scalars,
         metrics=mean_metrics(_class_metrics),
         predictions=class_predictions,
@@ -83,6 +84,12 @@ def make_task(
 
 def _class_loss(logits: tf.Tensor, features: Features) -> tf.Tensor:
     return cross_entropy(logits, features[LABEL])
+
+
+def _mixed_loss(side: Side, logits: tf.Tensor, features: Features) -> tf.Tensor:
+    """Weighs the losses of a picture's own label and of its neighbour's by their shares: float32 [batch]."""
+    labels, shares = features[LABEL], side.shares(features[RECORD])
+    return shares * cross_entropy(logits, labels) + (1 - shares) * cross_entropy(logits, tf.roll(labels, 1, 0))
 
 
 def _class_scalars(logits: tf.Tensor, features: Features) -> dict[str, tf.Tensor]:

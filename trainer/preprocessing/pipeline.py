@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from trainer.errors import UsageError, unknown_name
-from trainer.preprocessing import colour, crops, geometry
+from trainer.preprocessing import colour, crops, geometry, mixing
 from trainer.preprocessing.draws import make_draws
 from trainer.preprocessing.named import PIPELINES, Named
 from trainer.settings.fields import Legal
@@ -26,6 +26,7 @@ OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
     "color": colour.color,
     "contrast": colour.contrast,
     "crop_or_pad": geometry.crop_or_pad,
+    "cutmix": mixing.cutmix,
     "cutout": geometry.cutout,
     "distorted_crop": crops.distorted_crop,
     "divide": colour.divide,
@@ -35,6 +36,7 @@ OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
     "float": colour.to_float,
     "grayscale": colour.grayscale,
     "hue": colour.hue,
+    "mixup": mixing.mixup,
     "pad": geometry.pad,
     "random_crop": crops.random_crop,
     "random_resize_short": geometry.random_resize_short,

@@ -13,6 +13,7 @@ from trainer.errors import UsageError
 from trainer.preprocessing.crops import CUTS, Cut
 from trainer.preprocessing.decoding import decode_picture, decode_window
 from trainer.preprocessing.draws import make_draws
+from trainer.preprocessing.mixing import MIXES
 from trainer.preprocessing.pipeline import OF_VALUES, Pipeline, evaluation_of, parse_pipeline
 from trainer.tf1 import tf
 
@@ -40,6 +41,28 @@ class Side(NamedTuple):
     @property
     def is_random_in_batches(self) -> bool:
         return any(operation.is_random for operation in self.pipeline.operations[self.num_alone :])
+
+    @property
+    def mixes(self) -> bool:
+        """Are the pictures of a batch mixed with each other?"""
+        return any(operation.name in MIXES for operation in self.pipeline.operations)
+
+    def shares(self, keys: tf.Tensor) -> tf.Tensor:
+        """Returns how much of each picture of a batch is its own where it is mixed with another: float32 [n].
+
+        Args:
+          keys: int64 [n], of the records.
+        """
+        number = next(place for place, each in enumerate(self.pipeline.operations) if each.name in MIXES)
+        operation = self.pipeline.operations[number]
+        with tf.Graph().as_default():  # Only for the size.
+            blank = tf.zeros([1, *self.batch_shape], self.batch_dtype)
+            before = self.pipeline(
+                blank, seed=self.seed, keys=tf.zeros([1], tf.int64), begin=self.num_alone, end=number
+            )
+        height, width = before.shape.as_list()[1:3]
+        draws = make_draws(self.seed, keys).of_operation(number)
+        return MIXES[operation.name].shares(draws, (height, width), **operation.arguments)
 
     @property
     def _cut(self) -> Cut | None:
@@ -157,6 +180,7 @@ def make_preprocessing(
     training = parse_pipeline("preprocess", preprocess, training=True)
     elsewhere = parse_pipeline("eval_preprocess", evaluation_of(preprocess, eval_preprocess))
     pipelines = {"preprocess": training, "eval_preprocess": elsewhere}
+    _check_mixes(training)
     if has_boxes:
         _check_boxes(training, is_encoded=smallest is not None)
     sides = [
@@ -173,6 +197,19 @@ def make_preprocessing(
             f"{list(other)} of {other_dtype.name}: the model needs the same in training and in evaluation"
         )
     return Preprocessing(sides[0], sides[1], shape, dtype)
+
+
+def _check_mixes(pipeline: Pipeline) -> None:
+    """Refuses a pipeline after which nobody would know how much of a picture is its own.
+
+    Raises:
+      UsageError: it is one.
+    """
+    mixes = [number for number, operation in enumerate(pipeline.operations) if operation.name in MIXES]
+    later = [each for each in pipeline.operations[mixes[0] + 1 :] if each.is_random] if mixes else []
+    if later:
+        name = pipeline.operations[mixes[0]].name
+        raise UsageError(f"--preprocess={pipeline.text}: {later[0].name} is random, and must stand before {name}")
 
 
 def _check_boxes(pipeline: Pipeline, *, is_encoded: bool) -> None:
