@@ -40,7 +40,7 @@ def our_speed(
     """Trains in one of the ways by the sources in `tree`; reads the speed of its steps."""
     module, flags = WAYS[way]
     with tempfile.TemporaryDirectory() as logdir:
-        command = [sys.executable, "-m", *module, "--dataset=mnist", f"--data_dir={Path(data_dir).absolute()}"]
+        command = [sys.executable, "-m", *module, f"--data_dir={Path(data_dir).absolute()}"]
         command += [f"--logdir={logdir}", *WORK[work][0], *QUIET, "--batch_size=128", f"--train_steps={STEPS[work]}"]
         subprocess.run([*command, *flags, *more], check=True, stdout=subprocess.DEVNULL, cwd=tree, timeout=300)
         return read(logdir)

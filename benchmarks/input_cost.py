@@ -20,9 +20,21 @@ Read = Callable[[str], float]  # the directory of a run -> images per second
 REPO = Path(__file__).parents[1]
 # Model flags and steps: a run of several seconds each on two cores.
 WORK = {
-    "lenet": (["--model=lenet"], 400),
-    "mnist_mlp": (["--model=mlp", "--hidden_sizes=500", "--dropout=0", "--optimizer=sgd", "--learning_rate=0.1"], 8000),
+    "lenet": (["--dataset=mnist", "--model=lenet"], 400),
+    "mnist_mlp": (
+        [
+            "--dataset=mnist",
+            "--model=mlp",
+            "--hidden_sizes=500",
+            "--dropout=0",
+            "--optimizer=sgd",
+            "--learning_rate=0.1",
+        ],
+        8000,
+    ),
 }
+# With --data_dir=data/cifar10: pad, random crop, flip, brightness, contrast, standardize.
+CIFAR = {"cifar10_lenet": (["--dataset=cifar10", "--model=lenet", "--preprocess=cifar"], 200)}
 QUIET = ["--eval_every=0", "--summary_every=0", "--histogram_every=0", "--checkpoint_every=0", "--log_every=0"]
 
 
@@ -46,7 +58,6 @@ def images_per_second(
             sys.executable,
             "-m",
             "trainer",
-            "--dataset=mnist",
             f"--data_dir={Path(data_dir).absolute()}",
             f"--logdir={logdir}",
         ]
@@ -59,18 +70,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="data/mnist")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--work", choices=[*WORK, "all"], default="all")
+    parser.add_argument("--work", choices=[*WORK, *CIFAR, "all"], default="all")
     args = parser.parse_args()
-    print(f"{'work':<10} {'queue':>24} {'synthetic':>24} {'ratio':>20}   (median [range], images/s)")
+    works = {**WORK, **CIFAR}
+    print(f"{'work':<14} {'queue':>24} {'synthetic':>24} {'ratio':>20}   (median [range], images/s)")
     for name in WORK if args.work == "all" else [args.work]:
         rows = [
-            [images_per_second(*WORK[name], args.data_dir, source) for source in ("queue", "synthetic")]
+            [images_per_second(*works[name], args.data_dir, source) for source in ("queue", "synthetic")]
             for _ in range(args.rounds)
         ]
         queue, synthetic = zip(*rows, strict=True)
         ratios = [a / b for a, b in rows]
         print(
-            f"{name:<10} {show(queue, ',.0f'):>24} {show(synthetic, ',.0f'):>24} {show(ratios, '.3f'):>20}", flush=True
+            f"{name:<14} {show(queue, ',.0f'):>24} {show(synthetic, ',.0f'):>24} {show(ratios, '.3f'):>20}", flush=True
         )
 
 

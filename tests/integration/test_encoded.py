@@ -245,7 +245,7 @@ AS_FLOATS = {
 }
 
 
-@pytest.mark.parametrize("settings", [{}, pytest.param(AS_FLOATS, id="as floats")])
+@pytest.mark.parametrize("settings", [{}, pytest.param(AS_FLOATS, id="as floats", marks=pytest.mark.slow)])
 def test_training_evaluation_predict_and_exports_see_the_same_pictures(train, run_here, tmp_path, settings):
     """Of any size, grey, of CMYK, turned by EXIF; of the test set, and others; resized as bytes, and as float32."""
     logdir = train(train_steps=150, **settings)
@@ -295,7 +295,14 @@ def test_training_evaluation_predict_and_exports_see_the_same_pictures(train, ru
 
 
 @pytest.mark.parametrize(
-    ("source", "first"), [("preloaded", ""), ("feed", ""), ("synthetic", ""), ("preloaded", "unit|"), ("feed", "unit|")]
+    ("source", "first"),
+    [
+        ("preloaded", ""),
+        ("feed", ""),
+        ("synthetic", ""),
+        ("preloaded", "unit|"),
+        pytest.param("feed", "unit|", marks=pytest.mark.slow),
+    ],
 )
 def test_the_other_inputs_take_encoded_pictures(train, source, first):
     """Their batches are bytes or float32."""
