@@ -15,6 +15,7 @@ from trainer.preprocessing.preprocessing import Preprocessing
 from trainer.tf1 import tf
 
 DECODED = 10  # times as large as its JPEG is a picture, about
+LINE = 300  # pixels of a picture for each pixel of a line, and one more
 COUNTED, COUNTED_BYTES = 1000, 128 << 20  # pictures whose pixels are counted, and what they take at most
 
 
@@ -95,8 +96,13 @@ def draw_boxes(pictures: Sequence[Stored]) -> list[np.ndarray]:
         def drawn(picture: Stored) -> np.ndarray:
             if not len(picture.boxes) or picture.image.shape[2] not in (1, 3):
                 return picture.image
-            colours = np.broadcast_to(picture.image, (*picture.image.shape[:2], 3)).astype(np.float32)
-            return np.asarray(draw(colours[np.newaxis], picture.boxes[np.newaxis])[0])
+            height, width = picture.image.shape[:2]
+            colours = np.broadcast_to(picture.image, (height, width, 3)).astype(np.float32)
+            # The operation draws lines of one pixel, which nobody would see of a large picture.
+            steps = np.arange(1 + max(height, width) // LINE)[:, np.newaxis, np.newaxis]
+            inward = np.array([1, 1, -1, -1]) / [height, width, height, width]
+            lines = (picture.boxes + steps * inward).reshape(1, -1, 4)
+            return np.asarray(draw(colours[np.newaxis], lines.astype(np.float32))[0])
 
         return [drawn(picture) for picture in pictures]
 
