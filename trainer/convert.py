@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 KINDS = {"folders": "pictures", "list": "a list", "arrays": "arrays", "tfrecord": "shards", "binary": "binary files"}
 # The flags of each kind.
-OF_FILES = ("split", "shards", "deduplicate", "store", "skip_corrupt", "max_pixels")
+OF_FILES = ("split", "shards", "deduplicate", "balance", "store", "skip_corrupt", "max_pixels")
 USED_BY = {
     "folders": OF_FILES,
     "list": OF_FILES,
@@ -53,6 +53,11 @@ class ConvertSettings:
     )
     split: str = option("80/10/10", "with --source: shares of training, validation and test that it does not tell")
     deduplicate: bool = option(False, "with --source: leave out pictures that are there once more")
+    balance: float = option(
+        0.0,
+        "with --source: training pictures of rare classes are there more often; 1: all classes as often as the largest",
+        legal=between(0, 1),
+    )
     store: str = option(
         "encoded",
         "with --source: encoded keeps the bytes of JPEG and PNG files; paths only where these lie; decoded keeps "
@@ -194,7 +199,9 @@ def _own_source(settings: ConvertSettings, kind: str, console: Console) -> named
     if kind == "arrays":
         return arrays.make_source(source, shares, console)
     store = own.parse_store(settings.store)
-    wanted = own.Wanted(shares, store, settings.skip_corrupt, settings.deduplicate, settings.max_pixels)
+    wanted = own.Wanted(
+        shares, store, settings.skip_corrupt, settings.deduplicate, settings.max_pixels, settings.balance
+    )
     found = folders.find_pictures(source) if kind == "folders" else lists.find_pictures(source)
     return own.make_source(source, found, wanted, console)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,29 @@ def test_one_of_each_picture_is_kept_where_it_is_judged(tmp_path, convert):
     assert done.code == 0 and "left out 1 pictures that are there once more" in done.out, done
     spec = load_manifest(tmp_path / "once")
     assert [spec.num_examples(split) for split in ("train", "validation", "test")] == [19, 20, 20]
+
+
+@pytest.mark.parametrize("balance", [0.25, 1])
+def test_rare_classes_are_there_more_often(tmp_path, convert, balance):
+    """Of 200 training pictures every tenth is rare; the other splits stay as they are."""
+    rows = [["path", "label", "split"]]
+    for number in range(240):
+        picture(number, size=(16, 16 + number // 60)).save(tmp_path / f"{number}.png")
+        split = "train" if number < 200 else ("val", "test")[(number - 200) // 20]
+        rows.append([f"{number}.png", "usual" if number % 10 else "rare", split])
+    path = write_list(tmp_path / "list.csv", rows)
+    done = convert(path, f"--balance={balance}")
+    assert done.code == 0 and "training pictures: rare 20 -> " in done.out, done
+    spec = load_manifest(tmp_path / "data")
+    stored = [r for shard in spec.splits["train"] for r in read_records(spec.path_of(shard), spec)]
+    examples = [parse_record(record, spec) for record in stored]
+    copies = Counter(image.tobytes() for image, label in examples if label == 0)
+    times = 9**balance
+    assert len(copies) == 20 and set(copies.values()) == ({9} if balance == 1 else {1, 2})
+    assert copies.total() == pytest.approx(20 * times, abs=6) and len(examples) == copies.total() + 180
+    assert [spec.num_examples(split) for split in SPLITS[1:]] == [20, 20]
+    assert convert(path, f"--balance={balance}", f"--data_dir={tmp_path / 'again'}").code == 0
+    assert load_manifest(tmp_path / "again").splits == spec.splits
 
 
 def test_a_path_that_a_list_names_twice_is_two_examples(tmp_path, convert):

@@ -42,6 +42,13 @@ class Looked(NamedTuple):
     orientation: int = 1  # of the file, as EXIF numbers it
     is_kept: bool = False  # TensorFlow decodes the file as pillow does
     boxes: tuple[Box, ...] = ()  # of the upright picture, in fractions
+    copy: int = 0  # of the same picture in the data set
+
+    @property
+    def place(self) -> str:
+        """Returns what orders pictures as if by chance."""
+        return hashlib.sha256(f"{self.digest} {self.copy}".encode()).hexdigest() if self.copy else self.digest
+
     error: str = ""  # why it is no picture
 
 

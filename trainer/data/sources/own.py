@@ -19,8 +19,8 @@ from trainer.data.pictures import as_png, flatten, open_upright
 from trainer.data.sources import folders
 from trainer.data.sources.folders import Folder, Looked
 from trainer.data.sources.named import Source
-from trainer.data.sources.splitting import choose_splits, say_counts
-from trainer.data.spec import NUMBERS, SPLITS, DataError, Label, RecordFields
+from trainer.data.sources.splitting import TRAIN, choose_splits, say_counts
+from trainer.data.spec import CLASS, NUMBERS, SPLITS, DataError, Label, RecordFields
 from trainer.data.writing import BOXES, Encoded
 from trainer.errors import UsageError
 
@@ -61,6 +61,7 @@ class Wanted(NamedTuple):
     max_damaged: int  # pictures that may be left out
     deduplicate: bool  # leave out what is there several times, but for one
     max_pixels: int
+    balance: float = 0.0  # 0: training pictures as they are; 1: all classes as often as the largest
 
 
 def make_source(source: Path, found: Folder, wanted: Wanted, console: Console) -> Source:
@@ -88,8 +89,10 @@ def make_source(source: Path, found: Folder, wanted: Wanted, console: Console) -
     by_split = _split(pictures, wanted, console)
     _say_labels(found, by_split, source, console)
     _say_sizes(pictures, console, encoded=wanted.store.encoded)
+    if wanted.balance:
+        by_split[TRAIN] = _balance(found, by_split[TRAIN], wanted.balance, console)
     for those in by_split.values():
-        those.sort(key=lambda picture: picture.digest)  # So that each shard holds all classes.
+        those.sort(key=lambda picture: picture.place)  # So that each shard holds all classes.
     return (
         _encoded_source(found, pictures, by_split, wanted)
         if wanted.store.encoded
@@ -201,6 +204,27 @@ def _split(pictures: list[Looked], wanted: Wanted, console: Console) -> dict[str
         split: [picture for place, picture in enumerate(pictures) if sides[place] == split and place not in left_out]
         for split in SPLITS
     }
+
+
+def _balance(found: Folder, pictures: list[Looked], balance: float, console: Console) -> list[Looked]:
+    """Repeats pictures of a class of n by (largest / n)^balance, on average; which ones follows from their bytes.
+
+    Raises:
+      UsageError: the pictures have no class each.
+    """
+    if found.label_kind != CLASS:
+        raise UsageError("--balance is for pictures of one class each")
+    counts = Counter(picture.found.label for picture in pictures)
+    repeats = {label: (max(counts.values()) / count) ** balance for label, count in counts.items()}
+    balanced = []
+    for picture in pictures:
+        whole, rest = divmod(repeats[picture.found.label], 1)
+        count = int(whole) + (int(picture.digest[:13], 16) / 16**13 < rest)
+        balanced += [picture._replace(copy=number) for number in range(count)]
+    more = Counter(picture.found.label for picture in balanced)
+    told = [f"{found.class_names[int(str(label))]} {counts[label]:,} -> {more[label]:,}" for label in sorted(counts)]
+    console.say(f"--balance={balance:g}, training pictures: {', '.join(told[:SHOWN])}{' ...' * (len(told) > SHOWN)}")
+    return balanced
 
 
 def _say_sizes(pictures: Sequence[Looked], console: Console, *, encoded: bool) -> None:
