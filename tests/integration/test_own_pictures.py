@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import os
 import struct
 import zlib
 from collections import Counter
@@ -340,11 +341,17 @@ def test_labels_that_are_numbers_are_in_their_order(tmp_path, convert):
         ("path,label,split\na.png,b,dev\n", "list.csv:2: split 'dev': wanted train, val"),
         ("path,label,xmin\na.png,b,1\n", "has a column xmin and none ymin; a box is ymin, xmin, ymax, xmax"),
         (f"{BOXED}a.png,b,1,2,1,4\n", "list.csv:2: the box (1.0, 2.0, 1.0, 4.0) (ymin, xmin, ymax, xmax) has no area"),
-        (f"{BOXED}a.png,b,-1,2,1,4\n", "list.csv:2: the box (-1.0, 2.0, 1.0, 4.0)"),
-        (f"{BOXED}a.png,b,0,0,1,\n", "list.csv:2: xmax is '', wanted a number"),
-        (f"{BOXED}a.png,b,0,0,1,nan\n", "list.csv:2: xmax is 'nan', wanted a number"),
+        (
+            f"{BOXED}a.png,b,-1,2,1,4\n",
+            "the box (-1.0, 2.0, 1.0, 4.0) (ymin, xmin, ymax, xmax) lies outside",
+        ),
+        (f"{BOXED}a.png,b,0,0,1,1\nb.png,b,0,0,9,9\n", "wanted all as fractions of 0..1, or all in pixels"),
+        ("path,label\na.png,;\n", "list.csv: all labels are empty"),
+        ("path,target:a\na.png,1e39\n", "list.csv:2: target:a is '1e39', wanted a number of float32"),
+        (f"{BOXED}a.png,b,0,0,1,\n", "list.csv:2: xmax is '', wanted a number of float32"),
+        (f"{BOXED}a.png,b,0,0,1,nan\n", "list.csv:2: xmax is 'nan', wanted a number of float32"),
         (f"{BOXED}a.png,b,0,0,1,1\na.png,c,0,0,1,1\n", "list.csv:3: a.png has another label or split than in a line"),
-        ("path,target:age\na.png,old\n", "list.csv:2: target:age is 'old', wanted a number"),
+        ("path,target:age\na.png,old\n", "list.csv:2: target:age is 'old', wanted a number of float32"),
         ("path,target:\na.png,1\n", "its columns are path, target:; each needs a name of its own"),
         ("path,label,label\na.png,1,2\n", "its columns are path, label, label; each needs a name of its own"),
         ("path,label,target:age\na.png,1,2\n", "has columns label and target:age: wanted classes or numbers, not both"),
@@ -426,6 +433,27 @@ def test_boxes_of_a_list_lie_where_their_objects_are(tmp_path, convert, in_pixel
     assert bright_windows(spec) > 0.95
     # The same windows are drawn anywhere, if nobody reads the boxes.
     assert bright_windows(dataclasses.replace(spec, fields=spec.fields._replace(boxes=""))) < 0.7
+
+
+def test_fractions_that_are_rounded_up_are_fractions(tmp_path, convert):
+    """Of one picture that is written in two ways, in a list of semicolons with spaces in its header."""
+    for number in range(60):
+        picture(number).save(tmp_path / f"{number}.png")
+    rows = [["path", " label", "split ", *BOXED.strip().split(",")[2:]]]
+    for number in range(60):
+        rows.append([f"{number}.png", "a", (" train", "val", "test")[number % 3], 0.5, 0.5, 1.0004, 1])
+    rows.append(["./0.png", "a", "train", 0, 0, 0.5, 0.5])
+    done = convert(write_list(tmp_path / "list.csv", rows, ";"))
+    assert done.code == 0 and "boxes: 61, in fractions of 0..1" in done.out, done
+    spec = load_manifest(tmp_path / "data")
+    stored = [r for split in SPLITS for shard in spec.splits[split] for r in read_records(spec.path_of(shard), spec)]
+    assert sorted(len(parse_boxes(record, spec)) for record in stored) == [1] * 59 + [2]
+
+
+def test_a_path_of_a_list_that_is_no_file_does_not_hang(tmp_path, convert):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    done = convert(write_list(tmp_path / "list.csv", [["path", "label"], ["pipe.jpg", "a"], ["/dev/zero", "b"]]))
+    assert done.code == 1 and done.err.count("it is no regular file") == 2, done
 
 
 def test_a_box_outside_of_its_picture_is_a_line(tmp_path, convert):

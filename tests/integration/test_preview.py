@@ -11,6 +11,7 @@ from trainer.data import records
 from trainer.data.manifest import load_manifest, save_manifest
 from trainer.evaluating.previewing import Stored, choose_pictures, describe_pixels, see
 from trainer.preprocessing.preprocessing import make_preprocessing
+from trainer.tf1 import tf
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -59,6 +60,16 @@ def test_the_columns_are_what_training_and_evaluation_see(preview, digits_dir, m
     for column, wanted in zip(columns[2:], views.trained, strict=True):
         np.testing.assert_array_equal(column, wanted)
     assert not np.array_equal(columns[2], columns[3])
+
+
+def test_pictures_are_mixed_with_those_that_are_shown_with_them():
+    images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
+    stored = [Stored(number, image, 0, np.zeros((0, 4), np.float32)) for number, image in enumerate(images)]
+    seen = make_preprocessing((8, 8, 1), "unit|mixup(1.0)", seed=3)
+    found = np.array(see(seen, stored, epochs=1, num_records=5).trained[0])
+    with tf.Graph().as_default(), tf.Session() as session:
+        shares = session.run(seen.training.shares(tf.range(5, dtype=tf.int64)))[:, np.newaxis, np.newaxis, np.newaxis]
+    np.testing.assert_allclose(found, (shares * images + (1 - shares) * np.roll(images, 1, 0)) / 255, atol=1e-6)
 
 
 def test_names_of_classes_are_drawn_as_they_are(digits_dir, tmp_path, preview):

@@ -15,6 +15,7 @@ from trainer.preprocessing.preprocessing import Preprocessing
 from trainer.tf1 import tf
 
 DECODED = 10  # times as large as its JPEG is a picture, about
+TOGETHER = 32  # pictures of a batch, in which neighbours may be mixed
 LINE = 300  # pixels of a picture for each pixel of a line, and one more
 COUNTED, COUNTED_BYTES = 1000, 128 << 20  # pictures whose pixels are counted, and what they take at most
 
@@ -121,17 +122,27 @@ def see(preprocessing: Preprocessing, pictures: list[Stored], *, epochs: int, nu
         image, key = tf.placeholder(tf.uint8, [1, *training.stored_shape]), tf.placeholder(tf.int64, [1])
         boxes = tf.placeholder(tf.float32, [1, None, 4])
         evaluated = session.make_callable(elsewhere.in_batches(elsewhere.alone(image))[0], feed_list=[image])
-        trained = session.make_callable(
-            training.in_batches(training.alone(image, key, boxes), key)[0], feed_list=[image, key, boxes]
+        alone = session.make_callable(training.alone(image, key, boxes)[0], feed_list=[image, key, boxes])
+        batch, keys = (
+            tf.placeholder(training.batch_dtype, [None, *training.batch_shape]),
+            tf.placeholder(tf.int64, [None]),
         )
+        trained = session.make_callable(training.in_batches(batch, keys), feed_list=[batch, keys])
         seen = [evaluated(picture.image[np.newaxis]) for picture in pictures]
-        epochs_seen = [
-            [
-                trained(picture.image[np.newaxis], [epoch * num_records + picture.number], picture.boxes[np.newaxis])
-                for picture in pictures
-            ]
-            for epoch in range(epochs)
-        ]
+
+        def see_epoch(epoch: int) -> list[np.ndarray]:
+            found: list[np.ndarray] = []
+            for begin in range(0, len(pictures), TOGETHER):
+                some = pictures[begin : begin + TOGETHER]
+                numbers = [epoch * num_records + each.number for each in some]
+                images = [
+                    alone(each.image[np.newaxis], [number], each.boxes[np.newaxis])
+                    for each, number in zip(some, numbers, strict=True)
+                ]
+                found += list(trained(np.stack(images), numbers))
+            return found
+
+        epochs_seen = [see_epoch(epoch) for epoch in range(epochs)]
     return Views(seen, epochs_seen)
 
 

@@ -62,6 +62,7 @@ def build_train_graph(
     source: Input,
     *,
     side: Side,
+    tower_size: int,
     parameter_device: Placement,
     steps_per_loop: int,
 ) -> TrainGraph:
@@ -72,6 +73,7 @@ def build_train_graph(
       counters: those of the builder.
       source: of the batches.
       side: of the preprocessing, which the summaries show.
+      tower_size: pictures of a batch that a tower has.
       parameter_device: of the variables.
       steps_per_loop: most steps of one run; with 1 no loop is built.
     """
@@ -88,7 +90,7 @@ def build_train_graph(
             learning_rate=step.learning_rate,
             not_finite=step.not_finite,
             checked=step.checked,
-            summaries=_build_summaries(step, train_op, source, side),
+            summaries=_build_summaries(step, train_op, source, side, tower_size),
             fill=source.fill,
             finished=counters.step.read_value(),
             stage_first=step.stage_first,
@@ -97,12 +99,14 @@ def build_train_graph(
         )
 
 
-def _build_summaries(step: Step, train_op: tf.Operation, source: Input, side: Side) -> Summaries:
-    images, keys = (source.batch[name][: GRID**2] for name in (IMAGE, RECORD))
-    grids = {"input": images}
+def _build_summaries(step: Step, train_op: tf.Operation, source: Input, side: Side, tower_size: int) -> Summaries:
+    # With the neighbours that the first tower has, where pictures are mixed; else without those that are not shown.
+    count = tower_size if side.mixes else min(tower_size, GRID**2)
+    images, keys = (source.batch[name] for name in (IMAGE, RECORD))
+    grids = {"input": images[: GRID**2]}
     if side.has_batch_operations:
         with tf.device("/cpu:0"):
-            grids["preprocessed"] = side.in_batches(images, keys)
+            grids["preprocessed"] = side.in_batches(images[:count], keys[:count])[: GRID**2]
     return Summaries(scalar_summaries(step, source.fill), histogram_summaries(train_op, step.gradients, grids))
 
 

@@ -27,8 +27,8 @@ def load_training(spec: DatasetSpec, side: Side) -> tuple[np.ndarray, np.ndarray
         return load_split(spec, "train")
     if side.is_random_alone:
         raise UsageError(
-            f"--input=queue is for pictures of several sizes that --preprocess={side.pipeline.text} cuts anew in each "
-            "epoch; the others keep pictures of one size in memory: put a resize first"
+            f"--preprocess={side.pipeline.text} cuts pictures of several sizes anew in each epoch, and only "
+            "--input=queue does that: the others keep pictures of one size in memory (put a resize first for these)"
         )
     parts = []
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:

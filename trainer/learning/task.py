@@ -89,6 +89,8 @@ def _class_loss(logits: tf.Tensor, features: Features) -> tf.Tensor:
 def _mixed_loss(side: Side, logits: tf.Tensor, features: Features) -> tf.Tensor:
     """Weighs the losses of a picture's own label and of its neighbour's by their shares: float32 [batch]."""
     labels, shares = features[LABEL], side.shares(features[RECORD])
+    if labels.shape[0] == 1:
+        raise UsageError(f"--preprocess={side.pipeline.text}: a tower has one picture a step, and none to mix it with")
     return shares * cross_entropy(logits, labels) + (1 - shares) * cross_entropy(logits, tf.roll(labels, 1, 0))
 
 

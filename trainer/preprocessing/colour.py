@@ -69,7 +69,8 @@ def subtract_mean(images: tf.Tensor, *means: Number) -> tf.Tensor:
     """
     depth = int(images.shape[3])
     if len(means) not in (1, depth):
-        raise UsageError(f"subtract_mean takes 1 or {depth} numbers here, got {len(means)}")
+        wanted = f"1 or {depth} numbers" if depth > 1 else "1 number"
+        raise UsageError(f"subtract_mean takes {wanted} of pictures of {depth} channels, got {len(means)}")
     return tf.cast(images, tf.float32) - tf.constant(means, tf.float32)
 
 

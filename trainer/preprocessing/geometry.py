@@ -34,7 +34,9 @@ def size_of(images: tf.Tensor) -> tuple[int, int]:
     """
     height, width = images.shape.as_list()[1:3]
     if height is None or width is None:
-        raise UsageError("cutout, elastic, rotate and translate take pictures of one size: crop or resize them before")
+        raise UsageError(
+            "cutmix, cutout, elastic, mixup, rotate and translate take pictures of one size: crop or resize them before"
+        )
     return height, width
 
 

@@ -28,7 +28,7 @@ INCEPTION = "central_crop(0.875)|unit|resize(SIZE, method='bilinear_tf1')|scale(
 VGG = f"float|resize_short(SHORT, method='bilinear_tf1')|crop_or_pad(SIZE)|{MEANS}"
 LENET = "crop_or_pad(SIZE)|subtract_mean(128)|divide(128)"
 MNIST = "crop_or_pad(SIZE)|scale(-0.5, 0.5)"
-# As TF-Slim's preprocessing of these names; resnet: as TensorFlow's official models; mnist: as its MNIST tutorial.
+# As TF-Slim's preprocessing of these names; resnet: near TensorFlow's official models; mnist: as its MNIST tutorial.
 PIPELINES = {
     "cifar": Named(
         32,

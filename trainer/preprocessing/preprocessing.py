@@ -17,6 +17,7 @@ from trainer.preprocessing.mixing import MIXES
 from trainer.preprocessing.pipeline import OF_VALUES, Pipeline, evaluation_of, parse_pipeline
 from trainer.tf1 import tf
 
+OTHER_RANGES = {"float", "scale", "standardize", "subtract_mean", "divide"}  # than 0..1, of what they give
 StoredShape = tuple[int | None, int | None, int]  # height, width, depth; None where the pictures have several
 
 
@@ -180,7 +181,7 @@ def make_preprocessing(
     training = parse_pipeline("preprocess", preprocess, training=True)
     elsewhere = parse_pipeline("eval_preprocess", evaluation_of(preprocess, eval_preprocess))
     pipelines = {"preprocess": training, "eval_preprocess": elsewhere}
-    _check_mixes(training)
+    _check_order(training)
     if has_boxes:
         _check_boxes(training, is_encoded=smallest is not None)
     sides = [
@@ -199,17 +200,27 @@ def make_preprocessing(
     return Preprocessing(sides[0], sides[1], shape, dtype)
 
 
-def _check_mixes(pipeline: Pipeline) -> None:
-    """Refuses a pipeline after which nobody would know how much of a picture is its own.
+def _check_order(pipeline: Pipeline) -> None:
+    """Refuses what does not fit behind other operations.
 
     Raises:
-      UsageError: it is one.
+      UsageError: something else than values changes behind a mix, whose shares would be others; or colours of 0..1
+        change where pixels have another range.
     """
-    mixes = [number for number, operation in enumerate(pipeline.operations) if operation.name in MIXES]
-    later = [each for each in pipeline.operations[mixes[0] + 1 :] if each.is_random] if mixes else []
-    if later:
-        name = pipeline.operations[mixes[0]].name
-        raise UsageError(f"--preprocess={pipeline.text}: {later[0].name} is random, and must stand before {name}")
+    names = [operation.name for operation in pipeline.operations]
+    mixes = [place for place, name in enumerate(names) if name in MIXES]
+    if len(mixes) > 1:
+        raise UsageError(f"--preprocess={pipeline.text}: only one of {' and '.join(MIXES)} may be in it, once")
+    for operation in pipeline.operations[mixes[0] + 1 :] if mixes else ():
+        if operation.is_random or operation.name not in OF_VALUES:
+            raise UsageError(f"--preprocess={pipeline.text}: {operation.name} must stand before {names[mixes[0]]}")
+    for place in (place for place, name in enumerate(names) if name == "color"):
+        before = next((name for name in names[:place] if name in OTHER_RANGES), None)
+        if before:
+            raise UsageError(
+                f"--preprocess={pipeline.text}: color takes bytes, or float32 of 0..1 as unit gives it, and {before} "
+                "before it gives another range"
+            )
 
 
 def _check_boxes(pipeline: Pipeline, *, is_encoded: bool) -> None:
@@ -245,7 +256,7 @@ def _make_side(
     """
     height, width, depth = stored_shape
     with tf.Graph().as_default():
-        key = tf.zeros([1], tf.int64)
+        key = tf.placeholder(tf.int64, [1])  # Of a constant TensorFlow would compute what is drawn, and a size of it.
         pipeline(
             tf.zeros([1, *(smallest or (height, width)), depth], tf.uint8), keys=key
         )  # Is what is too large refused?

@@ -13,7 +13,7 @@ from trainer.graph.step import StepBuilder
 from trainer.graph.tower import StepPlaces
 from trainer.graph.training import TrainGraph, build_train_graph
 from trainer.graph.update import Counters, build_counters
-from trainer.inputs.batch import Input
+from trainer.inputs.batch import RECORD, Input
 from trainer.inputs.build import InputSettings, build_input
 from trainer.placing.all_reduce import AllReduce
 from trainer.placing.devices import Placement
@@ -68,6 +68,7 @@ def build_graphs(job: Job) -> Graphs:
         counters,
         source,
         side=job.task.preprocessing.training,
+        tower_size=int(source.batch[RECORD].shape[0]) // len(job.devices.towers),
         parameter_device=parameters,
         steps_per_loop=config.steps_per_loop,
     )

@@ -74,6 +74,9 @@ def test_the_loss_weighs_both_labels_by_their_shares():
     labels = np.array([0, 1, 2, 2, 0, 1], np.int32)
     with tf.Graph().as_default(), tf.Session() as session:
         features = {IMAGE: tf.constant(PICTURES), LABEL: tf.constant(labels), RECORD: tf.constant(KEYS, tf.int64)}
+        one = {name: values[:1] for name, values in features.items()}
+        with pytest.raises(UsageError, match="a tower has one picture a step, and none to mix it with"):
+            task.loss(tf.constant(logits[:1]), one)
         loss, shares = session.run([task.loss(tf.constant(logits), features), seen.training.shares(features[RECORD])])
     log = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     soft = shares[:, np.newaxis] * np.eye(3)[labels] + (1 - shares[:, np.newaxis]) * np.eye(3)[np.roll(labels, 1)]
@@ -82,9 +85,11 @@ def test_the_loss_weighs_both_labels_by_their_shares():
 
 
 def test_nothing_random_stands_behind_a_mix():
-    with pytest.raises(UsageError, match="flip_lr is random, and must stand before mixup"):
+    with pytest.raises(UsageError, match="flip_lr must stand before mixup"):
         make_preprocessing((12, 10, 3), "mixup|flip_lr")
-    with pytest.raises(UsageError, match="cutmix is random, and must stand before mixup"):
+    with pytest.raises(UsageError, match="crop_or_pad must stand before cutmix"):
+        make_preprocessing((12, 10, 3), "cutmix|crop_or_pad(8)")
+    with pytest.raises(UsageError, match="only one of cutmix and mixup may be in it, once"):
         make_preprocessing((12, 10, 3), "mixup|cutmix")
     with pytest.raises(UsageError, match="alpha=0 is out of range"):
         parse_pipeline("preprocess", "mixup(0)", training=True)

@@ -246,5 +246,5 @@ def test_what_the_model_sees_has_its_range():
 def test_colour_needs_three_channels(operation):
     with pytest.raises(UsageError, match="takes pictures of 3 channels, and here they have 1"):
         run(operation, PICTURES[..., :1], make_draws(0, tf.zeros([5], tf.int64)), 0.1)
-    with pytest.raises(UsageError, match="subtract_mean takes 1 or 1 numbers here, got 3"):
+    with pytest.raises(UsageError, match="subtract_mean takes 1 number of pictures of 1 channels, got 3"):
         run(colour.subtract_mean, PICTURES[..., :1], 1, 2, 3)

@@ -4,6 +4,7 @@ import pytest
 
 from trainer.errors import UsageError
 from trainer.preprocessing.pipeline import OPERATIONS, PIPELINES, evaluation_of, parse_pipeline
+from trainer.preprocessing.preprocessing import make_preprocessing
 
 
 def parsed(text):
@@ -84,6 +85,19 @@ def test_named_pipelines_are_legal(name):
     if named.size:
         assert "(64" in parse_pipeline("preprocess", f"{name}(64)", training=True).text
         assert evaluation_of(f"{name}(64)", "") == f"{name}(64)"
+
+
+@pytest.mark.parametrize("before", ["float", "scale(-1,1)", "unit|standardize"])
+def test_color_takes_bytes_or_the_range_of_unit(before):
+    with pytest.raises(UsageError, match=r"color takes bytes, or float32 of 0\.\.1 as unit gives it, and"):
+        make_preprocessing((8, 8, 3), f"{before}|color")
+
+
+def test_a_size_that_is_drawn_is_not_taken_for_a_fixed_one():
+    with pytest.raises(UsageError, match="random_resize_short gives each picture another size, and these are"):
+        make_preprocessing((32, 32, 3), "random_resize_short(20..30)|random_crop(20)", "crop_or_pad(20)")
+    seen = make_preprocessing((48, 40, 3), "vgg(32)", smallest=(48, 40))
+    assert (seen.training.num_alone, seen.elsewhere.num_alone, seen.shape) == (2, 0, (32, 32, 3))
 
 
 def test_what_is_cut_out_grows_with_what_it_is_cut_of():

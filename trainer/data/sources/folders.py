@@ -44,12 +44,12 @@ class Looked(NamedTuple):
     boxes: tuple[Box, ...] = ()  # of the upright picture, in fractions
     copy: int = 0  # of the same picture in the data set
 
+    error: str = ""  # why it is no picture
+
     @property
     def place(self) -> str:
         """Returns what orders pictures as if by chance."""
         return hashlib.sha256(f"{self.digest} {self.copy}".encode()).hexdigest() if self.copy else self.digest
-
-    error: str = ""  # why it is no picture
 
 
 class Folder(NamedTuple):
@@ -137,6 +137,8 @@ def _is_picture(path: Path) -> bool:
 def look_at(found: Found, max_pixels: int) -> Looked:
     """Decodes a picture once."""
     try:
+        if found.path.exists() and not found.path.is_file():
+            raise ValueError("it is no regular file")
         data = found.path.read_bytes()
         image, orientation = open_upright(data, max_pixels=max_pixels), read_orientation(data)
         flatten(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,8 @@ WANTED = "a header with path and label (or target:NAME, numbers), and a line for
 CORNERS = ("ymin", "xmin", "ymax", "xmax")
 TARGET = "target:"
 BETWEEN = ";"  # several labels
+ROUNDING = 1e-3
+LARGEST = 3.4e38  # that float32 holds
 
 
 class Row(NamedTuple):
@@ -38,7 +41,7 @@ def find_pictures(source: Path) -> Folder:
       DataError: it is no list, or a line of it is wrong.
     """
     rows, targets = _read_rows(source)
-    in_pixels = any(corner > 1 for row in rows for box in row.boxes for corner in box)
+    in_pixels = _are_in_pixels(source, [box for row in rows for box in row.boxes])
     is_several = any(BETWEEN in row.label for row in rows)
     kind = NUMBERS if targets else SEVERAL if is_several else CLASS
     used = {name for row in rows for name in _names_of(row.label)}
@@ -51,12 +54,31 @@ def find_pictures(source: Path) -> Folder:
         if kind != NUMBERS:
             labels = tuple(sorted({places[name] for name in _names_of(row.label)}))
             label = labels if kind == SEVERAL else labels[0]
-        return Found(source.parent / row.path, label, row.split, row.boxes, in_pixels)
+        boxes = row.boxes if in_pixels else tuple(Box(*(min(corner, 1.0) for corner in box)) for box in row.boxes)
+        return Found(source.parent / row.path, label, row.split, boxes, in_pixels)
 
     nameless = next((row for row in rows if kind == CLASS and not row.label), None)
     if nameless:
         raise DataError(f"{source}: {nameless.path} has an empty label; wanted a class for each picture")
+    if not names:
+        raise DataError(f"{source}: all labels are empty; wanted {WANTED}")
     return Folder(names, [found(row) for row in rows], [], kind, has_boxes=any(row.boxes for row in rows))
+
+
+def _are_in_pixels(source: Path, boxes: Sequence[Box]) -> bool:
+    """Tells pixels from fractions of 0..1, which rounding may have made a little larger.
+
+    Raises:
+      DataError: there are boxes of both.
+    """
+    pixels = [box for box in boxes if max(box) > 1 + ROUNDING]
+    fractions = [box for box in boxes if max(box) <= 1 + ROUNDING]
+    if pixels and fractions:
+        raise DataError(
+            f"{source}: one box is {tuple(fractions[0])} ({', '.join(CORNERS)}), another {tuple(pixels[0])}: "
+            "wanted all as fractions of 0..1, or all in pixels"
+        )
+    return bool(pixels)
 
 
 def _names_of(label: str) -> list[str]:
@@ -69,8 +91,10 @@ def _read_rows(source: Path) -> tuple[list[Row], list[str]]:
         with source.open(encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             file.seek(0)
-            reader = csv.DictReader(file, delimiter="\t" if "\t" in head else ",", strict=True)
-            columns = list(reader.fieldnames or [])
+            delimiter = next((each for each in ("\t", ",", ";") if each in head), ",")
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
             _check_header(source, columns)
             rows = [(reader.line_num, _read_row(f"{source}:{reader.line_num}", row, columns)) for row in reader]
     except UnicodeDecodeError as error:
@@ -104,7 +128,7 @@ def _read_row(where: str, row: Mapping[str | None, str | None], columns: Sequenc
     if None in row or None in row.values():
         raise DataError(f"{where}: has another number of columns than the header")
     values = {str(name): str(value) for name, value in row.items()}
-    path, split = values["path"], values.get("split", "")
+    path, split = values["path"], values.get("split", "").strip()
     if not path:
         raise DataError(f"{where}: path is empty")
     if split and split.lower() not in SPLIT_NAMES:
@@ -113,7 +137,9 @@ def _read_row(where: str, row: Mapping[str | None, str | None], columns: Sequenc
     boxes: tuple[Box, ...] = ()
     if CORNERS[0] in values and any(values[name].strip() for name in CORNERS):
         box = Box(*(_number(where, name, values[name]) for name in CORNERS))
-        if not (0 <= box.ymin < box.ymax and 0 <= box.xmin < box.xmax):
+        if min(box) < 0:
+            raise DataError(f"{where}: the box {tuple(box)} ({', '.join(CORNERS)}) lies outside of the picture")
+        if not (box.ymin < box.ymax and box.xmin < box.xmax):
             raise DataError(f"{where}: the box {tuple(box)} ({', '.join(CORNERS)}) has no area")
         boxes = (box,)
     return Row(path, values.get("label", "").strip(), targets, SPLIT_NAMES.get(split.lower(), ""), boxes)
@@ -124,8 +150,8 @@ def _number(where: str, name: str, text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise DataError(f"{where}: {name} is {text!r}, wanted a number")
+    if not math.isfinite(number) or abs(number) > LARGEST:
+        raise DataError(f"{where}: {name} is {text!r}, wanted a number of float32")
     return number
 
 
@@ -137,11 +163,13 @@ def _joined(source: Path, rows: Iterable[tuple[int, Row]]) -> list[Row]:
     """
     by_path: dict[str, Row] = {}
     for line, row in rows:
-        first = by_path.setdefault(row.path, row._replace(boxes=()))
+        path = os.path.normpath(row.path)
+        row = row._replace(path=path)
+        first = by_path.setdefault(path, row._replace(boxes=()))
         if row._replace(boxes=()) != first._replace(boxes=()):
             raise DataError(
                 f"{source}:{line}: {row.path} has another label or split than in a line before; its lines may differ "
                 f"in their boxes alone (several labels: joined by {BETWEEN})"
             )
-        by_path[row.path] = first._replace(boxes=first.boxes + row.boxes)
+        by_path[path] = first._replace(boxes=first.boxes + row.boxes)
     return list(by_path.values())

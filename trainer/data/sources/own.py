@@ -20,7 +20,7 @@ from trainer.data.sources import folders
 from trainer.data.sources.folders import Folder, Looked
 from trainer.data.sources.named import Source
 from trainer.data.sources.splitting import TRAIN, choose_splits, say_counts
-from trainer.data.spec import CLASS, NUMBERS, SPLITS, DataError, Label, RecordFields
+from trainer.data.spec import CLASS, NUMBERS, SEVERAL, SPLITS, DataError, Label, RecordFields
 from trainer.data.writing import BOXES, Encoded
 from trainer.errors import UsageError
 
@@ -77,6 +77,10 @@ def make_source(source: Path, found: Folder, wanted: Wanted, console: Console) -
       DataError: pictures are damaged, or no split has any.
       UsageError: the pictures have several shapes.
     """
+    if found.has_boxes and not wanted.store.encoded:
+        raise UsageError("boxes are kept with pictures that are stored by --store=encoded or --store=paths alone")
+    if wanted.balance and found.label_kind != CLASS:
+        raise UsageError("--balance is for pictures of one class each")
     if found.skipped:
         console.say(f"skipped {_first(found.skipped)}")
     with ThreadPoolExecutor() as executor, progress(console, f"looking at {source}", len(found.pictures)) as advance:
@@ -87,6 +91,11 @@ def make_source(source: Path, found: Folder, wanted: Wanted, console: Console) -
             advance(1)
     pictures = _without_damaged(pictures, wanted.max_damaged, console)
     by_split = _split(pictures, wanted, console)
+    if found.has_boxes:
+        unit = "pixels" if any(picture.in_pixels for picture in found.pictures) else "fractions of 0..1"
+        console.say(f"boxes: {sum(len(picture.boxes) for picture in found.pictures):,}, in {unit}")
+    if found.label_kind == SEVERAL:
+        console.say("labels: several of a picture, or none, joined by ;")
     _say_labels(found, by_split, source, console)
     _say_sizes(pictures, console, encoded=wanted.store.encoded)
     if wanted.balance:
@@ -156,8 +165,6 @@ def _decoded_source(
     found: Folder, pictures: Sequence[Looked], by_split: Mapping[str, list[Looked]], wanted: Wanted
 ) -> Source:
     """Makes the source of pictures of one shape, whose pixels are kept."""
-    if found.has_boxes:
-        raise UsageError("boxes are kept with pictures that are stored by --store=encoded or --store=paths alone")
     short_side = wanted.store.short_side
     shape = _shape_of(pictures, short_side)
 
@@ -207,19 +214,15 @@ def _split(pictures: list[Looked], wanted: Wanted, console: Console) -> dict[str
 
 
 def _balance(found: Folder, pictures: list[Looked], balance: float, console: Console) -> list[Looked]:
-    """Repeats pictures of a class of n by (largest / n)^balance, on average; which ones follows from their bytes.
-
-    Raises:
-      UsageError: the pictures have no class each.
-    """
-    if found.label_kind != CLASS:
-        raise UsageError("--balance is for pictures of one class each")
+    """Repeats pictures of a class of n by (largest / n)^balance, on average; which ones follows from their bytes."""
     counts = Counter(picture.found.label for picture in pictures)
     repeats = {label: (max(counts.values()) / count) ** balance for label, count in counts.items()}
     balanced = []
     for picture in pictures:
         whole, rest = divmod(repeats[picture.found.label], 1)
-        count = int(whole) + (int(picture.digest[:13], 16) / 16**13 < rest)
+        # Other digits than those that have chosen the split.
+        chance = int(hashlib.sha256(f"balance {picture.digest}".encode()).hexdigest()[:13], 16) / 16**13
+        count = int(whole) + (chance < rest)
         balanced += [picture._replace(copy=number) for number in range(count)]
     more = Counter(picture.found.label for picture in balanced)
     told = [f"{found.class_names[int(str(label))]} {counts[label]:,} -> {more[label]:,}" for label in sorted(counts)]
