@@ -89,7 +89,7 @@ def flags_of(optimizer):
     return [*MODEL, f"--optimizer={optimizer}", f"--learning_rate={RATE}"]
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize("optimizer", [pytest.param("momentum", marks=pytest.mark.slow), "adam"])
 @pytest.mark.parametrize(
     "strategy",
     [

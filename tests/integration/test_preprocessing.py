@@ -57,6 +57,7 @@ def test_nothing_random_has_a_state(train):
     assert not [node for node in nodes if STATEFUL.search(node)]
 
 
+@pytest.mark.slow  # Of pictures of several sizes, in test_encoded.py, it is not.
 def test_evaluation_predict_and_exports_see_the_same_pictures(train, run_here, tmp_path):
     logdir = train(preprocess=TRAINING, eval_preprocess=EVALUATION, train_steps=60, eval_every="0")
     result = json.loads((logdir / "result.json").read_text())

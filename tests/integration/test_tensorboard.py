@@ -91,6 +91,7 @@ def test_the_graphs_tab_shows_the_towers_and_a_trace(tensorboard, page):
     page.get_by_text("Devices included in stats").wait_for()
 
 
+@pytest.mark.slow
 def test_the_curves_of_training_and_evaluation_are_drawn_together(tensorboard, page):
     page.goto(f"{tensorboard}#timeseries")
     card = page.locator("scalar-card", has_text="accuracy").first
