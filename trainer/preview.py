@@ -41,17 +41,10 @@ def _preview(argv: Sequence[str], console: Console, signals: Signals) -> int:
     from trainer.data.looking import open_data  # TensorFlow and matplotlib are imported after parsing.
     from trainer.evaluating import previewing
     from trainer.plotting import plot_sheet
-    from trainer.preprocessing.preprocessing import make_preprocessing
+    from trainer.preprocessing.preprocessing import preprocessing_of
 
     spec = open_data("", Path(settings.data_dir))
-    preprocessing = make_preprocessing(
-        spec.stored_shape,
-        settings.preprocess,
-        settings.eval_preprocess,
-        seed=settings.seed,
-        smallest=spec.smallest,
-        has_boxes=spec.has_boxes,
-    )
+    preprocessing = preprocessing_of(spec, settings.preprocess, settings.eval_preprocess, seed=settings.seed)
     pictures = previewing.choose_pictures(
         spec, settings.split, max(settings.pictures, previewing.num_counted(spec, preprocessing))
     )

@@ -12,7 +12,7 @@ from trainer.inputs.batch import RECORD, Features
 from trainer.learning.losses import cross_entropy
 from trainer.learning.metrics import Metrics, is_correct, mean_metrics
 from trainer.models.inference import inference
-from trainer.preprocessing.preprocessing import Preprocessing, Side, make_preprocessing
+from trainer.preprocessing.preprocessing import Preprocessing, Side, preprocessing_of
 from trainer.tf1 import tf
 
 
@@ -56,7 +56,7 @@ def make_task(
     """
     if spec.label_kind != CLASS:
         raise UsageError(f"{spec.name} has labels of kind {spec.label_kind!r}; only one class an image can be learned")
-    seen = preprocessing or make_preprocessing(spec.stored_shape, smallest=spec.smallest)
+    seen = preprocessing or preprocessing_of(spec)
     infer = functools.partial(
         inference,
         model=model,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from trainer.data.spec import DatasetSpec
 from trainer.errors import UsageError
 from trainer.preprocessing.crops import CUTS, Cut
 from trainer.preprocessing.decoding import decode_picture, decode_window
@@ -156,6 +157,15 @@ class Preprocessing(NamedTuple):
     dtype: tf.DType  # uint8, which the model takes for 0..1, or float32
 
 
+def preprocessing_of(
+    spec: DatasetSpec, preprocess: str = "", eval_preprocess: str = "", *, seed: int = 0
+) -> Preprocessing:
+    """Makes what is done to the pictures of a data set, as `make_preprocessing`."""
+    return make_preprocessing(
+        spec.stored_shape, preprocess, eval_preprocess, seed=seed, smallest=spec.smallest, has_boxes=spec.has_boxes
+    )
+
+
 def make_preprocessing(
     stored_shape: StoredShape,
     preprocess: str = "",
@@ -257,15 +267,14 @@ def _make_side(
     height, width, depth = stored_shape
     with tf.Graph().as_default():
         key = tf.placeholder(tf.int64, [1])  # Of a constant TensorFlow would compute what is drawn, and a size of it.
-        pipeline(
-            tf.zeros([1, *(smallest or (height, width)), depth], tf.uint8), keys=key
-        )  # Is what is too large refused?
+        least = tf.zeros([1, *(smallest or (height, width)), depth], tf.uint8)
+        pipeline(least, keys=key)  # Does what is too large for it fail?
         images = tf.placeholder(tf.uint8, [1, height, width, depth])
         ends = [pipeline(images, keys=key, end=number) for number in range(len(pipeline.operations) + 1)]
     shapes = [end.shape.as_list()[1:] for end in ends]
     several = [number for number, shape in enumerate(shapes) if None in shape]
     num_alone = several[-1] + 1 if several else 0
-    if has_boxes and pipeline.operations and pipeline.operations[0].takes_boxes:
+    if has_boxes and smallest and pipeline.operations and pipeline.operations[0].takes_boxes:
         num_alone = max(num_alone, 1)  # Boxes do not travel farther than to the decoder.
     if several and not smallest:
         raise UsageError(

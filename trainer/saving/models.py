@@ -10,7 +10,7 @@ from trainer.errors import TrainerError, UsageError, reason
 from trainer.grammars import check_path
 from trainer.learning.task import Task, make_task
 from trainer.models.inference import channels_first
-from trainer.preprocessing.preprocessing import make_preprocessing
+from trainer.preprocessing.preprocessing import preprocessing_of
 from trainer.rundir import CHECKPOINT_PREFIX, RunDir
 from trainer.saving.files import READ_ERRORS, find_steps
 from trainer.saving.tensors import find_checkpoint, list_tensors
@@ -56,14 +56,7 @@ def task_of(config: Config, spec: DatasetSpec) -> Task:
         model=config.model,
         hidden_sizes=config.hidden_sizes,
         precision=config.precision,
-        preprocessing=make_preprocessing(
-            spec.stored_shape,
-            config.preprocess,
-            config.eval_preprocess,
-            seed=config.seed,
-            smallest=spec.smallest,
-            has_boxes=spec.has_boxes,
-        ),
+        preprocessing=preprocessing_of(spec, config.preprocess, config.eval_preprocess, seed=config.seed),
         input_dropout=config.input_dropout,
         hidden_dropout=config.dropout,
     )

@@ -29,7 +29,7 @@ def shares_of(text, images=PICTURES):
 
 
 def test_mixup_adds_the_picture_before_by_its_share():
-    found, shares = shares_of("unit|mixup(0.5)")[0], shares_of("unit|mixup(0.5)")[1]
+    found, shares = shares_of("unit|mixup(0.5)")
     by = shares[:, np.newaxis, np.newaxis, np.newaxis]
     np.testing.assert_allclose(found, by * UNIT + (1 - by) * np.roll(UNIT, 1, 0), atol=1e-6)
     assert len(np.unique(shares)) == 6 and (shares >= 0).all() and (shares <= 1).all()

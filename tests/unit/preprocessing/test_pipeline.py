@@ -100,6 +100,17 @@ def test_a_size_that_is_drawn_is_not_taken_for_a_fixed_one():
     assert (seen.training.num_alone, seen.elsewhere.num_alone, seen.shape) == (2, 0, (32, 32, 3))
 
 
+def test_boxes_that_do_not_count_change_nothing_of_stored_pixels():
+    """These go through the pipeline in batches, where a first operation of their own would be left out."""
+    text = "distorted_crop(16, min_object_covered=0.0)"
+    side = make_preprocessing((32, 32, 3), text, "resize(16)", has_boxes=True).training
+    assert (side.num_alone, side.batch_shape) == (0, (32, 32, 3))
+    encoded = make_preprocessing((32, 32, 3), text, "resize(16)", smallest=(32, 32), has_boxes=True).training
+    assert (encoded.num_alone, encoded.batch_shape) == (1, (16, 16, 3))
+    with pytest.raises(UsageError, match="only where they are stored by --store=encoded"):
+        make_preprocessing((32, 32, 3), "distorted_crop(16)", "resize(16)", has_boxes=True)
+
+
 def test_what_is_cut_out_grows_with_what_it_is_cut_of():
     assert parse_pipeline("eval_preprocess", "vgg").text.startswith("float|resize_short(256, method='bilinear_tf1')|")
     assert "resize_short(512," in parse_pipeline("eval_preprocess", "vgg(448)").text

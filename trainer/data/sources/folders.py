@@ -59,7 +59,10 @@ class Folder(NamedTuple):
     pictures: list[Found]
     skipped: list[str]  # a line each
     label_kind: str = CLASS
-    has_boxes: bool = False
+
+    @property
+    def has_boxes(self) -> bool:
+        return any(picture.boxes for picture in self.pictures)
 
 
 def find_pictures(source: Path) -> Folder:

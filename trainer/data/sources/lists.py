@@ -62,7 +62,7 @@ def find_pictures(source: Path) -> Folder:
         raise DataError(f"{source}: {nameless.path} has an empty label; wanted a class for each picture")
     if not names:
         raise DataError(f"{source}: all labels are empty; wanted {WANTED}")
-    return Folder(names, [found(row) for row in rows], [], kind, has_boxes=any(row.boxes for row in rows))
+    return Folder(names, [found(row) for row in rows], [], kind)
 
 
 def _are_in_pixels(source: Path, boxes: Sequence[Box]) -> bool:

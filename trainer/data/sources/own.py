@@ -215,19 +215,24 @@ def _split(pictures: list[Looked], wanted: Wanted, console: Console) -> dict[str
 
 def _balance(found: Folder, pictures: list[Looked], balance: float, console: Console) -> list[Looked]:
     """Repeats pictures of a class of n by (largest / n)^balance, on average; which ones follows from their bytes."""
-    counts = Counter(picture.found.label for picture in pictures)
+    counts = Counter(map(_class_of, pictures))
     repeats = {label: (max(counts.values()) / count) ** balance for label, count in counts.items()}
     balanced = []
     for picture in pictures:
-        whole, rest = divmod(repeats[picture.found.label], 1)
+        whole, rest = divmod(repeats[_class_of(picture)], 1)
         # Other digits than those that have chosen the split.
         chance = int(hashlib.sha256(f"balance {picture.digest}".encode()).hexdigest()[:13], 16) / 16**13
         count = int(whole) + (chance < rest)
         balanced += [picture._replace(copy=number) for number in range(count)]
-    more = Counter(picture.found.label for picture in balanced)
-    told = [f"{found.class_names[int(str(label))]} {counts[label]:,} -> {more[label]:,}" for label in sorted(counts)]
+    more = Counter(map(_class_of, balanced))
+    told = [f"{found.class_names[label]} {counts[label]:,} -> {more[label]:,}" for label in sorted(counts)]
     console.say(f"--balance={balance:g}, training pictures: {', '.join(told[:SHOWN])}{' ...' * (len(told) > SHOWN)}")
     return balanced
+
+
+def _class_of(picture: Looked) -> int:
+    assert isinstance(picture.found.label, int)
+    return picture.found.label
 
 
 def _say_sizes(pictures: Sequence[Looked], console: Console, *, encoded: bool) -> None:
