@@ -41,6 +41,7 @@ class EvaluateSettings:
     batch_size: int = option(500, "images at a time; the result does not depend on it")
     top_k: int = option(5, "an image also counts where its label is among so many of the largest logits")
     worst: int = option(25, "of the pictures that were taken for another class, how many are drawn, the worst first")
+    trust_code: bool = option(False, "run the user's code that the run holds, also where you have not run it before")
     json: bool = option(False, "end with one line of JSON (with --follow, one for each checkpoint)")
 
 
@@ -75,7 +76,7 @@ def run(argv: Sequence[str], console: Console, signals: Signals) -> int:
 
     if settings.follow:
         _wait_for(rundir, settings, console, signals)
-    model = models.load_model(rundir)
+    model = models.load_model(rundir, console.say, trust_code=settings.trust_code)
     if model.config.group_readable:
         os.umask(WITH_GROUP)
     split = settings.split or ("validation" if settings.follow else "test")

@@ -35,6 +35,7 @@ class ExportSettings:
     checkpoint: str = option("", "step, `best`, or path as DIR/model.ckpt-N (default: the newest)", path=True)
     weights: str = option("", "ema | raw (default: ema where the run has averages)")
     overwrite: bool = option(False, "replace what is there")
+    trust_code: bool = option(False, "run the user's code that the run holds, also where you have not run it before")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +60,7 @@ def _export(argv: Sequence[str], console: Console, signals: Signals) -> int:
     from trainer.saving.replacing import replacing
 
     rundir = RunDir(settings.logdir)
-    model = models.load_model(rundir)
+    model = models.load_model(rundir, console.say, trust_code=settings.trust_code)
     path = models.choose_checkpoint(rundir, settings.checkpoint)
     weights = settings.weights or model.default_weights
     output = Path(settings.output) if settings.output else rundir.export / NAMES.get(settings.format, settings.format)

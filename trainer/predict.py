@@ -35,6 +35,7 @@ class PredictSettings:
     )
     invert: bool = option(False, "turn dark on light, as on paper, into light on dark, as in MNIST")
     batch_size: int = option(500, "images at a time")
+    trust_code: bool = option(False, "run the user's code that a run holds, also where you have not run it before")
     json: bool = option(False, "print a line of JSON for each image")
 
 
@@ -60,7 +61,13 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
 
     signals.defer()
     failed = count = 0
-    with open_predictor(settings.model, checkpoint=settings.checkpoint, weights=settings.weights) as predictor:
+    with open_predictor(
+        settings.model,
+        checkpoint=settings.checkpoint,
+        weights=settings.weights,
+        trust_code=settings.trust_code,
+        say=console.say,
+    ) as predictor:
         if None in predictor.image_shape and settings.resize != "stretch":
             raise UsageError(
                 f"--resize={settings.resize} is for models of pictures of one size: this one takes any, and its "

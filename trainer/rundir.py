@@ -16,6 +16,8 @@ class RunDir:
         self.path = path if path.name not in ("", "..") else path.resolve()  # `.` has no name to move aside
         self.config = self.path / "config.json"
         self.data = self.path / "data.json"
+        self.code = self.path / "code"
+        self.code_index = self.code / "code.json"
         self.flags = self.path / "flags.txt"
         self.graph = self.path / "graph.pbtxt"
         self.log = self.path / "train.log"
@@ -61,9 +63,14 @@ class RunDir:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file aside and renames it, so that nobody finds half of it, whatever happens."""
+    replace_bytes(path, text.encode("utf-8", "surrogateescape"))  # Names of files may be no UTF-8.
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Does the same with bytes."""
     aside = path.with_name(f"{path.name}.part")
     try:
-        aside.write_text(text, encoding="utf-8", errors="surrogateescape")  # Names of files may be no UTF-8.
+        aside.write_bytes(content)
         aside.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -253,7 +253,7 @@ def test_training_evaluation_predict_and_exports_see_the_same_pictures(train, ru
     assert result["test_accuracy"] > 0.9
     done = run_here("trainer.export", f"--logdir={logdir}", "--format=saved_model", f"--output={tmp_path / 'model'}")
     assert done.code == 0 and "uint8_images: uint8 [10, 10, 3]" in done.out, done
-    spec = load_model(RunDir(logdir)).spec
+    spec = load_model(RunDir(logdir), print).spec
     files, labels = [], []
     for shard in spec.splits["test"]:
         for record in read_records(spec.path_of(shard)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.cluster.member import Member, lost, shared_settings
@@ -27,22 +27,22 @@ GONE_SECONDS = 5.0  # a port that is silent for so long belongs to nobody any mo
 
 
 def agree_on_start(
-    member: Member, config: Config, data: str, start: Progress | None, check: Callable[[], None]
+    member: Member, config: Config, what: Mapping[str, str], start: Progress | None, check: Callable[[], None]
 ) -> tuple[Progress, Member]:
-    """Gives all workers the chief's start; a worker must have the chief's settings and data.
+    """Gives all workers the chief's start; a worker must have the chief's settings, data and code.
 
     Args:
       member: this worker.
       config: of the run.
-      data: all that the batches depend on.
+      what: must be the same beside the settings, by the names that a message gives them.
       start: of the chief, which goes on at once; None on all others, which wait until its variables have their values.
       check: raises where a signal asks to stop.
 
     Raises:
-      UsageError: settings or data differ from the chief's.
+      UsageError: something differs from the chief's.
       PeerLostError: the chief did not come, or a server went.
     """
-    mine = {"data": data, **{f"--{name}": text for name, text in shared_settings(config).items()}}
+    mine = {**what, **{f"--{name}": text for name, text in shared_settings(config).items()}}
     with tf.Graph().as_default(), tf.Session(member.target, config=member.settings) as session:
         variables = make_variables(member)
         try:
@@ -90,7 +90,7 @@ def _compare(member: Member, mine: dict[str, str], notice: dict[str, Any]) -> No
     names = [name for name in mine if notice.get(name) != mine[name]]
     if names:
         listed = ", ".join(
-            "the data" if name == "data" else f"{name} ({mine[name]}, there {notice.get(name, 'unknown')})"
+            f"{name} ({mine[name]}, there {notice.get(name, 'unknown')})" if name.startswith("--") else name
             for name in names
         )
         index = member.workers.index

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from trainer.cluster import server
 from trainer.cluster.member import Member, losses_named, lost, shared_settings
@@ -52,23 +52,23 @@ def connect(
     return Member(cluster, workers, target, server.make_worker_config(settings, cluster), waits_for_workers=waits)
 
 
-def agree_on_start(member: Member, config: Config, data: str, start: Progress | None) -> Progress:
-    """Gives all workers the chief's start; a worker must have the chief's settings and data.
+def agree_on_start(member: Member, config: Config, what: Mapping[str, str], start: Progress | None) -> Progress:
+    """Gives all workers the chief's start; a worker must have the chief's settings, data and code.
 
     Args:
       member: this worker.
       config: of the run.
-      data: all that the batches depend on.
+      what: must be the same beside the settings, by the names that a message gives them.
       start: of the chief; None on all others.
 
     Raises:
-      UsageError: settings or data differ from the chief's.
+      UsageError: something differs from the chief's.
       PeerLostError: a worker did not come, or went.
     """
-    shared = shared_settings(config)
+    shared = {**what, **{f"--{name}": text for name, text in shared_settings(config).items()}}
     digests = [_digest(text) for text in shared.values()]
     progress = (start or Progress("", 0, 0)).counts()
-    values = [*progress, _digest(data), *digests]
+    values = [*progress, *digests]
     try:
         rows = server.gather_values(member.target, member.settings, member.workers, values, config.join_seconds)
     except tf.errors.InvalidArgumentError as error:
@@ -77,9 +77,7 @@ def agree_on_start(member: Member, config: Config, data: str, start: Progress | 
         raise lost(error, member) from error
     chief = rows[0]
     for index, row in enumerate(rows):
-        pairs = zip(
-            ["the data", *(f"--{name}" for name in shared)], row[len(progress) :], chief[len(progress) :], strict=True
-        )
+        pairs = zip(shared, row[len(progress) :], chief[len(progress) :], strict=True)
         differing = [name for name, mine, other in pairs if mine != other]
         if differing:
             raise UsageError(f"worker {index} differs from worker 0 in {', '.join(differing)}: all need the same")

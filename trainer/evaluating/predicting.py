@@ -15,7 +15,7 @@ from trainer.errors import TrainerError, UsageError, reason
 from trainer.preprocessing.preprocessing import Side
 from trainer.rundir import RunDir
 from trainer.saving.exporting import ANY_SIZE, CLASS_NAMES, SCOPE, open_serving, predictions_of
-from trainer.saving.models import choose_checkpoint, load_model
+from trainer.saving.models import Model, choose_checkpoint, load_model
 from trainer.tf1 import tf, tf_path
 
 SIGNATURES = ("uint8_images", "serving_default")  # the first that is there is taken
@@ -32,13 +32,22 @@ class Predictor(NamedTuple):
 
 
 @contextmanager
-def open_predictor(path: str, *, checkpoint: str, weights: str) -> Iterator[Predictor]:
+def open_predictor(
+    path: str,
+    *,
+    checkpoint: str = "",
+    weights: str = "",
+    trust_code: bool = False,
+    say: Callable[[str], None] = print,
+) -> Iterator[Predictor]:
     """Loads a model, on the CPU.
 
     Args:
       path: of a run directory, a SavedModel, a directory of its versions, or a frozen graph.
       checkpoint: of a run directory, as `choose_checkpoint` takes it.
       weights: of a run directory: ema, raw, or nothing for the run's own choice.
+      trust_code: of a run directory: run the user's code that lies there, also where this user has not run it before.
+      say: is told what could not be noted.
 
     Raises:
       UsageError: there is no such model, or not one for images.
@@ -48,7 +57,8 @@ def open_predictor(path: str, *, checkpoint: str, weights: str) -> Iterator[Pred
     if not folder.exists():
         raise UsageError(f"--model={path}: no such file or directory")
     if (folder / "config.json").is_file():
-        with _open_run(RunDir(folder), checkpoint, weights) as predictor:
+        rundir = RunDir(folder)
+        with _open_run(rundir, load_model(rundir, say, trust_code=trust_code), checkpoint, weights) as predictor:
             yield predictor
         return
     if checkpoint or weights:
@@ -63,8 +73,7 @@ def open_predictor(path: str, *, checkpoint: str, weights: str) -> Iterator[Pred
 
 
 @contextmanager
-def _open_run(rundir: RunDir, checkpoint: str, weights: str) -> Iterator[Predictor]:
-    model = load_model(rundir)
+def _open_run(rundir: RunDir, model: Model, checkpoint: str, weights: str) -> Iterator[Predictor]:
     path = choose_checkpoint(rundir, checkpoint)
     side = model.task.preprocessing.elsewhere
     with open_serving(model, path, weights or model.default_weights) as serving:

@@ -62,6 +62,10 @@ class Draws:
         high = limit if isinstance(limit, int) else tf.reshape(tf.cast(limit, tf.float32), [-1, 1])
         return tf.cast(self.uniform(0, high)[:, 0], tf.int32)
 
+    def seeds(self) -> tf.Tensor:
+        """Draws a seed for each picture, as TensorFlow's stateless operations take it: int32 [n, 2]."""
+        return tf.stack([self.integers(1 << 24), self.integers(1 << 24)], 1)
+
     def choices(self) -> tf.Tensor:
         """Draws yes or no, each as often: bool [n]."""
         return self.uniform(0, 1)[:, 0] < 0.5

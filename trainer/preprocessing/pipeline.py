@@ -1,4 +1,4 @@
-"""`pad(4)|random_crop(32)|flip_lr` into a function of pictures: the grammar of --preprocess, and pipelines with a name.
+"""What is done to pictures: operations, and a pipeline of them as one function of pictures.
 
 An operation is a function of pictures, [n, height, width, depth], and of its arguments; one that also takes `draws` is
 random. The annotations of its arguments say what is legal.
@@ -6,18 +6,14 @@ random. The annotations of its arguments say what is legal.
 
 from __future__ import annotations
 
-import ast
 import inspect
-import re
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from trainer.errors import UsageError, unknown_name
+from trainer.errors import UsageError
 from trainer.preprocessing import colour, crops, geometry, mixing
 from trainer.preprocessing.draws import make_draws
-from trainer.preprocessing.named import PIPELINES, Named
-from trainer.settings.fields import Legal
+from trainer.settings.plugins import is_reference
 from trainer.tf1 import tf
 
 OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
@@ -56,8 +52,7 @@ OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
 OF_VALUES = frozenset(name for name, function in OPERATIONS.items() if function.__module__ == colour.__name__)
 
 
-RANGE = re.compile(r"(-?[\d.]*\d)\.\.(-?\d[\d.]*)")
-CALL = re.compile(r"\s*([A-Za-z_][\w.:/-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
+PICTURE_TYPES = (tf.uint8, tf.float32)
 
 
 class Operation(NamedTuple):
@@ -69,17 +64,22 @@ class Operation(NamedTuple):
     kwargs: dict[str, Any]
 
     @property
+    def is_own(self) -> bool:
+        """Is it the user's, whose first argument may have any name?"""
+        return is_reference(self.name)
+
+    @property
     def is_random(self) -> bool:
         return "draws" in inspect.signature(self.function).parameters
 
     @property
     def takes_boxes(self) -> bool:
-        return "boxes" in inspect.signature(self.function).parameters
+        return "boxes" in inspect.signature(self.function).parameters and not self.is_own
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Returns the arguments by name, with the defaults of those that are left out."""
-        bound = inspect.Signature(_parameters_of(self.function)).bind(*self.args, **self.kwargs)
+        bound = inspect.Signature(parameters_of(self.function, self.is_own)).bind(*self.args, **self.kwargs)
         bound.apply_defaults()
         return bound.arguments
 
@@ -125,159 +125,40 @@ class Pipeline(NamedTuple):
                     assert draws
                     first.append(draws.of_operation(number))
                 more = {"boxes": boxes} if operation.takes_boxes and number == 0 else {}
-                images = operation.function(*first, *operation.args, **operation.kwargs, **more)
+                images = _call(operation, *first, **more)
         return images
 
 
-def parse_pipeline(name: str, text: str, *, training: bool = False) -> Pipeline:
-    """Reads a pipeline.
-
-    Args:
-      name: of the flag, for messages.
-      text: operations joined by `|`, or the name of a pipeline.
-      training: may it be random.
+def _call(operation: Operation, *first: Any, **more: Any) -> tf.Tensor:
+    """Builds an operation, and looks at what one of the user's has built.
 
     Raises:
-      UsageError: it is none.
+      UsageError: it gives no pictures, or draws what no seed decides.
     """
-    named = _find_named(name, text)
-    if named:
-        text = named.training if training else named.evaluation
-    parts = _split(text)
-    known = [*OPERATIONS, *PIPELINES] if len(parts) == 1 else [*OPERATIONS]
-    operations = tuple(_parse_operation(name, part, known) for part in parts)
-    random = [operation.name for operation in operations if operation.is_random]
-    if random and not training:
-        raise UsageError(f"--{name}={text}: {random[0]} is random, and only --preprocess, of the training, may be")
-    return Pipeline(text, operations)
-
-
-def evaluation_of(preprocess: str, eval_preprocess: str) -> str:
-    """Chooses the pipeline of all but the training: given, or that of the same name, or the one without what is random.
-
-    Args:
-      preprocess: of the training.
-      eval_preprocess: empty where none is given.
-    """
-    if eval_preprocess or _find_named("preprocess", preprocess):
-        return eval_preprocess or preprocess
-    parts = _split(preprocess)
-    return "|".join(part.strip() for part in parts if not _parse_operation("preprocess", part).is_random)
-
-
-def _find_named(name: str, text: str) -> Named | None:
-    """Finds the pipeline of a name, as `inception` or `inception(224)`; None where it is another one.
-
-    Raises:
-      UsageError: what stands in its parentheses is no size.
-    """
-    found = CALL.fullmatch(text)
-    if not found or found[1] not in PIPELINES:
-        return None
-    named, what = PIPELINES[found[1]], f"--{name}: {text.strip()}"
-    if found[2] is None:
-        return named.of(named.size)
-    args, kwargs = _parse_arguments(what, found[2])
-    if not named.size:
-        raise UsageError(f"{what}: {found[1]} takes no arguments")
-    (size,), _ = _bind(what, _takes_size, args, kwargs)
-    return named.of(size)
-
-
-def _takes_size(size: geometry.Side) -> None:
-    """Has the argument of a pipeline with a name."""
-
-
-def _split(text: str) -> list[str]:
-    """Splits at each `|` that stands in no parentheses."""
-    if not text.strip():
-        return []
-    return re.split(r"\|(?![^(]*\))", text)
-
-
-def _parse_operation(name: str, text: str, known: Sequence[str] = ()) -> Operation:
-    found = CALL.fullmatch(text)
-    if not found:
-        raise UsageError(f"--{name}: {text.strip()!r} is no operation; write NAME or NAME(1, name=2), joined by |")
-    function = OPERATIONS.get(found[1])
-    if function is None and found[1] in PIPELINES:
+    graph = tf.get_default_graph()
+    num_before = len(graph.get_operations()) if operation.is_own else 0
+    images = operation.function(*first, *operation.args, **operation.kwargs, **more)
+    if not operation.is_own:
+        return images
+    is_tensor = isinstance(images, tf.Tensor)
+    if not is_tensor or images.dtype not in PICTURE_TYPES or images.shape.rank != 4 or images.shape[3] is None:
+        got = f"{images.dtype.name} {images.shape}" if is_tensor else f"a {type(images).__name__}"
         raise UsageError(
-            f"--{name}: {found[1]} is a whole pipeline, and stands alone; docs/preprocessing.md tells its operations"
+            f"{operation.name} returned {got}; wanted pictures as it takes them, uint8 or float32 "
+            "[n, height, width, depth], of a known depth"
         )
-    if function is None:
-        raise unknown_name(f"--{name}: operation", found[1], known or OPERATIONS)
-    what = f"--{name}: {text.strip()}"
-    args, kwargs = _parse_arguments(what, found[2] or "")
-    return Operation(found[1], function, *_bind(what, function, args, kwargs))
+    for node in graph.get_operations()[num_before:]:
+        if node.op_def.is_stateful and "seed2" in node.node_def.attr:
+            raise UsageError(
+                f"{operation.name} draws by {node.type}, which after a resume draws something else; take an argument "
+                "`draws` in second place, whose numbers follow from the record (docs/preprocessing.md)"
+            )
+    return images
 
 
-def _parse_arguments(what: str, text: str) -> tuple[list[Any], dict[str, Any]]:
-    """Reads literals, and ranges as 0.5..1.5, which become pairs."""
-    with_pairs = RANGE.sub(r"(\1, \2)", text)
-    try:
-        call = ast.parse(f"f({with_pairs})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        args = list(map(ast.literal_eval, call.args))
-        return args, {keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError, AssertionError) as error:
-        raise UsageError(
-            f"{what}: the arguments are no literals; write numbers, ranges as 0.5..1.5 and 'texts', joined by commas"
-        ) from error
-
-
-def _bind(
-    what: str, function: Callable[..., object], args: list[Any], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Checks arguments by the annotations of a function; returns them."""
-    parameters = _parameters_of(function)
-    signature = inspect.Signature(parameters)
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise UsageError(f"{what}: {error}; it takes {_describe(parameters) or 'no arguments'}") from error
-    types = typing.get_type_hints(function, include_extras=True)
-    for name, value in bound.arguments.items():
-        is_several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
-        for each in value if is_several else (value,):
-            _check(f"{what}: {name}", types[name], each)
-    return bound.args, bound.kwargs
-
-
-def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
+def parameters_of(function: Callable[..., object], is_own: bool = False) -> list[inspect.Parameter]:
     """Lists what stands in the parentheses of an operation."""
-    given = ("images", "draws", "boxes")
-    return [parameter for parameter in inspect.signature(function).parameters.values() if parameter.name not in given]
-
-
-def _describe(parameters: list[inspect.Parameter]) -> str:
-    def text(parameter: inspect.Parameter) -> str:
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            return f"{parameter.name}, ..."
-        empty = parameter.default is inspect.Parameter.empty
-        return parameter.name if empty else f"{parameter.name}={parameter.default!r}"
-
-    return ", ".join(map(text, parameters))
-
-
-def _check(what: str, annotation: Any, value: Any) -> None:
-    """Checks a value by `Annotated[TYPE, Legal]`, or a plain type; None is legal where the annotation has it."""
-    options = [option for option in typing.get_args(annotation) if option is not type(None)]
-    if typing.get_origin(annotation) not in (typing.Annotated, None, tuple):  # TYPE | None
-        (annotation,) = options
-    base, *legal = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Annotated else (annotation,)
-    limits = next((each for each in legal if isinstance(each, Legal)), None)
-    if not _is_of(base, value) or (limits and not limits.holds(value)):
-        wanted = limits.text if limits else base.__name__
-        kind = {int: "a whole number, ", float: "a number, "}.get(base, "")
-        raise UsageError(f"{what}={value!r} is out of range: {kind}{wanted}")
-
-
-def _is_of(base: Any, value: Any) -> bool:
-    if base is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if base is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if typing.get_origin(base) is tuple:
-        kinds = typing.get_args(base)
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_of, kinds, value))
-    return isinstance(value, base)
+    parameters = list(inspect.signature(function).parameters.values())
+    if is_own:
+        return [parameter for parameter in parameters[1:] if parameter.name != "draws"]
+    return [parameter for parameter in parameters if parameter.name not in ("images", "draws", "boxes")]

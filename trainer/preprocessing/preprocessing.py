@@ -15,7 +15,9 @@ from trainer.preprocessing.crops import CUTS, Cut
 from trainer.preprocessing.decoding import decode_picture, decode_window
 from trainer.preprocessing.draws import make_draws
 from trainer.preprocessing.mixing import MIXES
-from trainer.preprocessing.pipeline import OF_VALUES, Pipeline, evaluation_of, parse_pipeline
+from trainer.preprocessing.parsing import evaluation_of, parse_pipeline
+from trainer.preprocessing.pipeline import OF_VALUES, Pipeline
+from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
 OTHER_RANGES = {"float", "scale", "standardize", "subtract_mean", "divide"}  # than 0..1, of what they give
@@ -158,11 +160,17 @@ class Preprocessing(NamedTuple):
 
 
 def preprocessing_of(
-    spec: DatasetSpec, preprocess: str = "", eval_preprocess: str = "", *, seed: int = 0
+    spec: DatasetSpec, preprocess: str = "", eval_preprocess: str = "", *, seed: int = 0, code: UserCode | None = None
 ) -> Preprocessing:
     """Makes what is done to the pictures of a data set, as `make_preprocessing`."""
     return make_preprocessing(
-        spec.stored_shape, preprocess, eval_preprocess, seed=seed, smallest=spec.smallest, has_boxes=spec.has_boxes
+        spec.stored_shape,
+        preprocess,
+        eval_preprocess,
+        seed=seed,
+        smallest=spec.smallest,
+        has_boxes=spec.has_boxes,
+        code=code,
     )
 
 
@@ -174,6 +182,7 @@ def make_preprocessing(
     seed: int = 0,
     smallest: tuple[int, int] | None = None,
     has_boxes: bool = False,
+    code: UserCode | None = None,
 ) -> Preprocessing:
     """Reads both pipelines, and builds them once to see whether they fit.
 
@@ -184,19 +193,20 @@ def make_preprocessing(
       seed: of the run.
       smallest: of encoded pictures, their least height and width.
       has_boxes: do records tell where in the pictures their objects are.
+      code: loads the functions of the user's; None: from where they say.
 
     Raises:
       UsageError: one is no pipeline, does not fit the pictures, or gives others than the other one.
     """
-    training = parse_pipeline("preprocess", preprocess, training=True)
-    elsewhere = parse_pipeline("eval_preprocess", evaluation_of(preprocess, eval_preprocess))
-    pipelines = {"preprocess": training, "eval_preprocess": elsewhere}
+    code = code or UserCode()
+    training = parse_pipeline("preprocess", preprocess, training=True, code=code)
+    elsewhere = parse_pipeline("eval_preprocess", evaluation_of(preprocess, eval_preprocess, code), code=code)
     _check_order(training)
     if has_boxes:
         _check_boxes(training, is_encoded=smallest is not None)
     sides = [
         _make_side(name, pipeline, stored_shape, smallest, seed, has_boxes=has_boxes)
-        for name, pipeline in pipelines.items()
+        for name, pipeline in (("preprocess", training), ("eval_preprocess", elsewhere))
     ]
     with tf.Graph().as_default():
         keys = tf.zeros([1], tf.int64)

@@ -60,7 +60,7 @@ def open_serving(model: Model, path: str, weights: str) -> Iterator[Serving]:
       TrainerError: it is damaged.
     """
     # Whatever the training computed in, so that all formats give the same.
-    model = make_model(dataclasses.replace(model.config, precision="float32"), model.spec)
+    model = make_model(dataclasses.replace(model.config, precision="float32"), model.spec, model.code)
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
         images = tf.placeholder(tf.uint8, [None, *model.task.preprocessing.elsewhere.batch_shape], name="images")
         outputs = predictions_of(model, model.task.preprocessing.elsewhere.of_values(images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from trainer.data.manifest import load_run_data
@@ -12,9 +13,11 @@ from trainer.learning.task import Task, make_task
 from trainer.models.inference import channels_first
 from trainer.preprocessing.preprocessing import preprocessing_of
 from trainer.rundir import CHECKPOINT_PREFIX, RunDir
+from trainer.saving.code import open_kept
 from trainer.saving.files import READ_ERRORS, find_steps
 from trainer.saving.tensors import find_checkpoint, list_tensors
 from trainer.settings.config import Config, load_config, validate
+from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf, tf_path
 
 WEIGHTS = ("ema", "raw")
@@ -26,37 +29,44 @@ class Model(NamedTuple):
     config: Config
     spec: DatasetSpec  # of the data that it was trained on
     task: Task
+    code: UserCode
 
     @property
     def default_weights(self) -> str:
         return "ema" if self.config.ema_decay else "raw"
 
 
-def load_model(rundir: RunDir) -> Model:
+def load_model(rundir: RunDir, say: Callable[[str], None], *, trust_code: bool = False) -> Model:
     """Reads what the trainer has written of its run.
 
+    Args:
+      rundir: of the run.
+      say: is told what could not be noted.
+      trust_code: run the user's code that lies there, also where this user has not run it before.
+
     Raises:
-      UsageError: there is no run, or what it wrote is damaged.
+      UsageError: there is no run, what it wrote is damaged, or its code may not be run.
     """
     check_path("logdir", str(rundir.path))
     if not rundir.config.is_file():
         raise UsageError(f"{rundir.path} holds no {rundir.config.name}; --logdir is the directory of a run")
-    return make_model(validate(load_config(rundir.config)), load_run_data(rundir.data))
+    config, spec = validate(load_config(rundir.config)), load_run_data(rundir.data)
+    return make_model(config, spec, open_kept(rundir, trust=trust_code, say=say))
 
 
-def make_model(config: Config, spec: DatasetSpec) -> Model:
-    """Puts a run's settings and its data together."""
-    return Model(config, spec, task_of(config, spec))
+def make_model(config: Config, spec: DatasetSpec, code: UserCode) -> Model:
+    """Puts a run's settings, its data and the user's code together."""
+    return Model(config, spec, task_of(config, spec, code), code)
 
 
-def task_of(config: Config, spec: DatasetSpec) -> Task:
+def task_of(config: Config, spec: DatasetSpec, code: UserCode) -> Task:
     """Makes the task of a run."""
     return make_task(
         spec,
         model=config.model,
         hidden_sizes=config.hidden_sizes,
         precision=config.precision,
-        preprocessing=preprocessing_of(spec, config.preprocess, config.eval_preprocess, seed=config.seed),
+        preprocessing=preprocessing_of(spec, config.preprocess, config.eval_preprocess, seed=config.seed, code=code),
         input_dropout=config.input_dropout,
         hidden_dropout=config.dropout,
     )

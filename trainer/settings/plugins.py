@@ -1,28 +1,261 @@
-"""`package.module:function` into the function: how what a run plugs together is named."""
+"""`package.module:function` or `path/file.py:function` into the function: how what a run plugs together is named.
+
+A user's file is imported as Python runs a script: what lies beside it can be imported, and is read anew by each
+`UserCode`. Afterwards nothing of it is left in `sys.path` and `sys.modules`, so that two runs of one process, or the
+copy of a file and the file, do not meet.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Callable
-from typing import Any
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
 
-from trainer.errors import UsageError, unknown_name
+from trainer.errors import TrainerError, UsageError, reason, unknown_name
+from trainer.grammars import local_path
+
+OWN_PACKAGES = ("trainer", "launch", "tests")  # which may lie in the directory of a user's file
+INSTALLED = ("site-packages", "dist-packages")
+
+
+class Place(NamedTuple):
+    """Where code lies."""
+
+    root: Path  # from where its imports are looked for
+    file: str  # below the root: `aug.py`, or `package/module.py`
+
+
+class UserFile(NamedTuple):
+    """A file of the user's that was run."""
+
+    place: Place
+    content: bytes
 
 
 def load_function(path: str) -> Callable[..., Any]:
-    """Imports the function that `package.module:function` names.
+    """Imports a function of this package, `package.module:function`."""
+    module, _, name = path.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def is_reference(text: str) -> bool:
+    """Does a text name a function of the user's, not a built-in one?"""
+    return ":" in text or text.endswith(".py")
+
+
+class UserCode:
+    """The functions of the user's that a run takes, and the files that they come from."""
+
+    def __init__(
+        self,
+        kept: Mapping[str, Place] | None = None,
+        *,
+        only_kept: bool = False,
+        before_run: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Takes where code lies that is not taken from where it says.
+
+        Args:
+          kept: places by the path in a reference, in front of the colon.
+          only_kept: is a file that is not among them missing.
+          before_run: is called before each import of code; raises where it must not be run.
+        """
+        self._kept = kept or {}
+        self._only_kept = only_kept
+        self._before_run = before_run
+        self._modules: dict[str, tuple[ModuleType, Path | None]] = {}  # by path: with its root, None for installed ones
+        self._beside: dict[Path, dict[str, ModuleType]] = {}  # by root: what was imported from there, by name
+        self.places: dict[str, Place] = {}  # of what was loaded, by path
+
+    def load(self, reference: str) -> Callable[..., Any]:
+        """Imports the function that a reference names. Errors of its calls name the user's file and line.
+
+        Raises:
+          UsageError: there is no such file, module or function, or it fails when it is imported.
+        """
+        path, _, name = reference.rpartition(":") if ":" in reference else (reference, "", "")
+        if path not in self._modules:
+            self._before_run()
+            self._modules[path] = self._import(path)
+        module, root = self._modules[path]
+        found = getattr(module, name, None) if name else None
+        if not inspect.isfunction(found) and not callable(found):
+            own = [
+                other
+                for other, value in vars(module).items()
+                if inspect.isfunction(value) and value.__module__ == module.__name__ and not other.startswith("_")
+            ]
+            if not own:
+                raise UsageError(f"{path} defines no function; wanted {path}:{name or 'FUNCTION'}")
+            if not name:
+                raise UsageError(f"{path}: name the function, as {path}:{own[0]}; it defines {', '.join(own)}")
+            raise unknown_name(f"{path}: function", name, own)
+
+        @functools.wraps(found)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._importing_from(root), errors_named(path, root):
+                return found(*args, **kwargs)
+
+        return call
+
+    def files(self) -> list[UserFile]:
+        """Reads the files that were run so far, in a fixed order; none of installed packages."""
+        places = {place.root / place.file: place for place in self.places.values()}
+        for root, modules in self._beside.items():
+            packages = {path.partition(".")[0] for path, place in self.places.items() if place.root == root}
+            earlier = [module for name, module in sys.modules.items() if name.partition(".")[0] in packages]
+            for module in [*modules.values(), *(module for module in earlier if _is_of(module, root))]:
+                path = Path(str(module.__file__))
+                if path.suffix == ".py":
+                    places[path] = Place(root, str(path.relative_to(root)))
+        return [UserFile(place, path.read_bytes()) for path, place in sorted(places.items())]
+
+    def _import(self, path: str) -> tuple[ModuleType, Path | None]:
+        is_file = path.endswith(".py")
+        place = self._kept.get(path)
+        if place is None and is_file:
+            if self._only_kept:
+                raise UsageError(f"{path}: the run has kept no copy of this file")
+            place = _find_file(path)
+        root = place.root if place else _find_module(path)
+        with self._importing_from(root), errors_named(path, root):
+            module = _run_file(place) if place and is_file else importlib.import_module(path)
+        if root:
+            self.places[path] = place or Place(root, str(Path(str(module.__file__)).relative_to(root)))
+        return module, root
+
+    @contextmanager
+    def _importing_from(self, root: Path | None) -> Iterator[None]:
+        """Lets a directory's modules be imported, and takes them out again."""
+        if root is None:
+            yield
+            return
+        beside, before = self._beside.setdefault(root, {}), set(sys.modules)
+        caching = (sys.pycache_prefix, sys.dont_write_bytecode)
+        # What is run is what can be read, and whose hash is known: never a compiled file that lies beside it.
+        sys.pycache_prefix, sys.dont_write_bytecode = os.devnull, True
+        sys.modules.update(beside)
+        sys.path.insert(0, str(root))
+        try:
+            yield
+        finally:
+            sys.path.remove(str(root))
+            sys.pycache_prefix, sys.dont_write_bytecode = caching
+            for name, module in list(sys.modules.items()):
+                if name not in before and _is_of(module, root):
+                    beside[name] = sys.modules.pop(name)
+
+
+@contextmanager
+def errors_named(path: str, root: Path | None) -> Iterator[None]:
+    """Makes an error of user code one line, which begins with the user's file and line.
 
     Raises:
-      UsageError: there is no such module, or it defines no such function; the message lists those that it has.
+      UsageError: the code failed.
     """
-    module_name, _, name = path.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{path}: {error}; wanted package.module:function") from error
-    found = getattr(module, name, None)
-    if not callable(found):
-        known = [other for other, value in vars(module).items() if callable(value) and not other.startswith("_")]
-        raise unknown_name(f"function {module_name}", name, known)
-    function: Callable[..., Any] = found
-    return function
+        yield
+    except TrainerError:
+        raise
+    except SystemExit as error:
+        raise UsageError(
+            f"{path} ended the program while it was imported (exit {error.code}); what it does as a program belongs "
+            "behind `if __name__ == '__main__':`"
+        ) from error
+    except Exception as error:
+        where = path
+        if isinstance(error, SyntaxError) and error.filename and root and Path(error.filename).is_relative_to(root):
+            where = f"{error.filename}:{error.lineno}"
+        else:
+            frames = [
+                frame
+                for frame in traceback.extract_tb(error.__traceback__)
+                if root and Path(frame.filename).is_relative_to(root)
+            ]
+            if frames:
+                where = f"{frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}"
+        text = error.msg if isinstance(error, SyntaxError) else reason(error)
+        raise UsageError(f"{where}: {type(error).__name__}: {text}") from error
+
+
+def _find_file(path: str) -> Place:
+    """Finds a user's file.
+
+    Raises:
+      UsageError: there is none.
+    """
+    file = Path(os.path.abspath(local_path(path, path)))  # noqa: PTH100  (a link's own directory holds its modules)
+    if not file.is_file():
+        there = sorted(other.name for other in file.parent.glob("*.py")) if file.parent.is_dir() else []
+        beside = f"; beside it lie {', '.join(there[:10])}" if there else f"; {file.parent} holds no Python file"
+        raise UsageError(f"{path}: there is no file {file}{beside}")
+    return Place(file.parent, file.name)
+
+
+def _find_module(path: str) -> Path | None:
+    """Finds the directory that holds a module of the user's, or its package; None for one of an installed package.
+
+    Raises:
+      UsageError: there is none.
+    """
+    top = path.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top) if top else None
+    except ValueError:  # Of `__main__`.
+        spec = None
+    if spec is None:
+        raise UsageError(f"{path}: there is no module {top}; wanted package.module:function or path/file.py:function")
+    folders = list(spec.submodule_search_locations or [])
+    if not folders and not spec.has_location:
+        return None
+    root = Path(folders[0] if folders else str(spec.origin)).parent
+    is_standard = root == Path(os.__file__).parent
+    return None if is_standard or set(INSTALLED) & set(root.parts) or top in OWN_PACKAGES else root
+
+
+def root_of(path: str) -> Path:
+    """Finds the directory from which a reference's path is imported now.
+
+    Raises:
+      UsageError: there is none, or it is that of an installed package.
+    """
+    root = _find_file(path).root if path.endswith(".py") else _find_module(path)
+    if root is None:
+        raise UsageError(f"{path} is of an installed package")
+    return root
+
+
+def _run_file(place: Place) -> ModuleType:
+    """Runs a file as a module that nobody else imports."""
+    file = place.root / place.file
+    name = f"user_file_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Dataclasses look themselves up there.
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[name]
+    return module
+
+
+def _is_of(module: ModuleType, root: Path) -> bool:
+    """Does a module lie in this directory, and not in another one of `sys.path` within it, as a virtual environment?"""
+    file = getattr(module, "__file__", None)
+    if not file or module.__name__.split(".")[0] in OWN_PACKAGES or not Path(file).is_relative_to(root):
+        return False
+    return not any(
+        Path(file).is_relative_to(other) and Path(other).is_relative_to(root) and Path(other) != root
+        for other in filter(None, sys.path)
+    )

@@ -24,6 +24,16 @@ class RunSettings:
         scope=TASK,
         legal=Legal(lambda text: text in RESUMES or text.isdecimal(), f"{', '.join(RESUMES)}, or a step"),
     )
+    code: str = option(
+        "kept",
+        "of a run that goes on, and whose files of the user's own are others now: kept runs the copies in the run "
+        "directory, current the files as they are",
+        ("kept", "current"),
+        scope=TASK,
+    )
+    trust_code: bool = option(
+        False, "run the user's code that a run directory holds, also where you have not run it before", scope=TASK
+    )
     dry_run: str = option(
         "",
         "train nothing, only check: flags: the flags; data: also that the data is there",

@@ -17,6 +17,7 @@ from trainer.rundir import RunDir
 from trainer.saving.lock import RunLock
 from trainer.saving.progress import Progress
 from trainer.settings.config import Config
+from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 from trainer.timing import Every
 
@@ -30,14 +31,18 @@ class Job(NamedTuple):
     lock: RunLock | None  # none where this process is not the one that writes there
     spec: DatasetSpec
     task: Task
+    code: UserCode
     layout: Layout | None  # of the training set's records
     skipped_records: int  # damaged ones
     devices: Devices
     start: Progress  # of step 0 where there is no checkpoint
-    steps_per_epoch: float
     last_step: int
     status: StatusFile
     member: Member | None = None  # of a cluster
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.spec.num_examples("train") / self.config.batch_size
 
     @property
     def is_chief(self) -> bool:

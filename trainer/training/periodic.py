@@ -63,7 +63,7 @@ def make_periodic(
         saved=job.start.step,
         signals=signals,
         failures=report.failures,
-        prepare=functools.partial(remake_rundir, job.config, job.rundir, job.lock, job.console.say),
+        prepare=functools.partial(remake_rundir, job.config, job.code, job.rundir, job.lock, job.console.say),
     )
     validation = ValidationHook(
         train,

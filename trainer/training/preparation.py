@@ -20,11 +20,13 @@ from trainer.data.spec import DatasetSpec
 from trainer.errors import UsageError
 from trainer.rundir import RunDir, replace_text
 from trainer.saving import files as checkpoint_files
+from trainer.saving.code import changed_files, load_kept, open_kept, save_code
 from trainer.saving.lock import RunLock
 from trainer.saving.progress import Progress, load_progress
 from trainer.settings import config as config_lib
 from trainer.settings import flags
 from trainer.settings.config import Config
+from trainer.settings.plugins import UserCode
 
 # Up to this size all shards are read once and compared with their checksums before training; beyond it only their
 # sizes are, and each record's own checksum when it is read.
@@ -107,9 +109,7 @@ def _check_shards(found: DatasetSpec) -> None:
             records.check_count(found, shard, count)
 
 
-def prepare_rundir(
-    config: Config, rundir: RunDir, console: Console, stack: ExitStack
-) -> tuple[RunLock, Progress | None]:
+def prepare_rundir(config: Config, rundir: RunDir, console: Console, stack: ExitStack) -> tuple[RunLock, Progress]:
     """Makes and locks the run directory, and finds where to go on in it.
 
     Args:
@@ -119,7 +119,7 @@ def prepare_rundir(
       stack: releases the lock at the end of the run.
 
     Returns:
-      The lock, and the newest whole checkpoint, or None to begin at step 0.
+      The lock, and where the newest whole checkpoint stands, or else step 0.
 
     Raises:
       UsageError: another experiment is there, or `--resume` does not allow what is there.
@@ -142,7 +142,8 @@ def prepare_rundir(
                 f"{rundir.path} holds another run; use another --logdir, or --resume=never to move it aside:"
                 + bullet_list(differences)
             )
-    return lock, load_progress(rundir, console.say, back_to=_step_of(config))
+    found = load_progress(rundir, console.say, back_to=_step_of(config))
+    return lock, found or Progress.at_start(config.batch_size)
 
 
 def check_rundir(config: Config, rundir: RunDir) -> None:
@@ -160,6 +161,27 @@ def check_rundir(config: Config, rundir: RunDir) -> None:
 def _step_of(config: Config) -> int | None:
     """Returns the step to go back to, of `--resume=STEP`."""
     return int(config.resume) if config.resume.isdecimal() else None
+
+
+def open_code(config: Config, rundir: RunDir, say: Callable[[str], None]) -> UserCode:
+    """Finds the user's code: of a run that goes on its own copies, else the files that the settings name."""
+    if config.code == "current" or not checkpoint_files.has_files(rundir):
+        return UserCode()
+    # Copies of what has not changed are not needed, and what a flag names need not be trusted.
+    kept = changed_files(load_kept(rundir))
+    return open_kept(rundir, kept, trust=config.trust_code, say=say, only_kept=False)
+
+
+def say_changed_code(code: UserCode, config: Config, rundir: RunDir, say: Callable[[str], None]) -> None:
+    """Says which files of the user's are others than when the run began."""
+    for path in changed_files(load_kept(rundir)):
+        if path in code.places and config.code == "current":
+            say(f"changed since the last start: {path}, which is taken as it is now")
+        elif path in code.places:
+            say(
+                f"{path} has changed or gone since this run began, which goes on with its own copy of it in "
+                f"{rundir.code}; --code=current takes the file as it is"
+            )
 
 
 def say_changed_settings(config: Config, rundir: RunDir, say: Callable[[str], None]) -> None:
@@ -207,7 +229,7 @@ def _say_changes(before: DatasetSpec, now: DatasetSpec, say: Callable[[str], Non
     say(f"the training set {what}: the epoch in hand may repeat or miss some")
 
 
-def remake_rundir(config: Config, rundir: RunDir, lock: RunLock, say: Callable[[str], None]) -> None:
+def remake_rundir(config: Config, code: UserCode, rundir: RunDir, lock: RunLock, say: Callable[[str], None]) -> None:
     """Makes a run directory again that has gone, so that what has been trained is not lost with it.
 
     Raises:
@@ -217,12 +239,13 @@ def remake_rundir(config: Config, rundir: RunDir, lock: RunLock, say: Callable[[
         return
     rundir.path.mkdir(parents=True, exist_ok=True)
     lock.acquire()
-    write_settings(config, rundir)
+    write_settings(config, code, rundir, say)
     say(f"{rundir.path} had gone, and was made again")
 
 
-def write_settings(config: Config, rundir: RunDir) -> None:
+def write_settings(config: Config, code: UserCode, rundir: RunDir, say: Callable[[str], None]) -> None:
     """Records the settings of a run that has begun; what an earlier one came to no longer holds."""
     replace_text(rundir.config, config_lib.to_json(config))
     replace_text(rundir.flags, flags.to_flagfile(config))
+    save_code(code, config, rundir, say)
     rundir.result.unlink(missing_ok=True)

@@ -194,7 +194,7 @@ def _train_with_report(job: Job, signals: Signals, result: RunResult) -> None:
                 servers_until_the_end(opened.session, graphs.rendezvous, signals),
             ):
                 if not job.is_finished:  # Else nothing is trained, and what was told of it stays.
-                    write_settings(config, job.rundir)
+                    write_settings(config, job.code, job.rundir, job.console.say)
                 job.status.write("begun", job.start.step)
                 signals.check()
                 train_chief(chief, opened)

@@ -17,9 +17,11 @@ from trainer.inputs import order
 from trainer.placing.devices import Devices, choose_devices
 from trainer.reporting.status_file import StatusFile
 from trainer.rundir import RunDir
+from trainer.saving.code import digest_of_files
 from trainer.saving.models import task_of
 from trainer.saving.progress import Progress
 from trainer.settings.config import Config
+from trainer.settings.plugins import UserCode
 from trainer.tf1 import NUM_PHYSICAL_GPUS
 from trainer.training.job import Job, session_config
 from trainer.training.preparation import (
@@ -27,8 +29,10 @@ from trainer.training.preparation import (
     check_rundir,
     compare_data,
     is_checked,
+    open_code,
     prepare_data,
     prepare_rundir,
+    say_changed_code,
     say_changed_settings,
     skip_damaged,
 )
@@ -45,45 +49,49 @@ def prepare(
 
     Args:
       config: of the run.
-      console: is told what will be done, and keeps it in the log of this process.
+      console: is told that, and keeps it in the log of this process.
       stack: gets what has to be closed at the end of the run.
       cluster: of which this process is a worker, whose tasks are waited for here.
       check: raises where a signal asks to stop.
     """
     devices = _choose_devices(config)
-    rundir = RunDir(config.logdir)
-    is_chief = cluster is None or cluster.is_chief
+    rundir, is_chief = RunDir(config.logdir), cluster is None or cluster.is_chief
     if is_chief:
         check_rundir(config, rundir)
     data = prepare_data(config, console)
-    lock, progress = prepare_rundir(config, rundir, console, stack) if is_chief else (None, None)
-    begin = progress or Progress.at_start(config.batch_size)
-    member = None
-    if cluster:
-        connected = rendezvous.connect(cluster, config, session_config(config, devices), console.say, check)
-        begin, member = _agree(connected, config, data, begin, check)
-    start = begin.with_batch_size(config.batch_size)
-    rundir.path.mkdir(parents=True, exist_ok=True)  # On a host that does not share the chief's.
-    console.open_log(rundir.task_log(cluster.job, cluster.task_index) if cluster else rundir.log)
+    lock, begin = None, Progress.at_start(config.batch_size)
+    if is_chief:
+        lock, begin = prepare_rundir(config, rundir, console, stack)
+    code = open_code(config, rundir, console.say)
+    task = task_of(config, data.spec, code)  # Before others are waited for: it may be refused.
+    begin, member = _join(cluster, config, devices, data, code, begin, console, check) if cluster else (begin, None)
+    _open_log(rundir, cluster, console)
     spec = skip_damaged(data, rundir.clean_shards_of(cluster.task_index if cluster else 0), console.say)
+    start = begin.with_batch_size(config.batch_size)
+    last_step = _last_step(config, spec, start)
     job = Job(
         config=config,
         console=console,
         rundir=rundir,
         lock=lock,
         spec=spec,
-        task=task_of(config, spec),
+        task=task,
+        code=code,
         layout=find_layout(spec) if is_checked(spec) and not spec.is_encoded else None,
         skipped_records=data.salvage.num_lost,
         devices=devices,
         start=start,
-        steps_per_epoch=spec.num_examples("train") / config.batch_size,
-        last_step=_last_step(config, spec, start),
-        status=StatusFile(os.environ, _last_step(config, spec, start)),
+        last_step=last_step,
+        status=StatusFile(os.environ, last_step),
         member=member,
     )
     _announce(job)
     return job
+
+
+def _open_log(rundir: RunDir, cluster: Cluster | None, console: Console) -> None:
+    rundir.path.mkdir(parents=True, exist_ok=True)  # On a host that does not share the chief's.
+    console.open_log(rundir.task_log(cluster.job, cluster.task_index) if cluster else rundir.log)
 
 
 def _last_step(config: Config, spec: DatasetSpec, start: Progress) -> int:
@@ -94,12 +102,20 @@ def _last_step(config: Config, spec: DatasetSpec, start: Progress) -> int:
     return max(1, start.batch_size_step + round(left / config.batch_size))
 
 
-def _agree(
-    member: Member, config: Config, data: Data, start: Progress, check: Callable[[], None]
+def _join(
+    cluster: Cluster,
+    config: Config,
+    devices: Devices,
+    data: Data,
+    code: UserCode,
+    start: Progress,
+    console: Console,
+    check: Callable[[], None],
 ) -> tuple[Progress, Member]:
-    """Gives all workers the chief's start."""
+    """Meets the other workers, and gives all of them the chief's start."""
+    member = rendezvous.connect(cluster, config, session_config(config, devices), console.say, check)
     lost = [(damage.shard.file, damage.num_lost) for damage in data.salvage.damages]
-    what = repr((data.spec.to_values(), lost))
+    what = {"the data": repr((data.spec.to_values(), lost)), "the user's code": digest_of_files(code.files())}
     mine = start if member.cluster.is_chief else None
     if member.cluster.parameter_servers:
         return ps_rendezvous.agree_on_start(member, config, what, mine, check)
@@ -133,6 +149,7 @@ def _announce(job: Job) -> None:
     if job.is_chief and not job.is_finished:
         if job.start.step:
             say_changed_settings(config, job.rundir, say)
+            say_changed_code(job.code, config, job.rundir, say)
         compare_data(job.spec, job.rundir, say)
     if job.start.step:
         say(f"resuming from step {job.start.step} ({job.start.path or 'of the chief'})")

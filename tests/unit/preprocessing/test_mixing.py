@@ -11,7 +11,7 @@ from trainer.inputs.batch import RECORD
 from trainer.learning.task import make_task
 from trainer.preprocessing import mixing
 from trainer.preprocessing.draws import make_draws
-from trainer.preprocessing.pipeline import parse_pipeline
+from trainer.preprocessing.parsing import parse_pipeline
 from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.tf1 import tf
 

@@ -3,7 +3,9 @@
 import pytest
 
 from trainer.errors import UsageError
-from trainer.preprocessing.pipeline import OPERATIONS, PIPELINES, evaluation_of, parse_pipeline
+from trainer.preprocessing.named import PIPELINES
+from trainer.preprocessing.parsing import evaluation_of, parse_pipeline
+from trainer.preprocessing.pipeline import OPERATIONS
 from trainer.preprocessing.preprocessing import make_preprocessing
 
 
