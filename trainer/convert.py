@@ -192,7 +192,7 @@ def _index(settings: ConvertSettings, kind: str, dataset: str, data_dir: Path, c
 
 
 def _own_source(settings: ConvertSettings, kind: str, console: Console) -> named.Source:
-    from trainer.data.sources import arrays, folders, lists, own
+    from trainer.data.sources import arrays, own
     from trainer.data.sources.splitting import parse_shares
 
     source, shares = Path(settings.source), parse_shares(settings.split)
@@ -202,8 +202,7 @@ def _own_source(settings: ConvertSettings, kind: str, console: Console) -> named
     wanted = own.Wanted(
         shares, store, settings.skip_corrupt, settings.deduplicate, settings.max_pixels, settings.balance
     )
-    found = folders.find_pictures(source) if kind == "folders" else lists.find_pictures(source)
-    return own.make_source(source, found, wanted, console)
+    return own.open_source(source, wanted, console, is_list=kind == "list")
 
 
 def _source_dir(settings: ConvertSettings, source: named.Source, console: Console) -> Path:

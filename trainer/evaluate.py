@@ -125,7 +125,10 @@ def _find_data(model: Model, settings: EvaluateSettings) -> DatasetSpec:
     """Finds the shards, and refuses those of another data set."""
     from trainer.data.manifest import load_manifest
 
-    there = [folder for folder in (model.spec.data_dir, Path(model.config.data_dir)) if folder.is_dir()]
+    known = [model.spec.data_dir, Path(model.config.data_dir)]
+    if model.config.source:  # The run directory holds the manifest, and may have been moved.
+        known.append(RunDir(settings.logdir).path / Path(model.config.data_dir).name)
+    there = [folder for folder in known if folder.is_dir()]
     folder = Path(settings.data_dir) if settings.data_dir else (there or [Path(model.config.data_dir)])[0]
     spec = load_manifest(folder)
     wanted, got = (model.spec.stored_shape, model.spec.class_names), (spec.stored_shape, spec.class_names)

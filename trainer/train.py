@@ -34,7 +34,7 @@ def _program(argv: Sequence[str], console: Console, signals: Signals, follow: Ru
     config = flags.config_from_flags(argv)
     if config.dry_run:
         choose_strategy(config, cluster_of(config, os.environ))
-        if config.dry_run == "data":
+        if config.dry_run == "data" and not config.source:
             check_data(config.dataset, Path(config.data_dir))
         console.say("the flags are right" + (", and the data is there" if config.dry_run == "data" else ""))
         return OK

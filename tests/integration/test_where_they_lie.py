@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from launch.plan import free_ports
 from trainer import api
 from trainer.data.manifest import load_manifest
 from trainer.data.records import load_split, read_examples, read_records
 from trainer.data.spec import IMAGE, LABEL
+from trainer.errors import TrainerError, UsageError
 from trainer.inputs.parsing import parse_examples
 from trainer.preprocessing.preprocessing import make_preprocessing
 from trainer.tf1 import tf
@@ -168,3 +170,102 @@ def test_a_file_that_has_gone_is_named_with_its_record(folder, convert, run_here
     where = (f"--data_dir={tmp_path / 'data'}", f"--logdir={tmp_path / 'run'}", "--batch_size=8", "--model=mlp")
     done = run_here("trainer", *where, "--preprocess=resize(9)")
     assert done.code == 1 and "record 0 at byte 0: its file" in done.err and "No such file" in done.err, done
+
+
+FILES = {
+    "input": "files", "split": "60/20/20", "preprocess": "random_crop(12)|flip_lr", "model": "mlp",
+    "eval_preprocess": "crop_or_pad(12)", "batch_size": 12, "decay": "constant", "eval_every": "0", "quiet": True,
+    "dropout": 0.0,
+}  # fmt: skip
+
+
+def weights(logdir, step):
+    reader = tf.train.NewCheckpointReader(str(logdir / f"model.ckpt-{step}"))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_a_folder_is_trained_on_as_it_lies_and_as_its_conversion_would_be(folder, convert, tmp_path):
+    """The same splits, order, pictures and weights; the manifest is in the run directory, and no picture."""
+    assert convert(folder, "--split=60/20/20").code == 0
+    run = tmp_path / "run"
+    api.train(**FILES, source=folder, logdir=run, train_steps=12)
+    settings = {**FILES, "input": "queue", "data_dir": tmp_path / "data"}
+    del settings["split"]
+    api.train(**settings, logdir=tmp_path / "converted", train_steps=12)
+    assert_same(weights(run, 12), weights(tmp_path / "converted", 12))
+    kept = sum(path.stat().st_size for path in (run / "data").iterdir())
+    assert kept < sum(path.stat().st_size for path in folder.rglob("*.jpg"))
+
+    stopped = tmp_path / "stopped"
+    api.train(**FILES, source=folder, logdir=stopped, train_steps=5)
+    api.train(**FILES, source=folder, logdir=stopped, train_steps=12, num_gpus=2)
+    np.testing.assert_allclose(weights(stopped, 12)["hidden1/weights"], weights(run, 12)["hidden1/weights"], atol=1e-6)
+
+
+def test_a_run_on_files_can_be_moved_begun_anew_and_evaluated(folder, run_here, tmp_path):
+    run = tmp_path / "run"
+    api.train(**FILES, source=folder, logdir=run, train_steps=3)
+    with pytest.raises(UsageError, match=r"source: .*halves -> .*other"):
+        (tmp_path / "other").mkdir()
+        api.train(**FILES, source=tmp_path / "other", logdir=run, train_steps=3)
+    api.train(**FILES, source=folder, logdir=run, train_steps=4, resume="never")
+    assert (tmp_path / "run.1" / "data" / "manifest.json").is_file() and (run / "data" / "manifest.json").is_file()
+    run.rename(tmp_path / "moved")
+    (tmp_path / "run.1").rename(tmp_path / "gone")
+    done = run_here("trainer.evaluate", f"--logdir={tmp_path / 'moved'}", "--json")
+    assert done.code == 0 and '"accuracy"' in done.out, done
+
+
+@pytest.mark.parametrize(
+    "settings, wanted",
+    [
+        ({"input": "files"}, r"name their folder by --source=DIR"),
+        ({"input": "files", "source": "nowhere"}, r"--source=.*/nowhere: no such file or folder"),
+        ({"source": "halves"}, r"--source=\S+ is of --input=files, and --input=queue does not use it"),
+        ({"input": "files", "source": "halves", "split": "1/2"}, r"split"),
+        ({"input": "files", "source": "halves", "data_dir": "d"}, r"--source and --data_dir conflict"),
+        ({"input": "files", "source": "halves", "preprocess": "flip_lr", "batch_size": 9}, r"several sizes"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_leaves_no_directory(settings, wanted, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainerError, match=wanted):
+        api.train(**settings, logdir=tmp_path / "run", train_steps=3, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["paths", "encoded", "decoded:8"])
+def test_two_conversions_of_the_same_pictures_are_the_same_bytes(store, folder, tmp_path, run_program):
+    """In processes of their own: protobuf orders the fields of a record by addresses, if it is not told not to."""
+    for name in ("one", "two"):
+        place = tmp_path / name
+        for path in folder.rglob("*.jpg"):
+            Image.open(path).convert("RGB").resize((9, 9)).save(path, "PNG")
+        done = run_program("trainer.convert", f"--source={folder}", f"--data_dir={place}", f"--store={store}")
+        assert done.code == 0, done
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "two").iterdir()) and len(names) > 10
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_workers_read_the_same_files(folder, tmp_path, program):
+    ports = free_ports(2)
+    flags = [f"--{name}={value}" for name, value in FILES.items() if name != "quiet"]
+    flags += [f"--source={folder}", "--train_steps=6", "--job_name=worker"]
+    flags += [f"--worker_hosts={','.join(f'127.0.0.1:{port}' for port in ports)}"]
+    tasks = [program("trainer", *flags, f"--task_index={index}", f"--logdir={tmp_path / 'run'}") for index in (0, 1)]
+    for task in tasks:
+        out, err = task.communicate(timeout=100)
+        assert task.returncode == 0, out + err
+    api.train(**FILES, source=folder, logdir=tmp_path / "alone", train_steps=6)
+    found, wanted = (weights(tmp_path / name, 6)["hidden1/weights"] for name in ("run", "alone"))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)

@@ -74,7 +74,9 @@ def serialize_encoded(picture: Encoded) -> bytes:
             for place, name in enumerate(Box._fields if picture.boxes else ())
         },
     }
-    serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(
+        deterministic=True
+    )
     return serialized
 
 
@@ -91,7 +93,9 @@ def _serialize(shape: tuple[int, int, int], label: Label, image_raw: bytes) -> b
         "label": _label(label),
         "image_raw": _bytes(image_raw),
     }
-    serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    serialized: bytes = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(
+        deterministic=True
+    )
     return serialized
 
 

@@ -81,6 +81,7 @@ def _build_synthetic(s: InputSettings) -> Input:
 
 INPUTS: dict[str, Callable[[InputSettings], Input]] = {
     "queue": _build_queue,
+    "files": _build_queue,  # Of shards that hold the paths of the files.
     "preloaded": _build_preloaded,
     "feed": _build_feed,
     "synthetic": _build_synthetic,

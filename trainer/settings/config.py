@@ -48,14 +48,34 @@ def validate(config: Config) -> Config:
     _check_warm_start(config)
     parse_clip(config.clip)
     parse_decay(config.decay)
-    dataset = config.dataset or ("" if config.data_dir else "digits")  # Empty: what the manifest says.
+    if config.input == "files":
+        config = _with_source(config)
+    # Empty: what the manifest says.
+    dataset = config.dataset or ("" if config.data_dir or config.source else "digits")
+    logdir = config.logdir or f"runs/{dataset or Path(config.source or config.data_dir).name}_{config.model}"
     return dataclasses.replace(
         config,
         dataset=dataset,
-        logdir=config.logdir or f"runs/{dataset or Path(config.data_dir).name}_{config.model}",
-        data_dir=config.data_dir or f"data/{dataset}",
+        logdir=logdir,
+        data_dir=config.data_dir or (f"{logdir}/data" if config.source else f"data/{dataset}"),
         epochs=config.epochs or (0.0 if config.train_steps else 60.0),
     )
+
+
+def _with_source(config: Config) -> Config:
+    """Gives the source a path that is the same from anywhere.
+
+    Raises:
+      UsageError: there is none.
+    """
+    if not config.source:
+        raise UsageError("--input=files reads pictures where they lie: name their folder by --source=DIR")
+    if config.data_dir and config.data_dir != f"{config.logdir}/data":
+        raise UsageError("--source and --data_dir conflict: --input=files keeps its manifest in the run directory")
+    source = Path(config.source).absolute()
+    if not source.exists():
+        raise UsageError(f"--source={source}: no such file or folder; wanted a folder of pictures, or a list")
+    return dataclasses.replace(config, source=str(source))
 
 
 def _check_warm_start(config: Config) -> None:

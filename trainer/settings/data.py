@@ -8,8 +8,9 @@ from trainer.grammars import MAX_COUNT, MAX_STEPS
 from trainer.settings.fields import IDENTITY, TASK, Use, between, option
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar100_coarse")
-INPUTS = ("queue", "preloaded", "feed", "synthetic")
-QUEUED_INPUTS = ("queue", "feed")  # A batch of theirs is another one whenever it is taken.
+INPUTS = ("queue", "files", "preloaded", "feed", "synthetic")
+READING_INPUTS = ("queue", "files")  # which read shards by threads
+QUEUED_INPUTS = (*READING_INPUTS, "feed")  # A batch of theirs is another one whenever it is taken.
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,20 @@ class DataSettings:
     )
     data_dir: str = option("", "directory of its TFRecord shards (default: data/DATASET)", scope=TASK, path=True)
     input: str = option("queue", "how batches reach the towers", INPUTS)
+    source: str = option(
+        "",
+        "files: your pictures, which are read where they lie: a folder with one for each class (or such in train, val, "
+        "test), or a list (CSV or TSV); nothing has to be converted",
+        scope=IDENTITY,
+        path=True,
+        used_by=Use("input", ("files",)),
+    )
+    split: str = option(
+        "80/10/10",
+        "files: shares of training, validation and test that the source does not tell",
+        scope=IDENTITY,
+        used_by=Use("input", ("files",)),
+    )
     preprocess: str = option(
         "",
         "what is done to the pictures of the training: operations joined by |, as 'pad(4)|random_crop(32)|flip_lr', or "
@@ -34,7 +49,7 @@ class DataSettings:
         "threads that read shards; the order of the records stays the same",
         scope=TASK,
         legal=between(1, MAX_COUNT),
-        used_by=Use("input", ("queue",)),
+        used_by=Use("input", READING_INPUTS),
     )
     queue_capacity: int = option(
         64,
@@ -55,14 +70,14 @@ class DataSettings:
         "threads that decode pictures; 0: one for each core; the order of the records stays the same",
         scope=TASK,
         legal=between(0, MAX_COUNT),
-        used_by=Use("input", ("queue",)),
+        used_by=Use("input", READING_INPUTS),
     )
     shuffle_mb: int = option(
         64,
         "MiB of records that are shuffled together at most; another number gives another order",
         legal=between(1, 1 << 20),
         scope=IDENTITY,
-        used_by=Use("input", ("queue",)),
+        used_by=Use("input", READING_INPUTS),
     )
     skip_corrupt: int = option(
         0, "damaged records that are skipped; 0: the first one is an error", legal=between(0, MAX_STEPS)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import functools
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from trainer import grammars
 from trainer.console import Console, bullet_list
 from trainer.data import conversion, manifest, records
 from trainer.data.looking import open_data
 from trainer.data.salvage import Salvage, find_damage, write_clean_shards
+from trainer.data.sources import own
 from trainer.data.sources.named import SOURCES
+from trainer.data.sources.splitting import parse_shares
 from trainer.data.spec import DatasetSpec
 from trainer.errors import UsageError
 from trainer.rundir import RunDir, replace_text
@@ -49,7 +54,9 @@ def prepare_data(config: Config, console: Console) -> Data:
       UsageError: the directory holds another data set, or fewer examples than a batch.
     """
     folder = Path(config.data_dir)
-    if config.dataset == "digits" and not conversion.is_converted("digits", folder):
+    if config.source:
+        _index_files(config, folder, console)
+    elif config.dataset == "digits" and not conversion.is_converted("digits", folder):
         _convert_digits(folder, console)
     found = open_data(config.dataset, folder)
     salvage = Salvage([])
@@ -61,6 +68,39 @@ def prepare_data(config: Config, console: Console) -> Data:
     if config.batch_size > count:
         raise UsageError(f"batch_size={config.batch_size} is larger than the training set of {count:,} examples")
     return Data(found, salvage)
+
+
+def prepare_source(config: Config, rundir: RunDir, console: Console, stack: ExitStack, *, is_chief: bool) -> Config:
+    """Chooses where the manifest of --input=files goes: into the run directory, or where another worker drops it again.
+
+    A run directory that is to be moved aside is moved before that.
+    """
+    if not config.source:
+        return config
+    if not is_chief:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="trainer-files-"))
+        return dataclasses.replace(config, data_dir=f"{folder}/data")
+    if config.resume == "never":
+        move_aside(rundir, console)
+    if not rundir.path.exists():
+        stack.push(functools.partial(_remove_unused, rundir, console))
+    return config
+
+
+def _index_files(config: Config, folder: Path, console: Console) -> None:
+    """Writes down where pictures lie, and in which split, as a conversion that copies nothing; once for a run."""
+    source = Path(config.source)
+    asked = f"{source}, --split={config.split}"
+    if (folder / manifest.MANIFEST).is_file():
+        if manifest.load_manifest(folder).attribution == asked or checkpoint_files.has_files(RunDir(config.logdir)):
+            return  # A run that is there is compared with the settings.
+        shutil.rmtree(folder)
+    store = own.Store(encoded=True, paths=True)
+    wanted = own.Wanted(parse_shares(config.split), store, config.skip_corrupt, False, grammars.MAX_PIXELS)
+    found = own.open_source(source, wanted, console, is_list=source.is_file())
+    found = found._replace(attribution=asked)
+    name = config.dataset or source.stem
+    conversion.convert(name, found, source_dir=source, data_dir=folder, num_shards=10, console=console)
 
 
 def _convert_digits(folder: Path, console: Console) -> None:
@@ -125,11 +165,8 @@ def prepare_rundir(config: Config, rundir: RunDir, console: Console, stack: Exit
       UsageError: another experiment is there, or `--resume` does not allow what is there.
       TrainerError: another run is at work there, or no checkpoint there is whole.
     """
-    if config.resume == "never" and rundir.path.is_dir():
-        with RunLock(rundir):
-            moved = checkpoint_files.move_aside(rundir)
-        if moved:
-            console.say(f"moved the earlier run to {moved}")
+    if config.resume == "never":
+        move_aside(rundir, console)
     if not rundir.path.exists():
         stack.push(functools.partial(_remove_unused, rundir, console))
     _make_directory(rundir.path)
@@ -144,6 +181,16 @@ def prepare_rundir(config: Config, rundir: RunDir, console: Console, stack: Exit
             )
     found = load_progress(rundir, console.say, back_to=_step_of(config))
     return lock, found or Progress.at_start(config.batch_size)
+
+
+def move_aside(rundir: RunDir, console: Console) -> None:
+    """Moves an earlier run to another name, if there is one."""
+    if not rundir.path.is_dir():
+        return
+    with RunLock(rundir):
+        moved = checkpoint_files.move_aside(rundir)
+    if moved:
+        console.say(f"moved the earlier run to {moved}")
 
 
 def check_rundir(config: Config, rundir: RunDir) -> None:

@@ -32,6 +32,7 @@ from trainer.training.preparation import (
     open_code,
     prepare_data,
     prepare_rundir,
+    prepare_source,
     say_changed_code,
     say_changed_settings,
     skip_damaged,
@@ -58,6 +59,7 @@ def prepare(
     rundir, is_chief = RunDir(config.logdir), cluster is None or cluster.is_chief
     if is_chief:
         check_rundir(config, rundir)
+    config = prepare_source(config, rundir, console, stack, is_chief=is_chief)
     data = prepare_data(config, console)
     lock, begin = None, Progress.at_start(config.batch_size)
     if is_chief:

@@ -170,7 +170,7 @@ def _write_anew(path: Path, name: str, shards: Shards, wanted: Wanted, folder: P
             if not looked.is_kept:
                 example = tf.train.Example.FromString(record)
                 write_upright(example.features.feature, shards.names, wanted.max_pixels)
-                record = example.SerializeToString()
+                record = example.SerializeToString(deterministic=True)
             writer.write(record)
     return folder / name
 

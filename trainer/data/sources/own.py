@@ -16,7 +16,7 @@ from PIL import Image
 
 from trainer.console import Console, bullet_list, progress
 from trainer.data.pictures import as_png, flatten, open_upright
-from trainer.data.sources import folders
+from trainer.data.sources import folders, lists
 from trainer.data.sources.folders import Folder, Looked
 from trainer.data.sources.named import Source
 from trainer.data.sources.splitting import TRAIN, choose_splits, say_counts
@@ -62,6 +62,12 @@ class Wanted(NamedTuple):
     deduplicate: bool  # leave out what is there several times, but for one
     max_pixels: int
     balance: float = 0.0  # 0: training pictures as they are; 1: all classes as often as the largest
+
+
+def open_source(source: Path, wanted: Wanted, console: Console, *, is_list: bool) -> Source:
+    """Finds the pictures of a folder, or of a list, as `make_source`."""
+    found = lists.find_pictures(source) if is_list else folders.find_pictures(source)
+    return make_source(source, found, wanted, console)
 
 
 def make_source(source: Path, found: Folder, wanted: Wanted, console: Console) -> Source:
