@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -331,9 +332,36 @@ def test_pictures_in_memory_are_those_of_the_queue(data_dir):
     assert found[0] == found[1] == found[2] and len(set(found[0])) == count
 
 
+@pytest.mark.parametrize("more", [{}, pytest.param({"num_gpus": 2, "decode_threads": 3}, marks=pytest.mark.slow)])
+def test_cached_pictures_change_no_bit(train, more):
+    """Also where a stopped run goes on with them, or without."""
+    settings = {
+        "preprocess": "resize(12)|random_crop(10)|flip_lr|scale(-1,1)", "decay": "constant",
+        "eval_preprocess": "resize(12)|crop_or_pad(10)|scale(-1,1)", **more,
+    }  # fmt: skip
+    whole = train("whole", **settings)
+    for last, cache in ((7, "memory"), (12, "none"), (20, "memory")):
+        parts = train("parts", **settings, train_steps=last, cache=cache)
+    readers = [tf.train.NewCheckpointReader(tf.train.latest_checkpoint(str(path))) for path in (whole, parts)]
+    names = readers[0].get_variable_to_shape_map()
+    assert names.keys() == readers[1].get_variable_to_shape_map().keys()
+    for name in names:
+        np.testing.assert_array_equal(*(reader.get_tensor(name) for reader in readers), err_msg=name)
+
+
+def test_a_cache_larger_than_the_memory_is_refused(train, monkeypatch):
+    from trainer.inputs import loading
+
+    monkeypatch.setattr(loading.psutil, "virtual_memory", lambda: SimpleNamespace(available=50_000))
+    with pytest.raises(UsageError, match=r"pictures of 10x10x3 uint8 take 0.0 GiB of memory, and 0.0 GiB are free"):
+        train(preprocess="resize(10)", eval_preprocess="", cache="memory")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"preprocess": TRAINING, "cache": "memory"}, "only --input=queue does that, without --cache=memory"),
+        ({"preprocess": "resize(10)", "input": "feed", "cache": "memory"}, "--cache=memory is of --input=queue or"),
         ({"preprocess": "flip_lr", "eval_preprocess": ""}, "the pictures have several sizes, and have them still"),
         ({"preprocess": "random_crop(30)"}, r"random_crop\(30, 30\) of pictures of 16 x 2\d"),
         ({"preprocess": "rotate(5)|resize(10)|scale(-1,1)"}, "rotate and translate take pictures of one size"),

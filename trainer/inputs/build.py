@@ -10,6 +10,7 @@ from trainer.data.layout import Layout
 from trainer.data.spec import DatasetSpec
 from trainer.inputs import feed, preloaded, queues, synthetic
 from trainer.inputs.batch import Input
+from trainer.inputs.caching import make_cache
 from trainer.inputs.loading import load_training
 from trainer.inputs.order import BLOCK_BYTES
 from trainer.preprocessing.preprocessing import Side
@@ -29,6 +30,7 @@ class InputSettings(NamedTuple):
     capacity: int  # whole batches on the queue
     side: Side  # of the preprocessing
     decode_threads: int = 1  # that decode pictures, where they are encoded
+    in_memory: bool = False  # what is done to each encoded picture alone, once
     shuffle_bytes: int = BLOCK_BYTES  # of records that are shuffled together
     queue_bytes: int = 1 << 28  # of batches on the queue
     shard: slice = slice(None)  # of each batch, which this worker takes
@@ -46,6 +48,7 @@ def _build_queue(s: InputSettings) -> Input:
         side=s.side,
         layout=s.layout,
         decode_threads=s.decode_threads,
+        cache=make_cache(s.spec, s.side) if s.in_memory else None,
     )
 
 

@@ -27,6 +27,7 @@ def build_decoders(
     names: Sequence[str],
     *,
     num_threads: int,
+    before: Callable[[tf.Session], None] | None = None,
 ) -> Start:
     """Builds the threads between batches that come several at a time and a queue of single ones.
 
@@ -36,6 +37,7 @@ def build_decoders(
       queue: takes what comes out.
       names: of its components.
       num_threads: that decode.
+      before: is called before the first of them starts.
 
     Returns:
       What is to be called before the queue runners start.
@@ -63,6 +65,8 @@ def build_decoders(
     first = turns[0].enqueue(np.int64(0))
 
     def start(session: tf.Session, _: tf.train.Coordinator) -> list[threading.Thread]:
+        if before:
+            before(session)
         session.run(first)
         return []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def build(
       position: int64 [], examples that earlier steps have consumed.
       seed: of the order.
     """
-    stored, fillers = zip(*(_store(name, array) for name, array in ((IMAGE, images), (LABEL, labels))), strict=True)
+    stored, fillers = zip(*(store(name, array) for name, array in ((IMAGE, images), (LABEL, labels))), strict=True)
 
     def build_batch() -> Features:
         positions = position.read_value() + np.arange(batch_size, dtype=np.int64)[shard]
@@ -45,7 +46,8 @@ def build(
     return make_input(build_batch, start=start)
 
 
-def _store(name: str, array: np.ndarray) -> tuple[tf.Variable, object]:
+def store(name: str, array: np.ndarray) -> tuple[tf.Variable, Callable[[tf.Session, np.ndarray], None]]:
+    """Makes a variable for an array, and what fills it."""
     # Filled through a placeholder: as a constant the set would be part of the graph, which may hold 2 GiB.
     placeholder = tf.placeholder(array.dtype, array.shape)
     variable = tf.get_variable(

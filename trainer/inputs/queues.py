@@ -24,6 +24,7 @@ from trainer.inputs.batch import (
     make_input,
     slice_frames,
 )
+from trainer.inputs.caching import Cache
 from trainer.inputs.decoders import build_decoders
 from trainer.inputs.order import Plan, Slices, Start, block_order, find_start, make_plan, slices_of
 from trainer.inputs.parsing import parse_examples
@@ -79,6 +80,7 @@ def build(
     shard: slice = slice(None),
     layout: Layout | None = None,
     decode_threads: int = 1,
+    cache: Cache | None = None,
 ) -> Input:
     """Builds the pipeline from `position` (records already consumed) on, with its queue runners.
 
@@ -93,6 +95,7 @@ def build(
       shard: of each batch, that comes out.
       layout: of all records, which are then sliced instead of parsed; None: they differ.
       decode_threads: that decode pictures, where they are encoded.
+      cache: of decoded pictures, which are then not decoded again.
     """
     start, stored = find_start(plan, position), _make_stored(spec, layout, side)
     readers = _build_readers(plan, start, num_readers, layout, stored)
@@ -106,7 +109,9 @@ def build(
     queue = tf.FIFOQueue(capacity, types, shapes, name="batches")
     start_decoders = None
     if spec.is_encoded and stored.decode:
-        start_decoders = build_decoders(batches, stored.decode, queue, list(features), num_threads=decode_threads)
+        decode, fill_cache = (cache.decode, cache.fill) if cache else (stored.decode, None)
+        names = list(features)
+        start_decoders = build_decoders(batches, decode, queue, names, num_threads=decode_threads, before=fill_cache)
     else:
         decoded = _decode(batches, stored, features)
         put = queue.enqueue_many([decoded[name] for name in features])

@@ -72,6 +72,13 @@ class DataSettings:
         legal=between(0, MAX_COUNT),
         used_by=Use("input", READING_INPUTS),
     )
+    cache: str = option(
+        "none",
+        "memory: what is done to each encoded picture alone, before anything random, is done once and kept in memory",
+        ("none", "memory"),
+        scope=TASK,
+        used_by=Use("input", READING_INPUTS),
+    )
     shuffle_mb: int = option(
         64,
         "MiB of records that are shuffled together at most; another number gives another order",

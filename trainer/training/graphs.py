@@ -112,6 +112,7 @@ def _build_source(job: Job, counters: Counters, strategy: Strategy) -> Input:
         capacity=config.queue_capacity,
         side=job.task.preprocessing.training,
         decode_threads=config.decode_threads or len(os.sched_getaffinity(0)),
+        in_memory=config.cache == "memory",
         shuffle_bytes=config.shuffle_mb << 20,
         queue_bytes=config.queue_mb << 20,
         shard=job.batch_shard,
