@@ -82,10 +82,10 @@ def run(argv: Sequence[str], console: Console, signals: Signals) -> int:
     split = settings.split or ("validation" if settings.follow else "test")
     kinds = models.WEIGHTS if settings.weights == "both" else (settings.weights or model.default_weights,)
     signals.defer()
-    spec = _find_data(model, settings)
+    spec, goal = _find_data(model, settings), model.task.metrics.goal
     with (
         open_evaluator(model, settings.device) as evaluator,
-        scoreboard.Scoreboard(rundir, model.spec.class_names, settings.top_k, console) as board,
+        scoreboard.Scoreboard(rundir, model.spec.class_names, goal, settings.top_k, console) as board,
     ):
         work = Work(evaluator, spec, split, kinds, settings, console, signals)
         if settings.follow:

@@ -293,7 +293,7 @@ def test_following_another_split_leaves_the_best_of_the_first(run, run_here):
     assert run_here("trainer.evaluate", f"--logdir={run}", "--follow").code == 0
     before = (run / "best/best.json").read_text()
     done = run_here("trainer.evaluate", f"--logdir={run}", "--follow", "--split=train")
-    assert done.code == 0 and "stays: it keeps the best on the validation set with ema weights" in done.out
+    assert done.code == 0 and "stays: it keeps the best accuracy on the validation set with ema weights" in done.out
     assert (run / "best/best.json").read_text() == before
 
 

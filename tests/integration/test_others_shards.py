@@ -139,7 +139,7 @@ def test_shards_in_slims_layout_are_indexed_and_trained_on_where_they_lie(conver
         data_dir=tmp_path / "data", logdir=tmp_path / "run", preprocess="random_crop(12)|flip_lr|scale(-1,1)",
         eval_preprocess="crop_or_pad(12)|scale(-1,1)", train_steps=60, batch_size=20, model="mlp", quiet=True,
     )  # fmt: skip
-    assert result.test_accuracy == 1.0
+    assert result.test["accuracy"] == 1.0
 
 
 def test_boxes_of_shards_are_kept_and_turned_with_their_pictures(convert, tmp_path):

@@ -79,7 +79,7 @@ def test_pictures_of_two_folders_are_learned(folder, convert, tmp_path):
         data_dir=tmp_path / "data", logdir=tmp_path / "run", epochs=15, batch_size=20, preprocess="flip_lr|scale(-1,1)",
         num_gpus=2, eval_every="0", quiet=True,
     )  # fmt: skip
-    assert result.test_accuracy > 0.9
+    assert result.test["accuracy"] > 0.9
     assert json.loads((tmp_path / "run" / "config.json").read_text())["dataset"] == ""
 
 

@@ -144,10 +144,10 @@ def test_the_best_checkpoint_is_kept_by_the_training_itself(run_here, digits_dir
     best = json.loads((tmp_path / "best" / "best.json").read_text())
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     scores = {row["step"]: row["validation_accuracy"] for row in rows if "validation_accuracy" in row}
-    assert best["accuracy"] == max(scores.values()) == scores[best["step"]]
+    assert best["metric"] == "accuracy" and best["value"] == max(scores.values()) == scores[best["step"]]
     assert best["weights"] == ("raw" if averages.endswith("=0") else "ema")
     done = run_here("trainer.evaluate", f"--logdir={tmp_path}", "--checkpoint=best", "--split=validation")
-    assert f"step {best['step']}  validation accuracy {best['accuracy']:.2%}" in done.out, done
+    assert f"step {best['step']}  validation accuracy {best['value']:.2%}" in done.out, done
 
 
 def test_a_clock_that_was_set_back_does_not_cut_the_curve(train, monkeypatch):

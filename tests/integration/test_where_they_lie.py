@@ -157,7 +157,7 @@ def test_pictures_by_path_are_the_pictures_that_are_kept(folder, convert, tmp_pa
             data_dir=tmp_path / store, logdir=tmp_path / f"run_{store}", preprocess="random_crop(12)|flip_lr",
             eval_preprocess="crop_or_pad(12)", train_steps=12, batch_size=12, model="mlp", quiet=True,
         )  # fmt: skip
-        losses.append((result.train_loss, result.test_accuracy))
+        losses.append((result.train_loss, result.test["accuracy"]))
     assert losses[0] == losses[1]
 
 

@@ -17,6 +17,7 @@ from tensorboard.summary.v1 import pr_curve_raw_data_pb
 from trainer import plotting
 from trainer.console import Console
 from trainer.evaluating.evaluator import Evaluation
+from trainer.learning.metrics import Goal
 from trainer.learning.scores import THRESHOLDS, Scores
 from trainer.reporting.event_file import EventFile, scalar_summary
 from trainer.reporting.failures import Failures
@@ -30,8 +31,8 @@ SHOWN_CLASSES = 20  # of a table or a picture; with more, only those that were m
 class Scoreboard:
     """The files of a run directory that evaluations write; a context manager that closes them."""
 
-    def __init__(self, rundir: RunDir, class_names: Sequence[str], top_k: int, console: Console) -> None:
-        self._rundir, self._names, self._top_k, self._console = rundir, class_names, top_k, console
+    def __init__(self, rundir: RunDir, class_names: Sequence[str], goal: Goal, top_k: int, console: Console) -> None:
+        self._rundir, self._names, self._goal, self._top_k, self._console = rundir, class_names, goal, top_k, console
         self.failures = Failures(console.say)
         self._files: dict[Path, EventFile] = {}
         self._said_other = False
@@ -54,17 +55,17 @@ class Scoreboard:
 
     def keep_best(self, evaluation: Evaluation, path: str) -> None:
         """Keeps a checkpoint where it is the best so far."""
-        metrics = evaluation.metrics
-        found = best.Best(evaluation.step, evaluation.split, evaluation.weights, metrics["accuracy"], metrics["loss"])
+        metrics, of = evaluation.metrics, (evaluation.split, evaluation.weights, self._goal.name)
+        found = best.Best(evaluation.step, *of, metrics[self._goal.name], metrics["loss"])
         with self.failures.tolerated("best/"):
             before = best.load_best(self._rundir)
-            if best.is_better(found, before):
+            if best.is_better(found, before, self._goal):
                 best.keep_best(self._rundir, path, found)
             elif before and not best.is_comparable(found, before) and not self._said_other:
                 self._said_other = True
                 self._console.say(
-                    f"{self._rundir.best} stays: it keeps the best on the {before.split} set with {before.weights} "
-                    "weights; move it aside to keep that of another"
+                    f"{self._rundir.best} stays: it keeps the best {before.metric} on the {before.split} set with "
+                    f"{before.weights} weights; move it aside to keep that of another"
                 )
 
     def log(self, evaluations: Sequence[Evaluation], path: str, written: int) -> None:
@@ -93,9 +94,9 @@ class Scoreboard:
     def show(self, evaluations: Sequence[Evaluation], path: str, *, tables: bool, as_json: bool) -> None:
         """Prints the evaluations of a checkpoint, of one split with one or two kinds of weights."""
         for evaluation in evaluations:
-            scores = evaluation.scores
+            scores, value = evaluation.scores, evaluation.metrics[self._goal.name]
             self._console.say(
-                f"step {evaluation.step}  {evaluation.split} accuracy {evaluation.metrics['accuracy']:.2%}  "
+                f"step {evaluation.step}  {evaluation.split} {self._goal.describe(value)}  "
                 f"top-{self._top_k} {scores.top_k_accuracy:.2%}  loss {evaluation.metrics['loss']:.4f}  "
                 f"{scores.num_examples:,} images, {evaluation.weights} weights"
             )
@@ -116,7 +117,7 @@ class Scoreboard:
             found = best.load_best(self._rundir)
         if found:
             self._console.say(
-                f"best: step {found.step}, {found.split} accuracy {found.accuracy:.2%}, {found.weights} weights; "
+                f"best: step {found.step}, {found.split} {self._goal.describe(found.value)}, {found.weights} weights; "
                 f"kept in {self._rundir.best}"
             )
 

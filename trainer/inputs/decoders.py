@@ -47,9 +47,7 @@ def build_decoders(
     turns = [tf.FIFOQueue(1, [tf.int64], [[]], name=f"turn_{place}") for place in range(num_threads)]
 
     def turn_of(number: tf.Tensor) -> tf.QueueBase:
-        if num_threads == 1:
-            return turns[0]
-        return tf.QueueBase.from_list(tf.cast(number % num_threads, tf.int32), turns)
+        return tf.QueueBase.from_list(tf.cast(number % num_threads, tf.int32), turns) if num_threads > 1 else turns[0]
 
     batch = waiting.dequeue()
     number = batch.pop(NUMBER)

@@ -13,13 +13,32 @@ COUNT = "count"  # of examples, among the sums of the short form
 PerExample = Mapping[str, tf.Tensor]  # float32 [batch] each
 
 
+class Goal(NamedTuple):
+    """The metric by which one checkpoint is better than another."""
+
+    name: str
+    larger_is_better: bool = True
+    is_fraction: bool = True  # and written in percent
+
+    def describe(self, value: float) -> str:
+        """Writes a value of it for people: `accuracy 98.25%`."""
+        return f"{self.name} {value:.2%}" if self.is_fraction else f"{self.name} {value:.4g}"
+
+    def is_better(self, found: float, before: float) -> bool:
+        return found > before if self.larger_is_better else found < before
+
+
+ACCURACY = Goal("accuracy")
+
+
 class Metrics(NamedTuple):
     """How a model is judged: sums over batches, and what they come to."""
 
     sums: Callable[
         [tf.Tensor, Mapping[str, tf.Tensor]], dict[str, tf.Tensor]
     ]  # (outputs, features) -> additive tensors
-    finish: Callable[[Mapping[str, Any]], dict[str, float]]  # sums over all batches -> numbers
+    finish: Callable[[Mapping[str, Any]], dict[str, float]]  # sums over all batches -> numbers, `loss` among them
+    goal: Goal = ACCURACY  # one of them
 
 
 def mean_metrics(per_example: Callable[[tf.Tensor, Mapping[str, tf.Tensor]], PerExample]) -> Metrics:

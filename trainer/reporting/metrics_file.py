@@ -62,5 +62,5 @@ def _parse(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     is_row = isinstance(values, dict) and isinstance(values.get("step"), int)
-    is_row = is_row and isinstance(values.get("validation_accuracy", 0.0), float | int)
-    return values if is_row else None
+    of_evaluations = [value for name, value in values.items() if name.startswith("validation_")] if is_row else []
+    return values if is_row and all(isinstance(value, float | int) for value in of_evaluations) else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from tensorboard.summary.v1 import text_pb
 
+from trainer.learning.metrics import Goal
 from trainer.reporting.event_file import EventFile, scalar_summary
 from trainer.reporting.failures import Failures
 from trainer.reporting.metrics_file import MetricsFile
@@ -24,19 +25,28 @@ class Report:
     """The open files of a run; a context manager that closes them."""
 
     def __init__(
-        self, rundir: RunDir, result: RunResult, *, first_step: int, batch_size: int, say: Callable[[str], None]
+        self,
+        rundir: RunDir,
+        result: RunResult,
+        goal: Goal,
+        *,
+        first_step: int,
+        batch_size: int,
+        say: Callable[[str], None],
     ) -> None:
         """Opens them.
 
         Args:
           rundir: of the run.
           result: is filled in.
+          goal: by which the best step is chosen.
           first_step: at which this start of the run begins; what an earlier one wrote behind it is dropped.
           batch_size: images of a step.
           say: prints a line.
         """
         self._rundir, self._first_step = rundir, first_step
-        self.result, self.say = result, say
+        self.result, self._goal, self.say = result, goal, say
+        result.goal = goal.name
         self.failures = Failures(say)
         result.failed_writes = self.failures.counts
         self.throughput = Throughput(batch_size, time.monotonic)
@@ -45,7 +55,7 @@ class Report:
             self._open(stack.enter_context)
             self._stack = stack.pop_all()
         for values in self.metrics.kept:
-            self._note_best(values["step"], values.get("validation_accuracy"))
+            self._note_best(values["step"], values.get(f"validation_{goal.name}"))
 
     def _open(self, enter: Callable[[Any], Any]) -> None:
         suffix = f".step{self._first_step}"
@@ -78,17 +88,18 @@ class Report:
         self.writer.add_summary(text.SerializeToString(), step)
         tf.train.write_graph(graph, tf_path(self._rundir.path), self._rundir.graph.name, as_text=True)
 
-    def _note_best(self, step: int, accuracy: float | None) -> None:
-        best = self.result.best_validation_accuracy
-        if accuracy is not None and (best is None or accuracy > best):
-            self.result.best_validation_accuracy, self.result.best_step = accuracy, step
+    def _note_best(self, step: int, value: float | None) -> None:
+        best = self.result.best_validation
+        if value is not None and (best is None or self._goal.is_better(value, best)):
+            self.result.best_validation, self.result.best_step = value, step
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Reports what an evaluation on the validation set came to."""
         self.validated_step = step
-        self.result.validation_accuracy = metrics["accuracy"]
-        self._note_best(step, metrics["accuracy"])
-        self.say(f"step {step}  validation accuracy {metrics['accuracy']:.2%}  loss {metrics['loss']:.4f}")
+        value = metrics[self._goal.name]
+        self.result.validation = dict(metrics)
+        self._note_best(step, value)
+        self.say(f"step {step}  validation {self._goal.describe(value)}  loss {metrics['loss']:.4f}")
         self.metrics.write(step=step, **{f"validation_{name}": value for name, value in metrics.items()})
         for name, value in metrics.items():
             self._eval_writer.add_summary(scalar_summary(name, value), step)

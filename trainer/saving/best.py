@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainer.errors import TrainerError
+from trainer.learning.metrics import Goal
 from trainer.rundir import RunDir, replace_text
 from trainer.saving.files import FILE_PATTERN, name_newest, sync
 
@@ -23,7 +24,8 @@ class Best(NamedTuple):
     step: int
     split: str
     weights: str
-    accuracy: float
+    metric: str  # the name of the goal
+    value: float  # of it
     loss: float
 
 
@@ -37,23 +39,26 @@ def load_best(rundir: RunDir) -> Best | None:
     try:
         values: dict[str, Any] = json.loads(path.read_text())
         found = Best(**values)
-        return Best(int(found.step), str(found.split), str(found.weights), float(found.accuracy), float(found.loss))
+        names = (str(found.split), str(found.weights), str(found.metric))
+        return Best(int(found.step), *names, float(found.value), float(found.loss))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, OverflowError) as error:
         raise TrainerError(f"{path} is damaged ({error}); move {rundir.best} aside to begin anew") from error
 
 
-def is_better(found: Best, best: Best | None) -> bool:
-    """Is its accuracy higher, or as high at a smaller loss? Never where the two cannot be compared."""
+def is_better(found: Best, best: Best | None, goal: Goal) -> bool:
+    """Is its value better, or as good at a smaller loss? Never where the two cannot be compared."""
     if best is None:
         return True
-    return is_comparable(found, best) and (found.accuracy, -found.loss) > (best.accuracy, -best.loss)
+    if not is_comparable(found, best):
+        return False
+    return goal.is_better(found.value, best.value) or (found.value == best.value and found.loss < best.loss)
 
 
 def is_comparable(found: Best, best: Best) -> bool:
-    """Are both of one split and one kind of weights?"""
-    return (found.split, found.weights) == (best.split, best.weights)
+    """Are both of one split, one kind of weights and one metric?"""
+    return (found.split, found.weights, found.metric) == (best.split, best.weights, best.metric)
 
 
 def keep_best(rundir: RunDir, path: str, found: Best) -> None:

@@ -213,7 +213,7 @@ def _evaluate_last(chief: Chief, session: tf.Session) -> str:
         if report.validated_step != step:
             metrics = chief.evaluate(session, "validation")
             report_validation(chief.job, report, chief.periodic.checkpoint, session, step, metrics)
-        report.result.test_accuracy = chief.evaluate(session, "test")["accuracy"]
+        report.result.test = chief.evaluate(session, "test")
     except Stopped as stop:
         return str(stop)
     return "done"

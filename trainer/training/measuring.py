@@ -85,7 +85,9 @@ def open_bench(config: Config, console: Console, signals: Signals) -> Iterator[B
         graph = stack.enter_context(tf.Graph().as_default())
         result = RunResult(step=0, devices=job.devices.towers, skipped_records=0)
         report = stack.enter_context(
-            Report(job.rundir, result, first_step=0, batch_size=config.batch_size, say=console.say)
+            Report(
+                job.rundir, result, job.task.metrics.goal, first_step=0, batch_size=config.batch_size, say=console.say
+            )
         )
         tf.set_random_seed(config.seed)
         graphs = build_graphs(job)

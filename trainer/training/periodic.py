@@ -85,9 +85,10 @@ def report_validation(
     if not job.config.keep_best:
         return
     weights = "ema" if job.config.ema_decay else "raw"
-    found = best.Best(step, "validation", weights, metrics["accuracy"], metrics["loss"])
+    goal = job.task.metrics.goal
+    found = best.Best(step, "validation", weights, goal.name, metrics[goal.name], metrics["loss"])
     with report.failures.tolerated("best/"):
-        if best.is_better(found, best.load_best(job.rundir)):
+        if best.is_better(found, best.load_best(job.rundir), goal):
             checkpoint.save(session, step)
             best.keep_best(job.rundir, f"{job.rundir.checkpoint_prefix}-{step}", found)
 

@@ -81,7 +81,7 @@ def train_to_result(
 
 
 def _say_result(job: Job, result: RunResult) -> None:
-    say = job.console.say
+    say, goal = job.console.say, job.task.metrics.goal
     if result.failed_writes:
         failed = ", ".join(f"{what} {count} times" for what, count in result.failed_writes.items())
         say(f"not all could be written: {failed}")
@@ -89,7 +89,7 @@ def _say_result(job: Job, result: RunResult) -> None:
         say(f"{result.status} after step {result.step}; the same command goes on from there")
         return
     say(
-        f"test accuracy {result.test_accuracy:.2%} after {result.step} steps, {result.seconds:.1f} s in all; "
+        f"test {goal.describe(result.test[goal.name])} after {result.step} steps, {result.seconds:.1f} s in all; "
         f"{job.rundir.result}"
     )
 
@@ -177,7 +177,12 @@ def _train_with_report(job: Job, signals: Signals, result: RunResult) -> None:
         tf.Graph().as_default() as graph,
         tf.device(device),
         Report(
-            job.rundir, result, first_step=job.start.step, batch_size=config.batch_size, say=job.console.say
+            job.rundir,
+            result,
+            job.task.metrics.goal,
+            first_step=job.start.step,
+            batch_size=config.batch_size,
+            say=job.console.say,
         ) as report,
     ):
         tf.set_random_seed(config.seed)

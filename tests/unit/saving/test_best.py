@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.errors import TrainerError
+from trainer.learning.metrics import ACCURACY, Goal
 from trainer.rundir import RunDir
 from trainer.saving.best import Best, is_better, keep_best, load_best
 from trainer.saving.tensors import load_tensors, save_tensors
@@ -18,7 +19,7 @@ def rundir(tmp_path):
 
 
 def best_of(step, accuracy, loss=1.0, split="validation"):
-    return Best(step, split, "ema", accuracy, loss)
+    return Best(step, split, "ema", "accuracy", accuracy, loss)
 
 
 def test_it_outlives_the_original_and_replaces_the_one_before(rundir):
@@ -50,12 +51,20 @@ def test_one_that_has_gone_leaves_the_best_before_it(rundir):
     ],
 )
 def test_higher_accuracy_and_then_smaller_loss_is_better(found, before, better):
-    assert is_better(found, before) is better
+    assert is_better(found, before, ACCURACY) is better
 
 
-def test_the_best_of_another_split_or_kind_stays():
-    for found in (best_of(2, 0.9, split="test"), best_of(2, 0.9)._replace(weights="raw")):
-        assert not is_better(found, best_of(1, 0.5))
+def test_of_an_error_the_smaller_is_better():
+    error = Goal("mae", larger_is_better=False, is_fraction=False)
+    before, found = (best_of(1, value)._replace(metric="mae") for value in (0.5, 0.4))
+    assert is_better(found, before, error) and not is_better(before, found, error)
+    assert error.describe(0.41234) == "mae 0.4123" and ACCURACY.describe(0.41234) == "accuracy 41.23%"
+
+
+def test_the_best_of_another_split_kind_or_metric_stays():
+    better = best_of(2, 0.9)
+    for found in (best_of(2, 0.9, split="test"), better._replace(weights="raw"), better._replace(metric="recall")):
+        assert not is_better(found, best_of(1, 0.5), ACCURACY)
 
 
 @pytest.mark.parametrize(
