@@ -111,6 +111,11 @@ def open_upright(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
       Exception: of almost any class, from pillow's decoders, where it is damaged; `describe_error` says why.
     """
+    return open_with_orientation(data, max_pixels=max_pixels)[0]
+
+
+def open_with_orientation(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, int]:
+    """Decodes an image file as `open_upright`; returns how EXIF says it lies, too, as `read_orientation`."""
     if not data:
         raise ValueError("the file is empty")
     try:
@@ -123,7 +128,7 @@ def open_upright(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         image.load()
         upright = ImageOps.exif_transpose(image)
         upright.format = image.format
-        return upright
+        return upright, _orientation_of(image)
 
 
 def decode_stored(data: bytes, orientation: int, *, depth: int) -> np.ndarray:
@@ -181,7 +186,11 @@ def is_kept(image: Image.Image) -> bool:
 def read_orientation(data: bytes) -> int:
     """Reads EXIF's Orientation: 1 to 8, and 1 where there is none."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        found = image.getexif().get(ORIENTATION, 1)
+        return _orientation_of(image)
+
+
+def _orientation_of(image: Image.Image) -> int:
+    found = image.getexif().get(ORIENTATION, 1)
     return found if found in TURNS else 1
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
-from trainer.data.pictures import FORMATS, describe_error, flatten, is_kept, open_upright, read_orientation, turn_box
+from trainer.data.pictures import FORMATS, describe_error, flatten, is_kept, open_with_orientation, turn_box
 from trainer.data.sources.splitting import SPLIT_NAMES, TRAIN
 from trainer.data.spec import CLASS, Box, DataError, Label
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of what calls itself a picture
-AHEAD = 64  # pictures that are decoded before they are asked for
+# Pictures that a thread takes at once, and how many of such groups are decoded before they are asked for.
+AT_ONCE, AHEAD = 8, 8
 
 
 class Found(NamedTuple):
@@ -143,7 +144,7 @@ def look_at(found: Found, max_pixels: int) -> Looked:
         if found.path.exists() and not found.path.is_file():
             raise ValueError("it is no regular file")
         data = found.path.read_bytes()
-        image, orientation = open_upright(data, max_pixels=max_pixels), read_orientation(data)
+        image, orientation = open_with_orientation(data, max_pixels=max_pixels)
         flatten(image)
         return Looked(
             found,
@@ -180,10 +181,14 @@ def _upright_boxes(found: Found, height: int, width: int, orientation: int) -> t
 
 
 def in_order(executor: Executor, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Calls a function in threads, on AHEAD items at once; yields what it returns in the order of the items."""
+    """Calls a function in threads, a little ahead; yields what it returns in the order of the items."""
     left = iter(items)
-    while some := list(itertools.islice(left, AHEAD)):
-        yield from executor.map(function, some)
+    waiting: deque[Future[list[Any]]] = deque()
+    while (some := list(itertools.islice(left, AT_ONCE))) or waiting:
+        if some:
+            waiting.append(executor.submit(lambda group: list(map(function, group)), some))
+        if not some or len(waiting) == AHEAD:
+            yield from waiting.popleft().result()
 
 
 def duplicates(digests: Iterable[str]) -> list[list[int]]:
