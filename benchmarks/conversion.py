@@ -67,7 +67,7 @@ def write_files(folder: Path, *, decodes: bool) -> float:
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
     with tempfile.TemporaryDirectory() as output:
         begin = time.perf_counter()
-        paths = sorted(folder.glob("*/*.jpg"))
+        paths = sorted(path for path in folder.glob("*/*") if path.is_file())
         with tf.io.TFRecordWriter(f"{output}/all.tfrecords") as writer:
             for path in paths:
                 data = path.read_bytes()
@@ -91,9 +91,10 @@ def compare_pictures(folder: Path, rounds: int) -> None:
     for work in works.values():
         work()  # So that all find the files in memory.
     speeds = [{name: work() for name, work in works.items()} for _ in range(rounds)]
+    print("pictures/s, and the conversion's divided by it:")
     for name in works:
-        print(f"{name}: {show([row[name] for row in speeds], ',.0f')} pictures/s", end="; ")
-        print(f"conversion against it {show([row['conversion'] / row[name] for row in speeds], '.3f')}")
+        ratios = [row["conversion"] / row[name] for row in speeds]
+        print(f"{name}: {show([row[name] for row in speeds], ',.0f')} pictures/s; {show(ratios, '.3f')}")
 
 
 def write_bare(images: np.ndarray, labels: np.ndarray) -> float:

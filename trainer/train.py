@@ -11,10 +11,12 @@ from pathlib import Path
 from trainer.cluster.roles import choose_strategy, cluster_of
 from trainer.console import OWNER_ONLY, WITH_GROUP, Console, run_program
 from trainer.data.looking import check_data
+from trainer.data.manifest import MANIFEST, load_manifest
 from trainer.errors import OK
 from trainer.rundir import RunDir
 from trainer.saving.lock import wait_for_next
 from trainer.settings import flags
+from trainer.settings.config import Config
 from trainer.signals import Signals
 
 LOOK_SECONDS = 2.0  # between an evaluator's looks for new checkpoints
@@ -30,12 +32,27 @@ def main(argv: Sequence[str] | None = None, *, follow: Run) -> int:
     return run_program(functools.partial(_program, follow=follow), argv, at_stop=at_stop, umask=OWNER_ONLY)
 
 
+def _check_pipelines(config: Config) -> None:
+    """Looks whether --preprocess and --eval_preprocess fit the pictures, and the user's own operations can be loaded.
+
+    Raises:
+      UsageError: they do not.
+    """
+    if (not config.preprocess and not config.eval_preprocess) or not (Path(config.data_dir) / MANIFEST).is_file():
+        return
+
+    from trainer.preprocessing.preprocessing import preprocessing_of  # Imports TensorFlow.
+
+    preprocessing_of(load_manifest(Path(config.data_dir)), config.preprocess, config.eval_preprocess)
+
+
 def _program(argv: Sequence[str], console: Console, signals: Signals, follow: Run) -> int:
     config = flags.config_from_flags(argv)
     if config.dry_run:
         choose_strategy(config, cluster_of(config, os.environ))
         if config.dry_run == "data" and not config.source:
             check_data(config.dataset, Path(config.data_dir))
+            _check_pipelines(config)
         console.say("the flags are right" + (", and the data is there" if config.dry_run == "data" else ""))
         return OK
     if config.group_readable:

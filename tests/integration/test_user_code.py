@@ -54,6 +54,25 @@ def nothing(images):
 def double(images):
     return tf.cast(images, tf.float64)
 
+def hidden(images):
+    @tf.function
+    def inner():
+        return tf.random.uniform([])
+    return tf.cast(images, tf.float32) + inner()
+
+def python(images):
+    return tf.reshape(tf.numpy_function(lambda x: x, [images], tf.uint8), [-1, 8, 8, 1])
+
+def fewer(images):
+    return images[:1]
+
+def third(images, strength, draws):
+    return images
+
+def text(images, kind):
+    assert kind == "1..2", kind
+    return images
+
 def flat(images):
     return tf.layers.flatten(images) if False else tf.reshape(images, [-1, 64])
 """
@@ -120,23 +139,36 @@ def test_what_it_draws_follows_from_the_record_alone():
         ("nowhere/augment.py:noise", r"there is no file .*; .*/nowhere holds no Python file"),
         ("my code/empty.py:f", r"my code/empty.py defines no function; wanted my code/empty.py:f"),
         ("my code/syntax.py:f", r"my code/syntax.py:2: SyntaxError: invalid syntax"),
-        ("my code/script.py:f", r"ended the program while it was imported \(exit 3\); .*__main__"),
+        ("my code/script.py:f", r"would end the program \(exit 3\); .*__main__"),
         ("my code/fails.py:f", r"my code/fails.py:2, in <module>: KeyError: 'no such thing'"),
         ("my code/augment.py:unit(3)", r"unit\(3\): too many positional arguments; it takes no arguments"),
         ("my code/augment.py:noise(sigma=3)", r"unexpected keyword argument 'sigma'; it takes strength=0.1"),
-        ("my code/augment.py:noise('x')", r"strength='x' is out of range: a number"),
+        ("my code/augment.py:noise('x')", r"strength='x' is not legal: wanted a number"),
         ("my code/faults.py:stateful", r"faults.py:stateful draws by RandomUniform, .* take an argument `draws`"),
         ("my code/faults.py:broken", r"my code/faults.py:11, in inner: \w+: "),
+        ("my code/faults.py:hidden", r"faults.py:hidden draws by RandomUniform"),
+        (
+            "my code/faults.py:python",
+            r"faults.py:python runs Python in the graph \(PyFunc\), which no export could hold",
+        ),
+        ("my code/faults.py:fewer", r"faults.py:fewer returned 1 pictures, and was given 2"),
+        ("my code/faults.py:third(3)", r"it takes images, strength, draws; wanted images, then draws"),
+        ("my co(de/faults.py:fewer", r"is no operation; .*a path may not hold \( \) \|"),
+        (":fewer", r"there is no module ''; wanted package.module:function"),
         ("my code/faults.py:nothing", r"faults.py:nothing returned a NoneType; wanted pictures"),
         ("my code/faults.py:double", r"faults.py:double returned float64 \(\d, 8, 8, 1\); wanted pictures"),
         ("my code/faults.py:flat", r"faults.py:flat returned uint8 \(\d, 64\); wanted pictures"),
-        ("no_such_package.module:f", r"there is no module no_such_package; wanted package.module:function or path"),
+        ("no_such_package.module:f", r"there is no module 'no_such_package'; wanted package.module:function or path"),
         ("mixup|my code/augment.py:unit", r"must stand before mixup"),
     ],
 )
 def test_errors_name_the_users_own_place(text, wanted):
     with pytest.raises(UsageError, match=wanted):
         make_preprocessing((8, 8, 1), text, "float")
+
+
+def test_a_text_in_quotes_is_no_range():
+    make_preprocessing((8, 8, 1), "my code/faults.py:text('1..2')")
 
 
 def test_code_leaves_nothing_behind_and_two_copies_do_not_meet(folder, tmp_path):
@@ -256,6 +288,53 @@ def test_a_foreign_directory_runs_nothing(digits_dir, folder, tmp_path, monkeypa
     (tmp_path / "run" / "code" / "code.json").unlink()
     with pytest.raises(UsageError, match=r"--preprocess=shutil:rmtree\(ignore_errors=True\); read it"):
         load_model(run, print)
+
+
+def test_copies_that_lead_elsewhere_are_refused(digits_dir, tmp_path):
+    """Also in a directory whose other files this user has run."""
+    train_here(digits_dir, 5)
+    run, index = RunDir("run"), tmp_path / "run" / "code" / "code.json"
+    text, mark = index.read_text(), tmp_path / "ran"
+    payload = f"import pathlib\npathlib.Path({str(mark)!r}).touch()\n{AUGMENT}"
+    (tmp_path / "run" / "payload.py").write_text(payload)
+    for root, file in (
+        ("0", "../../../payload.py"),
+        (str(tmp_path / "run"), "payload.py"),
+        ("..", "x.py"),
+        ("0", "/x.py"),
+    ):
+        index.write_text(text.replace('"0",\n      "augment.py"', f'"{root}",\n      "{file}"'))
+        with pytest.raises(UsageError, match=r"code.json cannot be read: .* is no file below its directory"):
+            load_model(run, print)
+    index.write_text(text)
+    copy = next((tmp_path / "run" / "code").rglob("augment.py"))
+    (copy.parent / "fast").symlink_to(tmp_path / "run")
+    with pytest.raises(UsageError, match="fast is a link"):
+        load_model(run, print)
+    (copy.parent / "fast").unlink()
+    index.write_text(text.replace('"augment.py"', '"sizes.py"'))
+    with pytest.raises(UsageError, match="not run before"):
+        load_model(run, print)
+    assert not mark.exists()
+
+
+def test_trust_is_of_one_start(digits_dir, tmp_path, run_here):
+    train_here(digits_dir, 5, trust_code=True, code="current")
+    kept = (tmp_path / "run" / "flags.txt").read_text() + (tmp_path / "run" / "config.json").read_text()
+    assert "trust_code" not in kept and "current" not in kept
+    (tmp_path / "flags.txt").write_text("--trust_code=true\n")
+    done = run_here("trainer", f"--flagfile={tmp_path / 'flags.txt'}", f"--data_dir={digits_dir}")
+    assert done.code == 2 and "give it on the command line, not in a flag file" in done.err, done
+
+
+@pytest.mark.parametrize("text", ["flp_lr", "my code/fails.py:f"])
+def test_a_pipeline_is_checked_before_anything_is_written_or_moved(text, digits_dir, tmp_path, run_here):
+    train_here(digits_dir, 5)
+    flags = [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'run'}", f"--preprocess={text}"]
+    done = run_here("trainer", *flags, "--dry_run=data")
+    assert done.code == 2 and "the flags are right" not in done.out, done
+    done = run_here("trainer", *flags, "--resume=never")
+    assert done.code == 2 and not (tmp_path / "run.1").exists() and (tmp_path / "run" / "config.json").exists(), done
 
 
 def test_a_kept_copy_that_is_damaged_or_missing_is_named(digits_dir, tmp_path):

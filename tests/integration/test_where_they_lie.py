@@ -15,6 +15,8 @@ from trainer.data.spec import IMAGE, LABEL
 from trainer.errors import TrainerError, UsageError
 from trainer.inputs.parsing import parse_examples
 from trainer.preprocessing.preprocessing import make_preprocessing
+from trainer.rundir import RunDir
+from trainer.saving.lock import RunLock
 from trainer.tf1 import tf
 
 pytestmark = pytest.mark.timeout(120)
@@ -211,7 +213,7 @@ def test_a_folder_is_trained_on_as_it_lies_and_as_its_conversion_would_be(folder
 def test_a_run_on_files_can_be_moved_begun_anew_and_evaluated(folder, run_here, tmp_path):
     run = tmp_path / "run"
     api.train(**FILES, source=folder, logdir=run, train_steps=3)
-    with pytest.raises(UsageError, match=r"source: .*halves -> .*other"):
+    with pytest.raises(UsageError, match=r"holds a run on .*halves, --split=60/20/20, not on .*other"):
         (tmp_path / "other").mkdir()
         api.train(**FILES, source=tmp_path / "other", logdir=run, train_steps=3)
     api.train(**FILES, source=folder, logdir=run, train_steps=4, resume="never")
@@ -220,6 +222,21 @@ def test_a_run_on_files_can_be_moved_begun_anew_and_evaluated(folder, run_here, 
     (tmp_path / "run.1").rename(tmp_path / "gone")
     done = run_here("trainer.evaluate", f"--logdir={tmp_path / 'moved'}", "--json")
     assert done.code == 0 and '"accuracy"' in done.out, done
+
+
+def test_a_start_that_is_refused_leaves_the_files_of_a_run_at_work(folder, tmp_path):
+    run = tmp_path / "run"
+    api.train(**FILES, source=folder, logdir=run, train_steps=3)
+    for path in run.glob("model.ckpt-*"):  # As before its first checkpoint.
+        path.unlink()
+    before = {path.name: path.read_bytes() for path in (run / "data").iterdir()}
+    with RunLock(RunDir(run)), pytest.raises(TrainerError, match="is in use by"):
+        api.train(**{**FILES, "split": "80/10/10"}, source=folder, logdir=run, train_steps=3)
+    assert {path.name: path.read_bytes() for path in (run / "data").iterdir()} == before
+    api.train(**{**FILES, "split": "80/10/10"}, source=folder, logdir=run, train_steps=3)
+    assert load_manifest(run / "data").attribution.endswith("--split=80/10/10")
+    flags = (run / "flags.txt").read_text()
+    assert "--data_dir" not in flags and f"--source={folder}" in flags
 
 
 @pytest.mark.parametrize(

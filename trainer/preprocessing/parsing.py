@@ -16,9 +16,9 @@ from trainer.preprocessing.pipeline import OPERATIONS, Operation, Pipeline, para
 from trainer.settings.fields import Legal
 from trainer.settings.plugins import UserCode, is_reference
 
-RANGE = re.compile(r"(-?[\d.]*\d)\.\.(-?\d[\d.]*)")
+QUOTED_OR_RANGE = re.compile(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|(-?[\d.]*\d)\.\.(-?\d[\d.]*)")
 # A name, or a function of the user's: `path/file.py:function`, `package.module:function`.
-CALL = re.compile(r"\s*([A-Za-z_]\w*|[^()|]*?:\s*[A-Za-z_]\w*|[^()|]*?\.py)\s*(?:\((.*)\))?\s*", re.DOTALL)
+CALL = re.compile(r"\s*([^\W\d]\w*|[^()|]*?:\s*[^\W\d]\w*|[^()|]*?\.py)\s*(?:\((.*)\))?\s*", re.DOTALL)
 CHECKED_TYPES = (bool, int, float, str)  # of the arguments of a user's operation
 
 
@@ -93,7 +93,8 @@ def _split(text: str) -> list[str]:
 def _parse_operation(name: str, text: str, code: UserCode, known: Sequence[str] = ()) -> Operation:
     found = CALL.fullmatch(text)
     if not found:
-        raise UsageError(f"--{name}: {text.strip()!r} is no operation; write NAME or NAME(1, name=2), joined by |")
+        own = "; a path may not hold ( ) |" if ":" in text or ".py" in text else ""
+        raise UsageError(f"--{name}: {text.strip()!r} is no operation; write NAME or NAME(1, name=2), joined by |{own}")
     is_own = is_reference(found[1])
     function = code.load(found[1]) if is_own else OPERATIONS.get(found[1])
     if function is None and found[1] in PIPELINES:
@@ -103,13 +104,16 @@ def _parse_operation(name: str, text: str, code: UserCode, known: Sequence[str] 
     if function is None:
         raise unknown_name(f"--{name}: operation", found[1], known or OPERATIONS)
     what = f"--{name}: {text.strip()}"
+    names = list(inspect.signature(function).parameters)
+    if is_own and (not names or ("draws" in names and names.index("draws") != 1)):
+        raise UsageError(f"{what}: it takes {', '.join(names) or 'nothing'}; wanted images, then draws if it is random")
     args, kwargs = _parse_arguments(what, found[2] or "")
     return Operation(found[1], function, *_bind(what, function, args, kwargs, is_own=is_own))
 
 
 def _parse_arguments(what: str, text: str) -> tuple[list[Any], dict[str, Any]]:
     """Reads literals, and ranges as 0.5..1.5, which become pairs."""
-    with_pairs = RANGE.sub(r"(\1, \2)", text)
+    with_pairs = QUOTED_OR_RANGE.sub(lambda found: found[1] or f"({found[2]}, {found[3]})", text)
     try:
         call = ast.parse(f"f({with_pairs})", mode="eval").body
         assert isinstance(call, ast.Call)
@@ -166,10 +170,13 @@ def _check(what: str, annotation: Any, value: Any) -> None:
         (annotation,) = options
     base, *legal = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Annotated else (annotation,)
     limits = next((each for each in legal if isinstance(each, Legal)), None)
-    if not _is_of(base, value) or (limits and not limits.holds(value)):
-        wanted = limits.text if limits else base.__name__
-        kind = {int: "a whole number, ", float: "a number, "}.get(base, "")
-        raise UsageError(f"{what}={value!r} is out of range: {kind}{wanted}")
+    kind = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "True or False"}.get(base, "")
+    if not limits and not _is_of(base, value):
+        raise UsageError(f"{what}={value!r} is not legal: wanted {kind or base.__name__}")
+    if limits and not (_is_of(base, value) and limits.holds(value)):
+        raise UsageError(
+            f"{what}={value!r} is out of range: {f'{kind}, ' if base in (int, float) else ''}{limits.text}"
+        )
 
 
 def _is_of(base: Any, value: Any) -> bool:

@@ -53,6 +53,8 @@ OF_VALUES = frozenset(name for name, function in OPERATIONS.items() if function.
 
 
 PICTURE_TYPES = (tf.uint8, tf.float32)
+PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+GENERATORS = {"StatefulUniform", "StatefulStandardNormalV2", "StatefulTruncatedNormal", "RngSkip", "RngReadAndSkip"}
 
 
 class Operation(NamedTuple):
@@ -136,7 +138,7 @@ def _call(operation: Operation, *first: Any, **more: Any) -> tf.Tensor:
       UsageError: it gives no pictures, or draws what no seed decides.
     """
     graph = tf.get_default_graph()
-    num_before = len(graph.get_operations()) if operation.is_own else 0
+    before = _unsuitable(graph) if operation.is_own else {}
     images = operation.function(*first, *operation.args, **operation.kwargs, **more)
     if not operation.is_own:
         return images
@@ -147,13 +149,28 @@ def _call(operation: Operation, *first: Any, **more: Any) -> tf.Tensor:
             f"{operation.name} returned {got}; wanted pictures as it takes them, uint8 or float32 "
             "[n, height, width, depth], of a known depth"
         )
-    for node in graph.get_operations()[num_before:]:
-        if node.op_def.is_stateful and "seed2" in node.node_def.attr:
+    given = first[0].shape
+    if not given[:1].is_compatible_with(images.shape[:1]):
+        raise UsageError(f"{operation.name} returned {images.shape[0]} pictures, and was given {given[0]}")
+    for name, kind in _unsuitable(graph).items():
+        if name not in before and kind in PYTHON:
+            raise UsageError(f"{operation.name} runs Python in the graph ({kind}), which no export could hold")
+        if name not in before:
             raise UsageError(
-                f"{operation.name} draws by {node.type}, which after a resume draws something else; take an argument "
+                f"{operation.name} draws by {kind}, which after a resume draws something else; take an argument "
                 "`draws` in second place, whose numbers follow from the record (docs/preprocessing.md)"
             )
     return images
+
+
+def _unsuitable(graph: tf.Graph) -> dict[str, str]:
+    """Finds what draws numbers that no record decides, or runs Python: types of nodes by name, also of functions."""
+    definition = graph.as_graph_def()
+    nodes = {node.name: node for node in definition.node}
+    for function in definition.library.function:
+        nodes |= {f"{function.signature.name}/{node.name}": node for node in function.node_def}
+    # Operations that count their own calls have two seeds; the stateless ones take theirs as a tensor.
+    return {name: node.op for name, node in nodes.items() if "seed2" in node.attr or node.op in GENERATORS | PYTHON}
 
 
 def parameters_of(function: Callable[..., object], is_own: bool = False) -> list[inspect.Parameter]:

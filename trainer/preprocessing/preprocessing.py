@@ -209,8 +209,8 @@ def make_preprocessing(
         for name, pipeline in (("preprocess", training), ("eval_preprocess", elsewhere))
     ]
     with tf.Graph().as_default():
-        keys = tf.zeros([1], tf.int64)
-        ends = [side.in_batches(tf.zeros([1, *side.batch_shape], side.batch_dtype), keys) for side in sides]
+        keys = tf.zeros([2], tf.int64)  # Two, so that an operation which loses pictures is found.
+        ends = [side.in_batches(tf.zeros([2, *side.batch_shape], side.batch_dtype), keys) for side in sides]
     (shape, dtype), (other, other_dtype) = [(tuple(end.shape.as_list()[1:]), end.dtype) for end in ends]
     if (shape, dtype) != (other, other_dtype):
         raise UsageError(

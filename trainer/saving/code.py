@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from trainer.errors import UsageError
 from trainer.rundir import RunDir, replace_bytes, replace_text
+from trainer.saving.files import has_files
 from trainer.settings.config import Config, load_config
 from trainer.settings.plugins import Place, UserCode, UserFile, root_of
 
@@ -25,11 +29,14 @@ def save_code(code: UserCode, config: Config, rundir: RunDir, say: Callable[[str
     files = code.files()
     roots = list(dict.fromkeys(file.place.root for file in files))
     contents = {f"{roots.index(file.place.root)}/{file.place.file}": file.content for file in files}
+    references = {path: (str(roots.index(place.root)), place.file) for path, place in sorted(code.places.items())}
+    digest = _digest(config, references, contents)
     if not contents:
         rundir.code_index.unlink(missing_ok=True)
-        _note(_digest(config, contents), say) if _names_code(config) else None
+        if _named_code(config):  # Of installed packages alone.
+            _note(digest, say)
         return
-    name = _digest(config, contents)[:16]
+    name = digest[:16]
     for file, content in contents.items():
         path = rundir.code / name / file
         if not path.is_file() or path.read_bytes() != content:
@@ -41,71 +48,121 @@ def save_code(code: UserCode, config: Config, rundir: RunDir, say: Callable[[str
         "sha256": {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()},
     }
     replace_text(rundir.code_index, json.dumps(index, indent=2) + "\n")
-    _note(_digest(config, contents), say)
+    _note(digest, say)
 
 
-def load_kept(rundir: RunDir) -> dict[str, Place]:
-    """Finds the copies in a run directory: where they lie, by the path in a reference.
+class Kept(NamedTuple):
+    """The copies in a run directory."""
+
+    folder: Path
+    references: dict[str, tuple[str, str]]  # where each lies in the folder, by the path in a reference: root and file
+
+    @property
+    def places(self) -> dict[str, Place]:
+        return {path: Place((self.folder / root).absolute(), file) for path, (root, file) in self.references.items()}
+
+    def contents(self) -> dict[str, bytes]:
+        """Reads all files, whatever they are for: each can be imported.
+
+        Raises:
+          UsageError: there is a link, or something else than a file.
+        """
+        found: dict[str, Path] = {}
+        for folder, folders, names in os.walk(self.folder) if self.references else ():
+            for path in (Path(folder) / name for name in (*folders, *names)):
+                if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                    raise UsageError(f"{path} is a link, or no file: a run directory's copies of code are plain files")
+            found |= {str((Path(folder) / name).relative_to(self.folder)): (Path(folder) / name) for name in names}
+        return {name: path.read_bytes() for name, path in sorted(found.items())}
+
+
+def load_kept(rundir: RunDir) -> Kept:
+    """Finds the copies in a run directory.
 
     Raises:
-      UsageError: what stands there is damaged.
+      UsageError: what stands there is damaged, or leads out of the directory.
     """
     if not rundir.code_index.is_file():
-        return {}
+        return Kept(rundir.code, {})
     try:
         index = json.loads(rundir.code_index.read_text())
-        folder = rundir.code / str(index["directory"])
-        return {path: Place((folder / root).absolute(), file) for path, (root, file) in index["references"].items()}
+        folder, references = str(index["directory"]), index["references"]
+        for root, file in references.values():
+            if not re.fullmatch(r"\d+", root) or Path(file).is_absolute() or ".." in Path(file).parts:
+                raise ValueError(f"{root}/{file} is no file below its directory")
+        if not re.fullmatch(r"[0-9a-f]+", folder) or (rundir.code / folder).is_symlink():
+            raise ValueError(f"{folder} is no directory of copies")
+        return Kept(rundir.code / folder, {path: (root, file) for path, (root, file) in references.items()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{rundir.code_index} cannot be read: {error!r}") from error
+        raise UsageError(f"{rundir.code_index} cannot be read: {error}") from error
 
 
-def open_kept(
-    rundir: RunDir,
-    kept: Mapping[str, Place] | None = None,
-    *,
-    trust: bool,
-    say: Callable[[str], None],
-    only_kept: bool = True,
-) -> UserCode:
-    """Makes the user code of a run directory, which runs only what this user has run before.
+def open_kept(rundir: RunDir, *, trust: bool, say: Callable[[str], None]) -> UserCode:
+    """Makes the user code of a run directory, all of it copies, which runs only what this user has run before.
 
     Args:
       rundir: of the run.
-      kept: its copies that are run; None: all.
       trust: run it also where it came from elsewhere, and note that.
       say: is told where that cannot be noted.
-      only_kept: is code of which the run has no copy missing, or taken from where its reference says.
 
     Raises:
-      UsageError: when code is loaded: this user has not run it yet.
+      UsageError: the directory is damaged; or, when code is loaded, this user has not run it yet.
     """
-    places = load_kept(rundir) if kept is None else kept
+    kept = load_kept(rundir)
+    check = functools.partial(_check, rundir, kept, trust=trust, say=say)
+    return UserCode(kept.places, only_kept=True, before_run=check)
 
-    def check() -> None:
-        config = load_config(rundir.config)
-        folders = sorted({place.root.parent for place in places.values()})
-        contents = {
-            str(path.relative_to(folder)): path.read_bytes()
-            for folder in folders
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-        digest = _digest(config, contents)
-        if trust:
-            _note(digest, say)
-        elif digest not in _noted():
-            named = [f"--{name}={getattr(config, name)}" for name in CODE_SETTINGS if ":" in getattr(config, name)]
-            where = f", which lies in {folders[0]} ({', '.join(contents)})" if folders else ""
-            raise UsageError(
-                f"{rundir.path} would run code that you have not run before: {' '.join(named)}{where}; read it, then "
-                "allow it with --trust_code"
+
+def open_current(config: Config, rundir: RunDir, say: Callable[[str], None]) -> UserCode:
+    """Makes the user code of a training: the files that its settings name, and copies of those that have changed.
+
+    Files that are as the run keeps them are taken from where the settings say, and need nobody's trust.
+
+    Args:
+      config: of the run.
+      rundir: of the run, perhaps one that goes on.
+      say: is told where it cannot be noted that this code was run.
+    """
+    if config.code == "current" or config.resume == "never" or not has_files(rundir):
+        return UserCode()
+    kept = load_kept(rundir)
+    changed = changed_files(kept)
+    check = functools.partial(_check, rundir, kept, trust=config.trust_code, say=say)
+    return UserCode(changed, before_run=check if changed else lambda: None)
+
+
+def say_changed_code(code: UserCode, config: Config, rundir: RunDir, say: Callable[[str], None]) -> None:
+    """Says which files of the user's are others than when the run began."""
+    for path in changed_files(load_kept(rundir)):
+        if path in code.places and config.code == "current":
+            say(f"changed since the last start: {path}, which is taken as it is now")
+        elif path in code.places:
+            say(
+                f"{path} has changed or gone since this run began, which goes on with its own copy of it in "
+                f"{rundir.code}; --code=current takes the file as it is"
             )
 
-    return UserCode(places, only_kept=only_kept, before_run=check if only_kept or places else lambda: None)
+
+def _check(rundir: RunDir, kept: Kept, *, trust: bool, say: Callable[[str], None]) -> None:
+    """Refuses code that this user has not run before.
+
+    Raises:
+      UsageError: it is such.
+    """
+    config, contents = load_config(rundir.config), kept.contents()
+    digest = _digest(config, kept.references, contents)
+    if trust:
+        _note(digest, say)
+    elif digest not in _noted():
+        named = " ".join(f"--{name}={getattr(config, name)}" for name in _named_code(config))
+        where = f", which lies in {kept.folder} ({', '.join(contents)})" if contents else ""
+        raise UsageError(
+            f"{rundir.path} would run code that you have not run before: {named}{where}; read it, then allow it with "
+            "--trust_code"
+        )
 
 
-def changed_files(kept: Mapping[str, Place]) -> dict[str, Place]:
+def changed_files(kept: Kept) -> dict[str, Place]:
     """Finds the copies of files of the user's that are others now, or have gone, or import others from beside them."""
 
     def is_changed(path: str, copy: Place) -> bool:
@@ -116,7 +173,7 @@ def changed_files(kept: Mapping[str, Place]) -> dict[str, Place]:
         except (OSError, UsageError):
             return True
 
-    return {path: copy for path, copy in sorted(kept.items()) if is_changed(path, copy)}
+    return {path: copy for path, copy in sorted(kept.places.items()) if is_changed(path, copy)}
 
 
 def digest_of_files(files: list[UserFile]) -> str:
@@ -124,15 +181,17 @@ def digest_of_files(files: list[UserFile]) -> str:
     return hashlib.sha256(repr([(file.place.file, file.content) for file in files]).encode()).hexdigest()
 
 
-def _names_code(config: Config) -> bool:
-    return any(":" in getattr(config, name) for name in CODE_SETTINGS)
+def _named_code(config: Config) -> list[str]:
+    """Lists the settings that name functions of the user's."""
+    return [name for name in CODE_SETTINGS if ":" in getattr(config, name)]
 
 
-def _digest(config: Config, contents: Mapping[str, bytes]) -> str:
+def _digest(config: Config, references: Mapping[str, tuple[str, str]], contents: Mapping[str, bytes]) -> str:
     """Hashes the code and what it is asked for: an installed module, named with arguments, can do anything too."""
     asked = [getattr(config, name) for name in CODE_SETTINGS]
+    places = sorted((path, *place) for path, place in references.items())
     files = sorted((name, hashlib.sha256(content).hexdigest()) for name, content in contents.items())
-    return hashlib.sha256(json.dumps([asked, files]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([asked, places, files]).encode()).hexdigest()
 
 
 def _notes() -> Path:

@@ -29,6 +29,9 @@ class Config(ClusterSettings, PlacementSettings, LearningSettings, ModelSettings
     """One run of the trainer. The defaults train LeNet on the embedded digits."""
 
 
+_ONCE = {field.name for field in dataclasses.fields(Config) if field.metadata["once"]}
+
+
 def validate(config: Config) -> Config:
     """Fills in the defaults that depend on other fields and checks every value.
 
@@ -97,7 +100,8 @@ def uneven_split(batch_size: int, num_towers: int, over: str = "") -> str:
 
 def to_json(config: Config) -> str:
     """Writes a config as the text of `config.json`."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    kept = {name: value for name, value in dataclasses.asdict(config).items() if name not in _ONCE}
+    return json.dumps(kept, indent=2) + "\n"
 
 
 def load_config(path: Path) -> Config:

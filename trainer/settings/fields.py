@@ -61,6 +61,7 @@ def option(
     path: bool = False,
     repeated: bool = False,
     used_by: Use | None = None,
+    once: bool = False,
 ) -> Any:
     """Declares a field of a dataclass of settings.
 
@@ -74,6 +75,7 @@ def option(
       path: is it a path of this machine, where `~` is the home directory.
       repeated: may the flag be given several times; its default is the empty tuple.
       used_by: where no other value of that setting reads it.
+      once: is it of one start alone, and kept by no run.
     """
     metadata: dict[str, Any] = {
         "help": text,
@@ -84,6 +86,7 @@ def option(
         "path": path,
         "repeated": repeated,
         "used_by": used_by,
+        "once": once,
     }
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -57,7 +57,9 @@ def config_from_flags(argv: Sequence[str]) -> Config:
       UsageError: an unknown flag, a value of the wrong type or range, or a positional argument.
       SystemExit: `--help` was printed.
     """
-    config = parse_flags(Config, argv, "python -m trainer [--flagfile=configs/NAME.flags] [--flag=value ...]")
+    config: Config = parse_flags(Config, argv, "python -m trainer [--flagfile=configs/NAME.flags] [--flag=value ...]")
+    if config.trust_code and not any(_names(arg, "trust_code") for arg in argv[1:]):
+        raise UsageError("--trust_code is for one start: give it on the command line, not in a flag file")
     return config_lib.validate(choose_length(config, argv))
 
 
@@ -193,6 +195,8 @@ def to_flagfile(config: Config) -> str:
     """Writes a config as a flag file that gives it again."""
     lines = []
     for field in dataclasses.fields(config):
+        if field.metadata["once"] or (field.name == "data_dir" and config.source):  # That follows from the logdir.
+            continue
         value = getattr(config, field.name)
         values = value if field.metadata["repeated"] else (value,)
         lines += [f"--{field.name}={flag_text(item)}" for item in values]

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 from trainer.errors import TrainerError, UsageError, reason, unknown_name
 from trainer.grammars import local_path
 
-OWN_PACKAGES = ("trainer", "launch", "tests")  # which may lie in the directory of a user's file
+# Of the trainer itself, which may lie in the directory of a user's file.
+OWN_PACKAGES = tuple(Path(__file__).parents[2] / name for name in ("trainer", "launch"))
 INSTALLED = ("site-packages", "dist-packages")
 
 
@@ -113,6 +114,7 @@ class UserCode:
         places = {place.root / place.file: place for place in self.places.values()}
         for root, modules in self._beside.items():
             packages = {path.partition(".")[0] for path, place in self.places.items() if place.root == root}
+            # A package that the process had imported before was not imported here.
             earlier = [module for name, module in sys.modules.items() if name.partition(".")[0] in packages]
             for module in [*modules.values(), *(module for module in earlier if _is_of(module, root))]:
                 path = Path(str(module.__file__))
@@ -169,8 +171,8 @@ def errors_named(path: str, root: Path | None) -> Iterator[None]:
         raise
     except SystemExit as error:
         raise UsageError(
-            f"{path} ended the program while it was imported (exit {error.code}); what it does as a program belongs "
-            "behind `if __name__ == '__main__':`"
+            f"{path} would end the program (exit {error.code}); what it does as a program belongs behind "
+            "`if __name__ == '__main__':`"
         ) from error
     except Exception as error:
         where = path
@@ -214,13 +216,15 @@ def _find_module(path: str) -> Path | None:
     except ValueError:  # Of `__main__`.
         spec = None
     if spec is None:
-        raise UsageError(f"{path}: there is no module {top}; wanted package.module:function or path/file.py:function")
+        hint = f"; the file beside you is named {path}.py:FUNCTION" if Path(f"{path}.py").is_file() else ""
+        raise UsageError(f"there is no module {top!r}; wanted package.module:function or path/file.py:function{hint}")
     folders = list(spec.submodule_search_locations or [])
     if not folders and not spec.has_location:
         return None
     root = Path(folders[0] if folders else str(spec.origin)).parent
+    is_own = root / top in OWN_PACKAGES
     is_standard = root == Path(os.__file__).parent
-    return None if is_standard or set(INSTALLED) & set(root.parts) or top in OWN_PACKAGES else root
+    return None if is_own or is_standard or set(INSTALLED) & set(root.parts) else root
 
 
 def root_of(path: str) -> Path:
@@ -251,9 +255,13 @@ def _run_file(place: Place) -> ModuleType:
 
 
 def _is_of(module: ModuleType, root: Path) -> bool:
-    """Does a module lie in this directory, and not in another one of `sys.path` within it, as a virtual environment?"""
+    """Does a module lie in this directory, and is the user's?
+
+    What lies in another directory of `sys.path` within it is not, as a virtual environment, or the trainer in the
+    directory of a checkout.
+    """
     file = getattr(module, "__file__", None)
-    if not file or module.__name__.split(".")[0] in OWN_PACKAGES or not Path(file).is_relative_to(root):
+    if not file or not Path(file).is_relative_to(root) or any(Path(file).is_relative_to(own) for own in OWN_PACKAGES):
         return False
     return not any(
         Path(file).is_relative_to(other) and Path(other).is_relative_to(root) and Path(other) != root

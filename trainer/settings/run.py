@@ -30,9 +30,13 @@ class RunSettings:
         "directory, current the files as they are",
         ("kept", "current"),
         scope=TASK,
+        once=True,
     )
     trust_code: bool = option(
-        False, "run the user's code that a run directory holds, also where you have not run it before", scope=TASK
+        False,
+        "run the user's code that a run directory holds, also where you have not run it before",
+        scope=TASK,
+        once=True,
     )
     dry_run: str = option(
         "",

@@ -25,7 +25,7 @@ from trainer.data.spec import DatasetSpec
 from trainer.errors import UsageError
 from trainer.rundir import RunDir, replace_text
 from trainer.saving import files as checkpoint_files
-from trainer.saving.code import changed_files, load_kept, open_kept, save_code
+from trainer.saving.code import save_code
 from trainer.saving.lock import RunLock
 from trainer.saving.progress import Progress, load_progress
 from trainer.settings import config as config_lib
@@ -70,35 +70,56 @@ def prepare_data(config: Config, console: Console) -> Data:
     return Data(found, salvage)
 
 
-def prepare_source(config: Config, rundir: RunDir, console: Console, stack: ExitStack, *, is_chief: bool) -> Config:
-    """Chooses where the manifest of --input=files goes: into the run directory, or where another worker drops it again.
+def prepare_source(config: Config, rundir: RunDir, stack: ExitStack, *, is_chief: bool) -> Config:
+    """Chooses where the manifest of --input=files lies: in the run directory, or, where there is none yet, elsewhere.
 
-    A run directory that is to be moved aside is moved before that.
+    From there `keep_source` takes it once the run directory is this run's; another worker drops it again.
+
+    Raises:
+      UsageError: the run that is there is of other pictures, or other splits.
     """
     if not config.source:
         return config
-    if not is_chief:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="trainer-files-"))
-        return dataclasses.replace(config, data_dir=f"{folder}/data")
-    if config.resume == "never":
-        move_aside(rundir, console)
-    if not rundir.path.exists():
-        stack.push(functools.partial(_remove_unused, rundir, console))
-    return config
+    if is_chief and config.resume != "never" and (Path(config.data_dir) / manifest.MANIFEST).is_file():
+        found = manifest.load_manifest(Path(config.data_dir)).attribution
+        if found == _asked_of(config):
+            return config
+        if checkpoint_files.has_files(rundir):
+            raise UsageError(
+                f"{rundir.path} holds a run on {found}, not on {_asked_of(config)}; use another --logdir, or "
+                "--resume=never to move it aside"
+            )
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="trainer-files-"))
+    return dataclasses.replace(config, data_dir=f"{folder}/data")
+
+
+def keep_source(config: Config, data: Data, rundir: RunDir) -> tuple[Config, Data]:
+    """Takes the manifest of --input=files into the run directory, whose lock is held, where it is not there yet."""
+    place = rundir.path / "data"
+    if not config.source or Path(config.data_dir) == place:
+        return config, data
+    aside = place.with_name(f"{place.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(config.data_dir, aside)
+    shutil.rmtree(place, ignore_errors=True)
+    aside.rename(place)
+    kept = dataclasses.replace(data.spec, data_dir=place)
+    return dataclasses.replace(config, data_dir=str(place)), data._replace(spec=kept)
+
+
+def _asked_of(config: Config) -> str:
+    return f"{config.source}, --split={config.split}"
 
 
 def _index_files(config: Config, folder: Path, console: Console) -> None:
     """Writes down where pictures lie, and in which split, as a conversion that copies nothing; once for a run."""
-    source = Path(config.source)
-    asked = f"{source}, --split={config.split}"
     if (folder / manifest.MANIFEST).is_file():
-        if manifest.load_manifest(folder).attribution == asked or checkpoint_files.has_files(RunDir(config.logdir)):
-            return  # A run that is there is compared with the settings.
-        shutil.rmtree(folder)
+        return
+    source = Path(config.source)
     store = own.Store(encoded=True, paths=True)
     wanted = own.Wanted(parse_shares(config.split), store, config.skip_corrupt, False, grammars.MAX_PIXELS)
     found = own.open_source(source, wanted, console, is_list=source.is_file())
-    found = found._replace(attribution=asked)
+    found = found._replace(attribution=_asked_of(config))
     name = config.dataset or source.stem
     conversion.convert(name, found, source_dir=source, data_dir=folder, num_shards=10, console=console)
 
@@ -166,7 +187,7 @@ def prepare_rundir(config: Config, rundir: RunDir, console: Console, stack: Exit
       TrainerError: another run is at work there, or no checkpoint there is whole.
     """
     if config.resume == "never":
-        move_aside(rundir, console)
+        _move_aside(rundir, console)
     if not rundir.path.exists():
         stack.push(functools.partial(_remove_unused, rundir, console))
     _make_directory(rundir.path)
@@ -183,7 +204,7 @@ def prepare_rundir(config: Config, rundir: RunDir, console: Console, stack: Exit
     return lock, found or Progress.at_start(config.batch_size)
 
 
-def move_aside(rundir: RunDir, console: Console) -> None:
+def _move_aside(rundir: RunDir, console: Console) -> None:
     """Moves an earlier run to another name, if there is one."""
     if not rundir.path.is_dir():
         return
@@ -208,27 +229,6 @@ def check_rundir(config: Config, rundir: RunDir) -> None:
 def _step_of(config: Config) -> int | None:
     """Returns the step to go back to, of `--resume=STEP`."""
     return int(config.resume) if config.resume.isdecimal() else None
-
-
-def open_code(config: Config, rundir: RunDir, say: Callable[[str], None]) -> UserCode:
-    """Finds the user's code: of a run that goes on its own copies, else the files that the settings name."""
-    if config.code == "current" or not checkpoint_files.has_files(rundir):
-        return UserCode()
-    # Copies of what has not changed are not needed, and what a flag names need not be trusted.
-    kept = changed_files(load_kept(rundir))
-    return open_kept(rundir, kept, trust=config.trust_code, say=say, only_kept=False)
-
-
-def say_changed_code(code: UserCode, config: Config, rundir: RunDir, say: Callable[[str], None]) -> None:
-    """Says which files of the user's are others than when the run began."""
-    for path in changed_files(load_kept(rundir)):
-        if path in code.places and config.code == "current":
-            say(f"changed since the last start: {path}, which is taken as it is now")
-        elif path in code.places:
-            say(
-                f"{path} has changed or gone since this run began, which goes on with its own copy of it in "
-                f"{rundir.code}; --code=current takes the file as it is"
-            )
 
 
 def say_changed_settings(config: Config, rundir: RunDir, say: Callable[[str], None]) -> None:

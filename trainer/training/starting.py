@@ -17,7 +17,7 @@ from trainer.inputs import order
 from trainer.placing.devices import Devices, choose_devices
 from trainer.reporting.status_file import StatusFile
 from trainer.rundir import RunDir
-from trainer.saving.code import digest_of_files
+from trainer.saving.code import digest_of_files, open_current, say_changed_code
 from trainer.saving.models import task_of
 from trainer.saving.progress import Progress
 from trainer.settings.config import Config
@@ -29,11 +29,10 @@ from trainer.training.preparation import (
     check_rundir,
     compare_data,
     is_checked,
-    open_code,
+    keep_source,
     prepare_data,
     prepare_rundir,
     prepare_source,
-    say_changed_code,
     say_changed_settings,
     skip_damaged,
 )
@@ -55,22 +54,20 @@ def prepare(
       cluster: of which this process is a worker, whose tasks are waited for here.
       check: raises where a signal asks to stop.
     """
-    devices = _choose_devices(config)
-    rundir, is_chief = RunDir(config.logdir), cluster is None or cluster.is_chief
+    devices, rundir, is_chief = _choose_devices(config), RunDir(config.logdir), cluster is None or cluster.is_chief
     if is_chief:
         check_rundir(config, rundir)
-    config = prepare_source(config, rundir, console, stack, is_chief=is_chief)
+    config = prepare_source(config, rundir, stack, is_chief=is_chief)
     data = prepare_data(config, console)
+    code = open_current(config, rundir, console.say)
+    task = task_of(config, data.spec, code)  # Before anything is moved aside: it may be refused.
     lock, begin = None, Progress.at_start(config.batch_size)
     if is_chief:
         lock, begin = prepare_rundir(config, rundir, console, stack)
-    code = open_code(config, rundir, console.say)
-    task = task_of(config, data.spec, code)  # Before others are waited for: it may be refused.
+        config, data = keep_source(config, data, rundir)
     begin, member = _join(cluster, config, devices, data, code, begin, console, check) if cluster else (begin, None)
-    _open_log(rundir, cluster, console)
-    spec = skip_damaged(data, rundir.clean_shards_of(cluster.task_index if cluster else 0), console.say)
+    spec = _open_log(rundir, cluster, console, data)
     start = begin.with_batch_size(config.batch_size)
-    last_step = _last_step(config, spec, start)
     job = Job(
         config=config,
         console=console,
@@ -83,7 +80,7 @@ def prepare(
         skipped_records=data.salvage.num_lost,
         devices=devices,
         start=start,
-        last_step=last_step,
+        last_step=(last_step := _last_step(config, spec, start)),
         status=StatusFile(os.environ, last_step),
         member=member,
     )
@@ -91,9 +88,11 @@ def prepare(
     return job
 
 
-def _open_log(rundir: RunDir, cluster: Cluster | None, console: Console) -> None:
+def _open_log(rundir: RunDir, cluster: Cluster | None, console: Console, data: Data) -> DatasetSpec:
+    """Opens the log of this process, and says in it which records are damaged; returns the data without them."""
     rundir.path.mkdir(parents=True, exist_ok=True)  # On a host that does not share the chief's.
     console.open_log(rundir.task_log(cluster.job, cluster.task_index) if cluster else rundir.log)
+    return skip_damaged(data, rundir.clean_shards_of(cluster.task_index if cluster else 0), console.say)
 
 
 def _last_step(config: Config, spec: DatasetSpec, start: Progress) -> int:

@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +88,10 @@ def make_source(source: Path, found: Folder, wanted: Wanted, console: Console) -
         raise UsageError("--balance is for pictures of one class each")
     if found.skipped:
         console.say(f"skipped {_first(found.skipped)}")
-    with ThreadPoolExecutor() as executor, progress(console, f"looking at {source}", len(found.pictures)) as advance:
+    with (
+        folders.open_executor(found.pictures) as executor,
+        progress(console, f"looking at {source}", len(found.pictures)) as advance,
+    ):
         look = functools.partial(folders.look_at, max_pixels=wanted.max_pixels)
         pictures: list[Looked] = []
         for looked in folders.in_order(executor, look, found.pictures):
@@ -140,7 +142,7 @@ def _encoded_source(
     shape = (height, width, depth) if height and width else (None, None, depth)
 
     def read(_: Path, split: str) -> Iterator[Encoded]:
-        with ThreadPoolExecutor() as executor:
+        with folders.open_executor([picture.found for picture in by_split[split]]) as executor:
             load = functools.partial(_encode, depth=depth, wanted=wanted)
             yield from folders.in_order(executor, load, by_split[split])
 
@@ -175,7 +177,7 @@ def _decoded_source(
     shape = _shape_of(pictures, short_side)
 
     def read(_: Path, split: str) -> Iterator[tuple[np.ndarray, Label]]:
-        with ThreadPoolExecutor() as executor:
+        with folders.open_executor([picture.found for picture in by_split[split]]) as executor:
             load = functools.partial(_load, short_side=short_side, shape=shape, max_pixels=wanted.max_pixels)
             yield from folders.in_order(executor, load, by_split[split])
 
