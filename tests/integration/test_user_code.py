@@ -167,6 +167,16 @@ def test_errors_name_the_users_own_place(text, wanted):
         make_preprocessing((8, 8, 1), text, "float")
 
 
+def test_what_is_kept_is_what_was_run(digits_dir, folder, tmp_path):
+    """Also where the files have changed since, before they are copied."""
+    code = UserCode()
+    code.load("my code/augment.py:unit")
+    wanted = {(folder / name).read_bytes() for name in ("augment.py", "sizes.py")}
+    for name in ("augment.py", "sizes.py"):
+        (folder / name).write_text("raise AssertionError")
+    assert {file.content for file in code.files()} == wanted
+
+
 def test_a_text_in_quotes_is_no_range():
     make_preprocessing((8, 8, 1), "my code/faults.py:text('1..2')")
 

@@ -15,7 +15,8 @@ from trainer.errors import UsageError
 from trainer.rundir import RunDir, replace_bytes, replace_text
 from trainer.saving.files import has_files
 from trainer.settings.config import Config, load_config
-from trainer.settings.plugins import Place, UserCode, UserFile, root_of
+from trainer.settings.importing import Place, root_of
+from trainer.settings.plugins import UserCode, UserFile
 
 CODE_SETTINGS = ("preprocess", "eval_preprocess")  # that may name functions of the user's
 
@@ -44,7 +45,7 @@ def save_code(code: UserCode, config: Config, rundir: RunDir, say: Callable[[str
             replace_bytes(path, content)
     index = {
         "directory": name,
-        "references": {path: [str(roots.index(place.root)), place.file] for path, place in sorted(code.places.items())},
+        "references": references,
         "sha256": {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()},
     }
     replace_text(rundir.code_index, json.dumps(index, indent=2) + "\n")

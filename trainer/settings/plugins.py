@@ -11,7 +11,6 @@ import functools
 import importlib
 import importlib.util
 import inspect
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -21,18 +20,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from trainer.errors import TrainerError, UsageError, reason, unknown_name
-from trainer.grammars import local_path
-
-# Of the trainer itself, which may lie in the directory of a user's file.
-OWN_PACKAGES = tuple(Path(__file__).parents[2] / name for name in ("trainer", "launch"))
-INSTALLED = ("site-packages", "dist-packages")
-
-
-class Place(NamedTuple):
-    """Where code lies."""
-
-    root: Path  # from where its imports are looked for
-    file: str  # below the root: `aug.py`, or `package/module.py`
+from trainer.settings.importing import Finder, Loader, Place, find_file, find_module, is_below
 
 
 class UserFile(NamedTuple):
@@ -76,6 +64,7 @@ class UserCode:
         self._before_run = before_run
         self._modules: dict[str, tuple[ModuleType, Path | None]] = {}  # by path: with its root, None for installed ones
         self._beside: dict[Path, dict[str, ModuleType]] = {}  # by root: what was imported from there, by name
+        self._contents: dict[Path, bytes] = {}  # what was run, which may be another thing now
         self.places: dict[str, Place] = {}  # of what was loaded, by path
 
     def load(self, reference: str) -> Callable[..., Any]:
@@ -110,7 +99,7 @@ class UserCode:
         return call
 
     def files(self) -> list[UserFile]:
-        """Reads the files that were run so far, in a fixed order; none of installed packages."""
+        """Lists the files that were run so far, in a fixed order; none of installed packages."""
         places = {place.root / place.file: place for place in self.places.values()}
         for root, modules in self._beside.items():
             packages = {path.partition(".")[0] for path, place in self.places.items() if place.root == root}
@@ -120,7 +109,9 @@ class UserCode:
                 path = Path(str(module.__file__))
                 if path.suffix == ".py":
                     places[path] = Place(root, str(path.relative_to(root)))
-        return [UserFile(place, path.read_bytes()) for path, place in sorted(places.items())]
+        return [
+            UserFile(place, self._contents.get(path) or path.read_bytes()) for path, place in sorted(places.items())
+        ]
 
     def _import(self, path: str) -> tuple[ModuleType, Path | None]:
         is_file = path.endswith(".py")
@@ -128,13 +119,28 @@ class UserCode:
         if place is None and is_file:
             if self._only_kept:
                 raise UsageError(f"{path}: the run has kept no copy of this file")
-            place = _find_file(path)
-        root = place.root if place else _find_module(path)
+            place = find_file(path)
+        root = place.root if place else find_module(path)
         with self._importing_from(root), errors_named(path, root):
-            module = _run_file(place) if place and is_file else importlib.import_module(path)
+            module = self._run_file(place) if place and is_file else importlib.import_module(path)
         if root:
             self.places[path] = place or Place(root, str(Path(str(module.__file__)).relative_to(root)))
         return module, root
+
+    def _run_file(self, place: Place) -> ModuleType:
+        """Runs a file as a module that nobody else imports."""
+        file = place.root / place.file
+        name = f"user_file_{file.stem}"
+        loader = Loader(name, str(file), self._contents)
+        spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+        assert spec
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # Dataclasses look themselves up there.
+        try:
+            loader.exec_module(module)
+        finally:
+            del sys.modules[name]
+        return module
 
     @contextmanager
     def _importing_from(self, root: Path | None) -> Iterator[None]:
@@ -143,16 +149,15 @@ class UserCode:
             yield
             return
         beside, before = self._beside.setdefault(root, {}), set(sys.modules)
-        caching = (sys.pycache_prefix, sys.dont_write_bytecode)
-        # What is run is what can be read, and whose hash is known: never a compiled file that lies beside it.
-        sys.pycache_prefix, sys.dont_write_bytecode = os.devnull, True
+        finder = Finder(root, self._contents)
         sys.modules.update(beside)
         sys.path.insert(0, str(root))
+        sys.meta_path.insert(0, finder)
         try:
             yield
         finally:
+            sys.meta_path.remove(finder)
             sys.path.remove(str(root))
-            sys.pycache_prefix, sys.dont_write_bytecode = caching
             for name, module in list(sys.modules.items()):
                 if name not in before and _is_of(module, root):
                     beside[name] = sys.modules.pop(name)
@@ -190,80 +195,6 @@ def errors_named(path: str, root: Path | None) -> Iterator[None]:
         raise UsageError(f"{where}: {type(error).__name__}: {text}") from error
 
 
-def _find_file(path: str) -> Place:
-    """Finds a user's file.
-
-    Raises:
-      UsageError: there is none.
-    """
-    file = Path(os.path.abspath(local_path(path, path)))  # noqa: PTH100  (a link's own directory holds its modules)
-    if not file.is_file():
-        there = sorted(other.name for other in file.parent.glob("*.py")) if file.parent.is_dir() else []
-        beside = f"; beside it lie {', '.join(there[:10])}" if there else f"; {file.parent} holds no Python file"
-        raise UsageError(f"{path}: there is no file {file}{beside}")
-    return Place(file.parent, file.name)
-
-
-def _find_module(path: str) -> Path | None:
-    """Finds the directory that holds a module of the user's, or its package; None for one of an installed package.
-
-    Raises:
-      UsageError: there is none.
-    """
-    top = path.partition(".")[0]
-    try:
-        spec = importlib.util.find_spec(top) if top else None
-    except ValueError:  # Of `__main__`.
-        spec = None
-    if spec is None:
-        hint = f"; the file beside you is named {path}.py:FUNCTION" if Path(f"{path}.py").is_file() else ""
-        raise UsageError(f"there is no module {top!r}; wanted package.module:function or path/file.py:function{hint}")
-    folders = list(spec.submodule_search_locations or [])
-    if not folders and not spec.has_location:
-        return None
-    root = Path(folders[0] if folders else str(spec.origin)).parent
-    is_own = root / top in OWN_PACKAGES
-    is_standard = root == Path(os.__file__).parent
-    return None if is_own or is_standard or set(INSTALLED) & set(root.parts) else root
-
-
-def root_of(path: str) -> Path:
-    """Finds the directory from which a reference's path is imported now.
-
-    Raises:
-      UsageError: there is none, or it is that of an installed package.
-    """
-    root = _find_file(path).root if path.endswith(".py") else _find_module(path)
-    if root is None:
-        raise UsageError(f"{path} is of an installed package")
-    return root
-
-
-def _run_file(place: Place) -> ModuleType:
-    """Runs a file as a module that nobody else imports."""
-    file = place.root / place.file
-    name = f"user_file_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # Dataclasses look themselves up there.
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[name]
-    return module
-
-
 def _is_of(module: ModuleType, root: Path) -> bool:
-    """Does a module lie in this directory, and is the user's?
-
-    What lies in another directory of `sys.path` within it is not, as a virtual environment, or the trainer in the
-    directory of a checkout.
-    """
     file = getattr(module, "__file__", None)
-    if not file or not Path(file).is_relative_to(root) or any(Path(file).is_relative_to(own) for own in OWN_PACKAGES):
-        return False
-    return not any(
-        Path(file).is_relative_to(other) and Path(other).is_relative_to(root) and Path(other) != root
-        for other in filter(None, sys.path)
-    )
+    return bool(file) and is_below(Path(str(file)), root)
