@@ -50,10 +50,11 @@ def _program(argv: Sequence[str], console: Console, signals: Signals, follow: Ru
     config = flags.config_from_flags(argv)
     if config.dry_run:
         choose_strategy(config, cluster_of(config, os.environ))
-        if config.dry_run == "data" and not config.source:
+        reads_data = config.dry_run == "data" and not config.source  # Of a source the path was looked at.
+        if reads_data:
             check_data(config.dataset, Path(config.data_dir))
             _check_pipelines(config)
-        console.say("the flags are right" + (", and the data is there" if config.dry_run == "data" else ""))
+        console.say("the flags are right" + (", and the data is there" if reads_data else ""))
         return OK
     if config.group_readable:
         os.umask(WITH_GROUP)

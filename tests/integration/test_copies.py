@@ -38,7 +38,9 @@ def test_staged_batches_are_the_same_batches(train, tmp_path, source, towers, lo
 
 
 def test_staging_needs_batches_that_wait():
-    with pytest.raises(UsageError, match=r"--staging=yes needs an input that queues batches: --input=queue or feed"):
+    with pytest.raises(
+        UsageError, match=r"--staging=yes needs an input that queues batches: --input=queue or files or feed"
+    ):
         validate(Config(staging="yes", input="preloaded"))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import read_metrics
 from tests.integration.test_resume import weights
 from trainer.tf1 import tf
 
@@ -48,6 +49,15 @@ def test_an_epoch_means_the_same_with_another_batch_size(train, tmp_path):
     # Started a third time, the history is in the checkpoint.
     result = json.loads((train(epochs=4, batch_size=32) / "result.json").read_text())
     assert result["step"] == 20 + round((4 * 1258 - 1280) / 32) and result["epochs"] == pytest.approx(4, abs=0.02)
+
+
+def test_the_rate_goes_on_with_its_epochs_where_the_batch_size_changes(train):
+    """1,258 records: 40 steps of 64 are 2.03 epochs; with 128 four are full after about step 59, not 39."""
+    schedule = {"decay": "piecewise:4epochs=0.0001", "log_every": "1", "eval_every": "0"}
+    train(**schedule, train_steps=40)
+    rates = read_metrics(train(**schedule, train_steps=70, batch_size=128), "learning_rate")
+    last = max(step for step, rate in rates.items() if rate > 0.0005)
+    assert last == pytest.approx(40 + (4 * 1258 - 40 * 64) / 128, abs=1.5) and rates[70] == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize("how", ["--resume=20", pytest.param("the file", marks=pytest.mark.slow)])

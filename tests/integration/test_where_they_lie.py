@@ -163,6 +163,19 @@ def test_pictures_by_path_are_the_pictures_that_are_kept(folder, convert, tmp_pa
     assert losses[0] == losses[1]
 
 
+def test_a_file_that_is_another_one_now_is_named_with_its_record(folder, convert, run_here, tmp_path):
+    assert convert(folder, "--store=paths", "--shards=3").code == 0
+    spec = load_manifest(tmp_path / "data")
+    record = next(read_records(spec.path_of(spec.splits["train"][0]), spec))
+    path = Path(os.fsdecode(tf.train.Example.FromString(record).features.feature["path"].bytes_list.value[0]))
+    size = path.stat().st_size
+    Image.fromarray(np.zeros([20, 20, 3], np.uint8)).save(path, "PNG")
+    where = (f"--data_dir={tmp_path / 'data'}", f"--logdir={tmp_path / 'run'}", "--batch_size=8", "--model=mlp")
+    done = run_here("trainer", *where, "--preprocess=resize(9)")
+    wanted = f"has changed: {path.stat().st_size:,} bytes, and {size:,} when it was converted"
+    assert done.code == 1 and "record 0 at byte 0: its file" in done.err and wanted in done.err, done
+
+
 def test_a_file_that_has_gone_is_named_with_its_record(folder, convert, run_here, tmp_path):
     assert convert(folder, "--store=paths", "--shards=3").code == 0
     spec = load_manifest(tmp_path / "data")

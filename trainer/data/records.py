@@ -13,7 +13,7 @@ from trainer.data.binary import parse_layout, read_binary
 from trainer.data.framing import FRAME_BYTES
 from trainer.data.manifest import differing_checksum
 from trainer.data.pictures import decode_stored, describe_error, read_orientation
-from trainer.data.spec import CLASS, LABEL, SEVERAL, Box, DataError, DatasetSpec, RecordFields, Shard
+from trainer.data.spec import CLASS, FILE_BYTES, LABEL, SEVERAL, Box, DataError, DatasetSpec, RecordFields, Shard
 from trainer.tf1 import tf
 
 
@@ -144,6 +144,11 @@ def _decode(feature: tf.train.Features, fields: RecordFields, depth: int) -> np.
             data = path.read_bytes()
         except OSError as error:
             raise ValueError(f"its file {path}: {error.strerror}") from error
+        if FILE_BYTES in feature and len(data) != only_value(feature, FILE_BYTES):
+            raise ValueError(
+                f"its file {path} has changed: {len(data):,} bytes, and {only_value(feature, FILE_BYTES):,} when it "
+                "was converted"
+            )
     else:
         values = feature[fields.image].bytes_list.value if fields.image in feature else []
         if len(values) != 1:

@@ -65,6 +65,7 @@ class RecordFields(NamedTuple):
 
 
 OWN_FIELDS = RecordFields()
+FILE_BYTES = "file_bytes"  # feature of the size of the file at a record's path: another one's is another picture
 
 
 @dataclass(frozen=True)

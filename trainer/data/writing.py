@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trainer.data.manifest import sha256_of
-from trainer.data.spec import Box, Label, Shard
+from trainer.data.spec import FILE_BYTES, Box, Label, Shard
 from trainer.tf1 import tf, tf_path
 
 
@@ -57,6 +57,7 @@ class Encoded(NamedTuple):
     shape: tuple[int, int, int]  # height and width, upright, and depth
     path: bytes = b""  # in the place of `data`
     boxes: tuple[Box, ...] = ()  # of its objects, upright, in fractions of the sides
+    num_bytes: int = 0  # of the file at `path`
 
 
 def serialize_encoded(picture: Encoded) -> bytes:
@@ -69,6 +70,7 @@ def serialize_encoded(picture: Encoded) -> bytes:
         "label": _label(picture.label),
         "orientation": _int64(picture.orientation),
         "path" if picture.path else "image": _bytes(picture.path or picture.data),
+        **({FILE_BYTES: _int64(picture.num_bytes)} if picture.path else {}),
         **{
             f"{BOXES}/{name}": _floats([box[place] for box in picture.boxes])
             for place, name in enumerate(Box._fields if picture.boxes else ())

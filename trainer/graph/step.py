@@ -66,6 +66,7 @@ class StepBuilder:
         places: StepPlaces,
         train_steps: int,
         steps_per_epoch: float,
+        steps_ahead: int = 0,
     ) -> None:
         """Takes what all steps share.
 
@@ -77,10 +78,11 @@ class StepBuilder:
           places: of the towers and variables.
           train_steps: the last step, where a cosine decay ends.
           steps_per_epoch: turns epochs into steps.
+          steps_ahead: of the schedule, where earlier steps had batches of another size.
         """
         self._config, self._counters, self._strategy, self._places = config, counters, strategy, places
         self._bucket_bytes = int(max(0.0, config.bucket_mb) * 1e6)
-        self._train_steps, self._steps_per_epoch = train_steps, steps_per_epoch
+        self._train_steps, self._steps_per_epoch, self._steps_ahead = train_steps, steps_per_epoch, steps_ahead
         self._towers = TowerBuilder(config, task, counters.step, strategy.workers, places)
         self.replicas = self._towers.replicas
         self._rate: tf.Tensor | None = None  # of the step that is being built
@@ -229,7 +231,9 @@ class StepBuilder:
                 self._counters.step,
                 base=config.learning_rate,
                 decay=grammars.parse_decay(config.decay),
-                warmup_steps=grammars.parse_period("warmup", config.warmup).to_steps(self._steps_per_epoch),
+                warmup=grammars.parse_period("warmup", config.warmup),
                 train_steps=self._train_steps,
+                ends_by_epochs=not config.train_steps,
                 steps_per_epoch=self._steps_per_epoch,
+                steps_ahead=self._steps_ahead,
             )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from trainer.data.binary import BinaryLayout, parse_layout
-from trainer.data.spec import CLASS, IMAGE, LABEL, NUMBERS, SEVERAL, DatasetSpec, RecordFields
+from trainer.data.spec import CLASS, FILE_BYTES, IMAGE, LABEL, NUMBERS, SEVERAL, DatasetSpec, RecordFields
 from trainer.inputs.batch import Features
 from trainer.preprocessing.decoding import read_sides
 from trainer.preprocessing.preprocessing import Side
@@ -84,10 +84,13 @@ def _parse(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: tf.Tensor
         features.update(dict.fromkeys(SIZES, one))
     if fields.path:
         features.update(dict.fromkeys((picture, fields.path), empty))
+        features[FILE_BYTES] = tf.io.FixedLenFeature(
+            [], tf.int64, -1
+        )  # Of a record that holds the bytes there is none.
     parsed = tf.io.parse_example(serialized, features)
     if spec.is_encoded:
         if fields.path:
-            parsed[picture] = _read_files(parsed[picture], parsed[fields.path])
+            parsed[picture] = _read_files(parsed[picture], parsed[fields.path], parsed[FILE_BYTES])
         keys = tf.zeros(tf.shape(serialized), tf.int64) if keys is None else keys
         boxes = _boxes(parsed, fields) if needs_boxes else None
         images = side.decode(parsed[picture], *_turns_and_sides(parsed, fields), keys, boxes)
@@ -104,13 +107,16 @@ def _boxes(parsed: dict[str, Any], fields: RecordFields) -> tf.Tensor:
     return tf.stack([tf.sparse.to_dense(parsed[name], 0.0) for name in fields.corners()], 2)
 
 
-def _read_files(data: tf.Tensor, paths: tf.Tensor) -> tf.Tensor:
-    """Reads the files of records that name one, string [n]; the others hold its bytes."""
+def _read_files(data: tf.Tensor, paths: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
+    """Reads the files of records that name one, string [n], of these sizes; the others hold its bytes."""
 
     def read(each: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         return tf.cond(tf.equal(each[1], ""), lambda: each[0], lambda: tf.io.read_file(each[1]))
 
-    return tf.map_fn(read, (data, paths), fn_output_signature=tf.string, parallel_iterations=1)
+    files = tf.map_fn(read, (data, paths), fn_output_signature=tf.string, parallel_iterations=1)
+    same = tf.equal(sizes, tf.cast(tf.strings.length(files), tf.int64)) | (sizes < 0)
+    with tf.control_dependencies([tf.Assert(tf.reduce_all(same), ["a file has changed since the conversion", paths])]):
+        return tf.identity(files)
 
 
 def _turns_and_sides(parsed: dict[str, Any], fields: RecordFields) -> tuple[tf.Tensor, tf.Tensor]:

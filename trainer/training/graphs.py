@@ -62,6 +62,7 @@ def build_graphs(job: Job) -> Graphs:
         places=StepPlaces(job.devices.towers, parameters, member.device if member else None),
         train_steps=job.last_step,
         steps_per_epoch=job.steps_per_epoch,
+        steps_ahead=job.steps_ahead,
     )
     train = build_train_graph(
         builder,

@@ -45,6 +45,11 @@ class Job(NamedTuple):
         return self.spec.num_examples("train") / self.config.batch_size
 
     @property
+    def steps_ahead(self) -> int:
+        """Counts by how many steps of this batch size the epochs are farther than the steps, which had other ones."""
+        return round(self.start.batch_size_position / self.config.batch_size) - self.start.batch_size_step
+
+    @property
     def is_chief(self) -> bool:
         """Does this process write checkpoints, summaries and the result?"""
         return self.member is None or self.member.cluster.is_chief

@@ -47,6 +47,7 @@ class Looked(NamedTuple):
     is_kept: bool = False  # TensorFlow decodes the file as pillow does
     boxes: tuple[Box, ...] = ()  # of the upright picture, in fractions
     copy: int = 0  # of the same picture in the data set
+    num_bytes: int = 0  # of the file
 
     error: str = ""  # why it is no picture
 
@@ -158,6 +159,7 @@ def look_at(found: Found, max_pixels: int) -> Looked:
             orientation,
             is_kept(image),
             _upright_boxes(found, image.height, image.width, orientation),
+            num_bytes=len(data),
         )
     except Exception as error:  # Damaged files make pillow's decoders raise almost anything.
         return Looked(found, (0, 0), False, "", "", error=describe_error(error))

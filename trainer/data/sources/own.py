@@ -156,7 +156,7 @@ def _encode(picture: Looked, *, depth: int, wanted: Wanted) -> Encoded:
     path = picture.found.path
     if wanted.store.paths and picture.is_kept:
         shape, place = (*picture.size, depth), os.fsencode(path.absolute())
-        return Encoded(b"", picture.found.label, picture.orientation, shape, place, picture.boxes)
+        return Encoded(b"", picture.found.label, picture.orientation, shape, place, picture.boxes, picture.num_bytes)
     try:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != picture.digest:
