@@ -1,5 +1,6 @@
 """Functions of the user's own: found, named where they fail, kept by the run, and never run unasked."""
 
+import pwd
 import py_compile
 import shutil
 from pathlib import Path
@@ -361,9 +362,14 @@ def test_a_kept_copy_that_is_damaged_or_missing_is_named(digits_dir, tmp_path):
         load_model(RunDir("run"), print, trust_code=True)
 
 
-def test_where_nothing_can_be_noted_that_is_said_and_the_run_goes_on(digits_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize("has_home", [True, False])
+def test_where_nothing_can_be_noted_that_is_said_and_the_run_goes_on(has_home, digits_dir, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    if not has_home:  # As a user of a container whose number has no name.
+        monkeypatch.delenv("XDG_STATE_HOME")
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
     train_here(digits_dir, 5)
     train_here(digits_dir, 8)  # What the flag names is what the run began with: nobody has to trust it.
     assert "other programs will ask for --trust_code" in (tmp_path / "run" / "train.log").read_text()

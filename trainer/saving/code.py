@@ -196,8 +196,15 @@ def _digest(config: Config, references: Mapping[str, tuple[str, str]], contents:
 
 
 def _notes() -> Path:
-    """Is where the hashes of what this user has run stand, one a line."""
-    state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    """Is where the hashes of what this user has run stand, one a line.
+
+    Raises:
+      OSError: the user has no home directory, as in a container under a number that has no name.
+    """
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise OSError("there is no home directory") from error
     return Path(state) / "tower-trainer" / "trusted_code"
 
 
