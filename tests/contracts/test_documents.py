@@ -105,6 +105,22 @@ def run_page(path, folder):
     return done.stdout
 
 
+def test_each_operation_has_an_example_that_fits():
+    from trainer.preprocessing.parsing import parse_pipeline
+    from trainer.preprocessing.pipeline import OPERATIONS
+    from trainer.tf1 import tf
+
+    ((_, text),) = blocks(REPO / "docs" / "preprocessing.md", "text")
+    used = set()
+    for example in re.split(r"\n|\s{2,}", text.strip()):
+        pipeline = parse_pipeline("preprocess", example, training=True)
+        with tf.Graph().as_default():
+            keys = tf.placeholder(tf.int64, [1])
+            assert pipeline(tf.zeros([1, 32, 32, 3], tf.uint8), keys=keys).shape.rank == 4, example
+        used |= {operation.name for operation in pipeline.operations}
+    assert used == set(OPERATIONS)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_commands_of_the_readme_run(tmp_path):

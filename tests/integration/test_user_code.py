@@ -378,6 +378,7 @@ def test_where_nothing_can_be_noted_that_is_said_and_the_run_goes_on(has_home, d
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_programs_work_from_elsewhere_after_the_file_has_gone(digits_dir, folder, tmp_path, run_program):
     train_here(digits_dir, 200)
     shutil.rmtree(folder)
@@ -399,6 +400,7 @@ def test_programs_work_from_elsewhere_after_the_file_has_gone(digits_dir, folder
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("ps", [0, 1])
 def test_workers_with_other_code_are_refused(ps, digits_dir, folder, tmp_path, program):
     from launch.plan import free_ports
@@ -416,7 +418,7 @@ def test_workers_with_other_code_are_refused(ps, digits_dir, folder, tmp_path, p
         program("trainer", *flags, "--job_name=worker", f"--task_index={index}", f"--logdir={place}/run", cwd=place)
         for index, place in enumerate(places)
     ]
-    said = tasks[-1].communicate(timeout=60)[1]
+    said = tasks[-1].communicate(timeout=200)[1]
     assert tasks[-1].returncode == 2 and "worker 1 differs from worker 0 in the user's code" in said, said
     for task in tasks[:-1]:
         task.kill()

@@ -287,6 +287,7 @@ def test_two_conversions_of_the_same_pictures_are_the_same_bytes(store, folder, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_workers_read_the_same_files(folder, tmp_path, program):
     ports = free_ports(2)
     flags = [f"--{name}={value}" for name, value in FILES.items() if name != "quiet"]
@@ -294,7 +295,7 @@ def test_workers_read_the_same_files(folder, tmp_path, program):
     flags += [f"--worker_hosts={','.join(f'127.0.0.1:{port}' for port in ports)}"]
     tasks = [program("trainer", *flags, f"--task_index={index}", f"--logdir={tmp_path / 'run'}") for index in (0, 1)]
     for task in tasks:
-        out, err = task.communicate(timeout=100)
+        out, err = task.communicate(timeout=200)
         assert task.returncode == 0, out + err
     api.train(**FILES, source=folder, logdir=tmp_path / "alone", train_steps=6)
     found, wanted = (weights(tmp_path / name, 6)["hidden1/weights"] for name in ("run", "alone"))
