@@ -8,7 +8,7 @@ MNIST and writes shards, checksums and manifest, all on disk when it ends; the l
 
 With --pictures, a folder with a folder of JPEGs for each class, there are two loops, each one thread: one reads and
 writes, one decodes each picture between (by pillow), as TF-Slim's programs do to learn its size. The conversion decodes
-each picture to see whether it is whole, hashes it, splits by class and content, and shuffles.
+each picture to see whether it is whole, hashes it, and splits by its content.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from trainer.data import conversion
 from trainer.data.manifest import load_manifest
 from trainer.data.records import load_split
 from trainer.data.sources import named, own
+from trainer.data.sources.splitting import parse_shares
 from trainer.grammars import MAX_PIXELS
 from trainer.tf1 import tf
 
@@ -54,7 +55,7 @@ def convert_pictures(folder: Path) -> float:
     console.rich.quiet = True
     with tempfile.TemporaryDirectory() as output:
         begin = time.perf_counter()
-        wanted = own.Wanted((80, 10, 10), own.parse_store("encoded"), 0, False, MAX_PIXELS)
+        wanted = own.Wanted(parse_shares("80/10/10"), own.parse_store("encoded"), 0, False, MAX_PIXELS)
         source = own.open_source(folder, wanted, console, is_list=False)
         conversion.convert(
             "pictures", source, source_dir=folder, data_dir=Path(output) / "data", num_shards=10, console=console

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None, *, follow: Run) -> int:
     return run_program(functools.partial(_program, follow=follow), argv, at_stop=at_stop, umask=OWNER_ONLY)
 
 
-def _check_pipelines(config: Config) -> None:
+def _check_pipelines(config: Config, console: Console) -> None:
     """Looks whether --preprocess and --eval_preprocess fit the pictures, and the user's own operations can be loaded.
 
     Raises:
@@ -41,9 +41,11 @@ def _check_pipelines(config: Config) -> None:
     if (not config.preprocess and not config.eval_preprocess) or not (Path(config.data_dir) / MANIFEST).is_file():
         return
 
-    from trainer.preprocessing.preprocessing import preprocessing_of  # Imports TensorFlow.
+    from trainer.preprocessing.preprocessing import preprocessing_of  # TensorFlow is imported after parsing.
+    from trainer.saving.code import open_current
 
-    preprocessing_of(load_manifest(Path(config.data_dir)), config.preprocess, config.eval_preprocess)
+    code = open_current(config, RunDir(config.logdir), console.say)
+    preprocessing_of(load_manifest(Path(config.data_dir)), config.preprocess, config.eval_preprocess, code=code)
 
 
 def _program(argv: Sequence[str], console: Console, signals: Signals, follow: Run) -> int:
@@ -53,7 +55,7 @@ def _program(argv: Sequence[str], console: Console, signals: Signals, follow: Ru
         reads_data = config.dry_run == "data" and not config.source  # Of a source the path was looked at.
         if reads_data:
             check_data(config.dataset, Path(config.data_dir))
-            _check_pipelines(config)
+            _check_pipelines(config, console)
         console.say("the flags are right" + (", and the data is there" if reads_data else ""))
         return OK
     if config.group_readable:

@@ -274,10 +274,10 @@ def test_what_does_not_fit_is_refused_and_leaves_no_directory(settings, wanted, 
 @pytest.mark.parametrize("store", ["paths", "encoded", "decoded:8"])
 def test_two_conversions_of_the_same_pictures_are_the_same_bytes(store, folder, tmp_path, run_program):
     """In processes of their own: protobuf orders the fields of a record by addresses, if it is not told not to."""
+    for path in folder.rglob("*.jpg"):
+        Image.open(path).convert("RGB").resize((9, 9)).save(path, "PNG")
     for name in ("one", "two"):
         place = tmp_path / name
-        for path in folder.rglob("*.jpg"):
-            Image.open(path).convert("RGB").resize((9, 9)).save(path, "PNG")
         done = run_program("trainer.convert", f"--source={folder}", f"--data_dir={place}", f"--store={store}")
         assert done.code == 0, done
     names = sorted(path.name for path in (tmp_path / "one").iterdir())

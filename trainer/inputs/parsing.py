@@ -84,9 +84,7 @@ def _parse(serialized: tf.Tensor, spec: DatasetSpec, side: Side, keys: tf.Tensor
         features.update(dict.fromkeys(SIZES, one))
     if fields.path:
         features.update(dict.fromkeys((picture, fields.path), empty))
-        features[FILE_BYTES] = tf.io.FixedLenFeature(
-            [], tf.int64, -1
-        )  # Of a record that holds the bytes there is none.
+        features[FILE_BYTES] = tf.io.FixedLenFeature([], tf.int64, -1)  # None where the record holds the bytes.
     parsed = tf.io.parse_example(serialized, features)
     if spec.is_encoded:
         if fields.path:

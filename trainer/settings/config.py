@@ -14,6 +14,7 @@ from typing import Any
 
 from trainer.errors import UsageError
 from trainer.grammars import check_path, check_pattern, parse_clip, parse_decay, parse_period, parse_rename
+from trainer.rundir import RunDir
 from trainer.settings.cluster import ClusterSettings
 from trainer.settings.data import QUEUED_INPUTS, DataSettings
 from trainer.settings.fields import IDENTITY, JOB, check_fields, differences, flag_text
@@ -60,7 +61,7 @@ def validate(config: Config) -> Config:
         config,
         dataset=dataset,
         logdir=logdir,
-        data_dir=config.data_dir or (f"{logdir}/data" if config.source else f"data/{dataset}"),
+        data_dir=config.data_dir or (str(RunDir(logdir).files_data) if config.source else f"data/{dataset}"),
         epochs=config.epochs or (0.0 if config.train_steps else 60.0),
     )
 
@@ -73,7 +74,7 @@ def _with_source(config: Config) -> Config:
     """
     if not config.source:
         raise UsageError("--input=files reads pictures where they lie: name their folder by --source=DIR")
-    if config.data_dir and config.data_dir != f"{config.logdir}/data":
+    if config.data_dir and config.data_dir != str(RunDir(config.logdir).files_data):
         raise UsageError("--source and --data_dir conflict: --input=files keeps its manifest in the run directory")
     source = Path(config.source).absolute()
     if not source.exists():

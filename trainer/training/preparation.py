@@ -95,7 +95,7 @@ def prepare_source(config: Config, rundir: RunDir, stack: ExitStack, *, is_chief
 
 def keep_source(config: Config, data: Data, rundir: RunDir) -> tuple[Config, Data]:
     """Takes the manifest of --input=files into the run directory, whose lock is held, where it is not there yet."""
-    place = rundir.path / "data"
+    place = rundir.files_data
     if not config.source or Path(config.data_dir) == place:
         return config, data
     aside = place.with_name(f"{place.name}.part")
