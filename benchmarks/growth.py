@@ -28,7 +28,7 @@ from trainer.console import Console
 from trainer.data import conversion
 from trainer.data.sources.named import DIGIT_NAMES, Source
 
-MLP = ["--model=mlp", "--dropout=0", "--optimizer=sgd", "--learning_rate=0.1", "--batch_size=128"]
+MLP = ["--model=mlp", "--model_args=dropout=0", "--optimizer=sgd", "--learning_rate=0.1", "--batch_size=128"]
 RECORDS = (10_000, 100_000, 1_000_000)
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
 
@@ -87,7 +87,7 @@ def measure_widths(data_dir: str, rounds: int) -> list[dict[str, float]]:
     for _ in range(rounds):
         for width in WIDTHS:
             steps = max(500, 1_000_000 // width)
-            flags = [*MLP, f"--hidden_sizes={width}", f"--train_steps={min(steps, 8000)}"]
+            flags = [*MLP, f"--model_args=hidden_sizes={width}", f"--train_steps={min(steps, 8000)}"]
             found[width].append(run(data_dir, flags)[0])
     return [{"width": width, "median": statistics.median(speeds)} for width, speeds in found.items()]
 

@@ -25,8 +25,7 @@ WORK = {
         [
             "--dataset=mnist",
             "--model=mlp",
-            "--hidden_sizes=500",
-            "--dropout=0",
+            "--model_args=hidden_sizes=500, dropout=0",
             "--optimizer=sgd",
             "--learning_rate=0.1",
         ],

@@ -93,14 +93,13 @@ def _value(field: dataclasses.Field[Any], value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()  # Of numpy.
     if isinstance(field.default, tuple):
-        one = int if field.default else str
-        if isinstance(value, str) and one is str:
+        if isinstance(value, str):
             value = [value] if field.metadata["repeated"] else value.split(",")
         if not isinstance(value, list | tuple):
-            raise UsageError(f"{field.name}={value!r} is a {type(value).__name__}, wanted a list of {one.__name__}")
+            raise UsageError(f"{field.name}={value!r} is a {type(value).__name__}, wanted a list of texts")
         for item in value:
-            if not isinstance(item, one) or isinstance(item, bool):
-                raise UsageError(f"{field.name} holds {item!r}, a {type(item).__name__}; wanted {one.__name__}")
+            if not isinstance(item, str):
+                raise UsageError(f"{field.name} holds {item!r}, a {type(item).__name__}; wanted str")
         return tuple(value)
     kind = type(field.default)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -76,10 +76,16 @@ _keep_freed_memory()
 _name_temporary_directory()
 with _without_import_notices():
     import tensorflow.compat.v1 as tf
-    from tensorflow import config as tf2_config
 
-    # Private, and the one such import: nothing public turns StepStats into a Chrome trace.
+    # Private, and the only such imports: nothing public turns StepStats into a Chrome trace, nor determinism off again,
+    # nor lets tf_slim find what has moved.
     from tensorflow.python.client.timeline import Timeline
+    from tensorflow.python.framework import ops
+    from tensorflow.python.framework.config import (
+        disable_op_determinism,
+        enable_op_determinism,
+        is_op_determinism_enabled,
+    )
 
     # The first look for GPUs complains where there is no driver; looking takes no GPU memory.
     NUM_PHYSICAL_GPUS = len(tf.config.list_physical_devices("GPU"))
@@ -88,8 +94,22 @@ with _without_import_notices():
 tf.logging.set_verbosity(tf.logging.FATAL)
 tf.disable_control_flow_v2()  # Of graphs; functions have the other kind all the same.
 tf.enable_resource_variables()
+if not hasattr(ops, "Tensor"):
+    ops.Tensor = tf.Tensor  # Where TensorFlow had it, and tf_slim looks for it.
 
-enable_op_determinism = tf2_config.experimental.enable_op_determinism  # compat.v1 lacks it
+
+@contextmanager
+def op_determinism(is_wanted: bool) -> Iterator[None]:
+    """Lets operations give the same bits in every run, where that is wanted; afterwards all is as the caller had it."""
+    if not is_wanted or is_op_determinism_enabled():
+        yield
+        return
+    enable_op_determinism()
+    try:
+        yield
+    finally:
+        disable_op_determinism()
+
 
 _folders: dict[str, int] = {}  # open directories whose names TensorFlow cannot take
 
@@ -107,4 +127,4 @@ def tf_path(path: str | os.PathLike[str]) -> str:
         return f"/proc/self/fd/{_folders[folder]}/{name}".rstrip("/")
 
 
-__all__ = ["NUM_PHYSICAL_GPUS", "Timeline", "enable_op_determinism", "tf", "tf_path"]
+__all__ = ["NUM_PHYSICAL_GPUS", "Timeline", "op_determinism", "tf", "tf_path"]

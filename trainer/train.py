@@ -17,6 +17,7 @@ from trainer.rundir import RunDir
 from trainer.saving.lock import wait_for_next
 from trainer.settings import flags
 from trainer.settings.config import Config
+from trainer.settings.plugins import UserCode
 from trainer.signals import Signals
 
 LOOK_SECONDS = 2.0  # between an evaluator's looks for new checkpoints
@@ -32,30 +33,34 @@ def main(argv: Sequence[str] | None = None, *, follow: Run) -> int:
     return run_program(functools.partial(_program, follow=follow), argv, at_stop=at_stop, umask=OWNER_ONLY)
 
 
-def _check_pipelines(config: Config, console: Console) -> None:
-    """Looks whether --preprocess and --eval_preprocess fit the pictures, and the user's own operations can be loaded.
+def _check_task(config: Config, console: Console) -> None:
+    """Looks whether the pipelines fit the pictures, and the user's code can be loaded and takes what it is given.
 
     Raises:
       UsageError: they do not.
     """
-    if (not config.preprocess and not config.eval_preprocess) or not (Path(config.data_dir) / MANIFEST).is_file():
+    if not (Path(config.data_dir) / MANIFEST).is_file():
         return
 
-    from trainer.preprocessing.preprocessing import preprocessing_of  # TensorFlow is imported after parsing.
-    from trainer.saving.code import open_current
+    from trainer.saving.code import open_current  # TensorFlow is imported after parsing.
+    from trainer.saving.models import task_of
 
-    code = open_current(config, RunDir(config.logdir), console.say)
-    preprocessing_of(load_manifest(Path(config.data_dir)), config.preprocess, config.eval_preprocess, code=code)
+    task_of(config, load_manifest(Path(config.data_dir)), open_current(config, RunDir(config.logdir), console.say))
 
 
 def _program(argv: Sequence[str], console: Console, signals: Signals, follow: Run) -> int:
     config = flags.config_from_flags(argv)
+    if config.help_model:
+        from trainer.models.functions import describe_options  # TensorFlow is imported after parsing.
+
+        print(describe_options(config.help_model, UserCode()))
+        return OK
     if config.dry_run:
         choose_strategy(config, cluster_of(config, os.environ))
         reads_data = config.dry_run == "data" and not config.source  # Of a source the path was looked at.
         if reads_data:
             check_data(config.dataset, Path(config.data_dir))
-            _check_pipelines(config, console)
+            _check_task(config, console)
         console.say("the flags are right" + (", and the data is there" if reads_data else ""))
         return OK
     if config.group_readable:

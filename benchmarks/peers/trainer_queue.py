@@ -14,10 +14,16 @@ from trainer.training.measuring import open_bench
 FLAGS = {
     "lenet": ["--model=lenet", "--optimizer=adam", "--learning_rate=0.001"],
     "vgg11": ["--model=vgg11", "--optimizer=momentum", "--learning_rate=0.01"],
-    "mlp": ["--model=mlp", "--hidden_sizes=500", "--optimizer=sgd", "--learning_rate=0.1"],
+    "mlp": ["--model=mlp", "--optimizer=sgd", "--learning_rate=0.1"],
 }
 work, data_dir, *more = sys.argv[1:]
-flags = ["--dataset=mnist", f"--data_dir={data_dir}", f"--batch_size={BATCH}", "--decay=constant", "--dropout=0"]
+flags = [
+    "--dataset=mnist",
+    f"--data_dir={data_dir}",
+    f"--batch_size={BATCH}",
+    "--decay=constant",
+    "--model_args=dropout=0",
+]
 config = config_from_flags(["peers", *flags, "--ema_decay=0", "--train_steps=100000000", *FLAGS[work], *more])
 console = Console()
 console.rich.quiet = True

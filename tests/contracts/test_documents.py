@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -96,6 +97,7 @@ def run_page(path, folder):
     for number, (_, text) in enumerate(blocks(path, "python")):
         (folder / f"block{number}.py").write_text(text)
         chosen.append(f"python block{number}.py\n")
+    shutil.copytree(REPO / "examples", folder / "examples")
     folder_of_python = os.path.dirname(sys.executable)  # noqa: PTH120
     variables = {**environment(), "PATH": f"{folder_of_python}:{os.environ['PATH']}"}
     variables |= {name: str(path) for name, path in NEEDS.items()}

@@ -10,7 +10,7 @@ from tests.conftest import REPO
 # A file may import what stands to the left of its own place, and its neighbours.
 ORDER = [
     ["errors", "__init__", "rundir"], ["grammars"], ["settings"],
-    ["timing", "signals", "console", "plotting", "tf1"],
+    ["timing", "signals", "console", "plotting", "tf1", "subgraphs"],
     ["data"], ["preprocessing"], ["inputs"], ["models"], ["learning"], ["placing"], ["graph"],
     ["saving"], ["reporting"], ["running"], ["cluster"], ["evaluating"], ["training"],
 ]  # fmt: skip
@@ -133,7 +133,7 @@ def test_the_shared_flags_exist():
 
     shared = """logdir dataset data_dir model input batch_size train_steps epochs optimizer learning_rate decay clip
         weight_decay ema_decay num_gpus device seed resume checkpoint_every summary_every eval_every trace_every
-        hidden_sizes queue_readers queue_capacity virtual_gpus allow_soft_placement log_device_placement"""
+        model_args queue_readers queue_capacity virtual_gpus allow_soft_placement log_device_placement"""
     assert set(shared.split()) <= set(Config.__dataclass_fields__)
 
 

@@ -16,7 +16,7 @@ LOSSES = (
     "--train_steps=50",
     "--log_every=1",
     "--batch_size=48",
-    "--dropout=0",
+    "--model_args=dropout=0",
     "--summary_every=7",
     "--trace_every=11",
 )

@@ -93,7 +93,7 @@ def test_own_updates_read_their_own_part_of_every_input(source, run_job):
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_strategy(run_job, run_program, digits_dir, tmp_path):
-    flags = ("--log_every=1", "--decay=constant", "--dropout=0", "--batch_size=48")
+    flags = ("--log_every=1", "--decay=constant", "--model_args=dropout=0", "--batch_size=48")
     run_job(*flags, "--train_steps=20", ps=2)
     run_job(*flags, "--train_steps=30")
     where = (f"--logdir={tmp_path / 'job'}", f"--data_dir={digits_dir}", "--eval_every=0")

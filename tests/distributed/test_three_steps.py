@@ -19,7 +19,7 @@ STEPS, RATE, CLIP, DECAY = 3, 0.2, 0.3, 0.9
 LAYERS = ("hidden1", "logits")
 NAMES = [f"{layer}/{kind}" for layer in LAYERS for kind in ("weights", "biases")]
 MODEL = [
-    "--model=mlp", "--hidden_sizes=9", "--dropout=0", "--batch_size=1258", f"--clip=global_norm:{CLIP}",
+    "--model=mlp", "--model_args=hidden_sizes=9, dropout=0", "--batch_size=1258", f"--clip=global_norm:{CLIP}",
     "--decay=exponential:0.5:1", f"--ema_decay={DECAY}", "--log_every=1", "--eval_every=0",
 ]  # fmt: skip
 
@@ -69,7 +69,7 @@ def check(digits_dir, train, tmp_path):
     """Compares a run of three steps with those by hand."""
     images, labels = load_split(load_manifest(digits_dir), "train")
     # A rate so small that the weights stay what they were at first.
-    settings = {"model": "mlp", "hidden_sizes": (9,), "dropout": 0.0, "batch_size": 1258, "optimizer": "sgd"}
+    settings = {"model": "mlp", "model_args": ("hidden_sizes=9, dropout=0",), "batch_size": 1258, "optimizer": "sgd"}
     still = train(**settings, learning_rate=1e-30, train_steps=1, logdir=tmp_path / "still")
     initial = [variables(still, 1)[name].astype(np.float64) for name in NAMES]
 

@@ -11,7 +11,7 @@ from tests.conftest import REPO, environment
 
 pytestmark = pytest.mark.timeout(180)
 SHORT = ["--windows=3", "--window_seconds=0.3", "--warmup_seconds=0.2"]
-MLP = ["--model=mlp", "--hidden_sizes=64", "--dropout=0"]
+MLP = ["--model=mlp", "--model_args=hidden_sizes=64, dropout=0"]
 
 
 @pytest.mark.slow

@@ -15,7 +15,9 @@ from trainer.tf1 import tf
 
 @pytest.fixture
 def run(train_once):
-    return train_once(model="mlp", hidden_sizes=(6,), train_steps=30, checkpoint_every="10", keep_checkpoints=3)
+    return train_once(
+        model="mlp", model_args=("hidden_sizes=6",), train_steps=30, checkpoint_every="10", keep_checkpoints=3
+    )
 
 
 def call(*args):

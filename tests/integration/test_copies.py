@@ -8,10 +8,10 @@ import pytest
 from tests.conftest import read_metrics
 from tests.integration.test_loops import same
 from tests.integration.test_resume import weights
+from tests.networks import logits_of
 from tests.soak import pairs
 from trainer.console import Console
 from trainer.errors import UsageError
-from trainer.models.inference import inference
 from trainer.placing.devices import Devices
 from trainer.settings.config import Config, validate
 from trainer.signals import Signals
@@ -55,7 +55,7 @@ def test_gradients_in_buckets_have_the_same_mean(train, tmp_path, towers):
 
 def test_channels_first_gives_the_same_steps(train, tmp_path):
     """oneDNN computes both orders on a CPU; TensorFlow's own kernels there know only channels last."""
-    settings = {"train_steps": 20, "log_every": "1", "dropout": 0.0}
+    settings = {"train_steps": 20, "log_every": "1", "model_args": ("dropout=0",)}
     one = train(**settings, logdir=str(tmp_path / "one"))
     other = train(**settings, logdir=str(tmp_path / "other"), data_format="channels_first")
     losses = [list(read_metrics(run, "loss").values()) for run in (one, other)]
@@ -154,10 +154,9 @@ def test_channels_first_and_last_share_their_weights(model):
     with tf.Graph().as_default(), tf.Session() as session:
         images = tf.constant(rng.integers(0, 256, (4, 36, 34, 3), np.uint8))
         logits = []
-        for channels_first in (False, True):
+        for data_format in ("channels_last", "channels_first"):
             with tf.variable_scope("", reuse=tf.AUTO_REUSE):
-                settings = {"model": model, "num_classes": 5, "hidden_sizes": (1,)}
-                logits.append(inference(images, channels_first=channels_first, **settings))
+                logits.append(logits_of(images, model, num_classes=5, data_format=data_format))
         assert len(tf.trainable_variables()) == {"lenet": 8, "vgg11": 22}[model]
         session.run(tf.global_variables_initializer())
         one, other = session.run(logits)

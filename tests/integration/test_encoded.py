@@ -76,7 +76,8 @@ def train(data_dir, tmp_path):
     def run(name="run", **settings):
         settings = {
             "data_dir": data_dir, "logdir": tmp_path / name, "preprocess": TRAINING, "eval_preprocess": EVALUATION,
-            "batch_size": 20, "eval_every": "0", "train_steps": 20, "log_every": "5", "dropout": 0.0, "quiet": True,
+            "batch_size": 20, "eval_every": "0", "train_steps": 20, "log_every": "5", "quiet": True,
+            "model_args": ("dropout=0",),
             **settings,
         }  # fmt: skip
         assert api.train(**settings).status == "done"

@@ -21,7 +21,9 @@ AVERAGE = "/ExponentialMovingAverage"
 @pytest.fixture
 def run(train_once):
     """A trained perceptron."""
-    return train_once(model="mlp", hidden_sizes=(20,), dropout=0.0, train_steps=80, batch_size=32, learning_rate=0.02)
+    return train_once(
+        model="mlp", model_args=("hidden_sizes=20, dropout=0",), train_steps=80, batch_size=32, learning_rate=0.02
+    )
 
 
 def forward(tensors, images, ending=""):
@@ -180,7 +182,7 @@ def test_a_signal_ends_it(program, run):
 
 
 def test_raw_and_averaged_weights_without_averages(train, run_here):
-    folder = train(model="mlp", hidden_sizes=(4,), train_steps=1, ema_decay=0.0)
+    folder = train(model="mlp", model_args=("hidden_sizes=4",), train_steps=1, ema_decay=0.0)
     done = run_here("trainer.evaluate", f"--logdir={folder}", "--json")
     assert done.code == 0 and last_json(done.out)["weights"] == "raw"
     done = run_here("trainer.evaluate", f"--logdir={folder}", "--weights=ema")
@@ -220,7 +222,7 @@ def test_weights_that_are_not_finite_are_exit_code_3(run, run_here, layer, tmp_p
 )
 def test_mistakes_are_explained(train, run_here, tmp_path, digits_dir, args, message):
     if any("RUN" in arg for arg in args):
-        train(model="mlp", hidden_sizes=(4,), train_steps=80)
+        train(model="mlp", model_args=("hidden_sizes=4",), train_steps=80)
     other = tmp_path / "other"
     shutil.copytree(digits_dir, other)
     manifest = json.loads((other / "manifest.json").read_text())

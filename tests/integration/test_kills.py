@@ -19,7 +19,7 @@ from trainer.tf1 import tf
 
 pytestmark = pytest.mark.timeout(1800)
 # On a network with dropout and averages, so that weights tell of every record, mask and rate.
-RUN = ["--model=mlp", "--hidden_sizes=32", "--deterministic", "--decay=constant"]
+RUN = ["--model=mlp", "--model_args=hidden_sizes=32", "--deterministic", "--decay=constant"]
 BUSY = ["--eval_every=40", "--summary_every=5", "--checkpoint_every=10", "--log_every=100"]
 RENAMES = "rename,renameat,renameat2"
 

@@ -10,7 +10,7 @@ from trainer.errors import NotFiniteError
 from trainer.tf1 import tf
 
 pytestmark = pytest.mark.timeout(120)
-PLAIN = {"model": "mlp", "hidden_sizes": (16,), "dropout": 0.0, "decay": "constant", "log_every": "1"}
+PLAIN = {"model": "mlp", "model_args": ("hidden_sizes=16, dropout=0",), "decay": "constant", "log_every": "1"}
 
 
 def weights(logdir):
@@ -43,20 +43,21 @@ def plant(monkeypatch):
     """Spoils the logits of one tower (None: all) at the updates from one step on, so many times in a row."""
 
     def spoil(how, first, tower=None, times=1):
-        real = trainer.learning.task.inference
+        real = trainer.learning.task.build_model
 
-        def inference(images, **rest):
-            logits = real(images, **rest)
+        def spoiled(function, images, **rest):
+            built = real(function, images, **rest)
+            logits = built.logits
             if "tower_" not in logits.name:
-                return logits  # In the evaluation.
+                return built  # In the evaluation.
             here = tower is None or f"tower_{tower}/" in logits.name
             # Batches before this one: that many steps were applied or skipped.
             (position,) = [variable for variable in tf.global_variables() if variable.op.name == "position"]
             number = position.read_value() // 64
             bad = (number >= first - 1) & (number < first - 1 + times)
-            return how(logits, bad & here)
+            return built._replace(logits=how(logits, bad & here))
 
-        monkeypatch.setattr(trainer.learning.task, "inference", inference)
+        monkeypatch.setattr(trainer.learning.task, "build_model", spoiled)
 
     return spoil
 
@@ -148,18 +149,17 @@ def test_a_nan_in_the_data_is_never_applied(train, own_digits_dir, tmp_path, mon
     images, _ = load_split(load_manifest(own_digits_dir), "train")
     marked = images[100].astype(np.float32).sum()
     only = (images.astype(np.float32).sum(axis=(1, 2, 3)) == marked).sum()
-    real = trainer.learning.task.inference
+    real = trainer.learning.task.build_model
 
-    def inference(x, **rest):
-        bad = tf.equal(tf.reduce_sum(tf.cast(x, tf.float32), axis=[1, 2, 3]), marked)
-        logits = real(x, **rest)
-        if "tower_" not in logits.name:
-            return logits
-        return (
-            logits + tf.where(bad, tf.fill(tf.shape(bad), np.float32(np.nan)), tf.zeros_like(bad, tf.float32))[:, None]
-        )
+    def spoiled(function, x, **rest):
+        bad = tf.equal(tf.reduce_sum(tf.round(x * 255), axis=[1, 2, 3]), marked)
+        built = real(function, x, **rest)
+        if "tower_" not in built.logits.name:
+            return built
+        nan = tf.where(bad, tf.fill(tf.shape(bad), np.float32(np.nan)), tf.zeros_like(bad, tf.float32))
+        return built._replace(logits=built.logits + nan[:, None])
 
-    monkeypatch.setattr(trainer.learning.task, "inference", inference)
+    monkeypatch.setattr(trainer.learning.task, "build_model", spoiled)
     logdir = train(**PLAIN, data_dir=str(own_digits_dir), epochs=2.0, nonfinite="skip", eval_every="1epochs")
     result = json.loads((logdir / "result.json").read_text())
     assert 2 <= result["skipped_steps"] <= np.ceil(result["epochs"]) * only

@@ -198,13 +198,13 @@ def test_a_float16_checkpoint_is_cast_and_said(train, run_here, tmp_path, digits
 
     from trainer.saving.tensors import load_tensors, save_tensors
 
-    logdir = train(train_steps=20, model="mlp", hidden_sizes=(8,))
+    logdir = train(train_steps=20, model="mlp", model_args=("hidden_sizes=8",))
     half = {
         name: value.astype(np.float16) if value.dtype == np.float32 else value
         for name, value in load_tensors(tf.train.latest_checkpoint(str(logdir))).items()
     }
     save_tensors(half, str(tmp_path / "half" / "model.ckpt-20"))
-    flags = [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'warm'}", "--model=mlp", "--hidden_sizes=8"]
+    flags = [f"--data_dir={digits_dir}", f"--logdir={tmp_path / 'warm'}", "--model=mlp", "--model_args=hidden_sizes=8"]
     flags += ["--train_steps=1", "--learning_rate=1e-30", f"--warm_start={tmp_path / 'half'}"]
     done = run_here("trainer", *flags)
     assert done.code == 0 and "cast      hidden1/weights from hidden1/weights, which has another type" in done.out, done

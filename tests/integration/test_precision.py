@@ -9,10 +9,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.integration.test_loops import same
 from tests.integration.test_nonfinite import infinite_gradient, nan_logits, plant  # noqa: F401  (a fixture)
 from tests.integration.test_resume import weights
+from tests.networks import logits_of
 from tests.soak import pairs
 from trainer.errors import NotFiniteError, UsageError
 from trainer.learning.losses import cross_entropy
-from trainer.models.inference import inference
 from trainer.tf1 import tf
 
 pytestmark = pytest.mark.timeout(120)
@@ -23,7 +23,7 @@ def logits_and_gradients(model, precision):
     with tf.Graph().as_default() as graph, tf.Session() as session:
         tf.set_random_seed(1)
         images = tf.constant(rng.integers(0, 256, (16, 8, 8, 1), np.uint8))
-        logits = inference(images, model=model, num_classes=10, hidden_sizes=(32,), precision=precision)
+        logits = logits_of(images, model, "hidden_sizes=32" if model == "mlp" else "", precision=precision)
         variables = tf.trainable_variables()
         assert logits.dtype == tf.float32 and {variable.dtype.base_dtype for variable in variables} == {tf.float32}
         gradients = tf.gradients(cross_entropy(logits, tf.range(16) % 10), variables)
@@ -49,7 +49,7 @@ def test_products_are_of_that_type_and_their_results_nearly_those_of_float32(mod
 
 @pairs("towers", [(2,)], [(1,), (2,)])
 def test_it_learns_and_its_checkpoints_are_those_of_float32(train, tmp_path, towers):
-    settings = {"train_steps": 300, "num_gpus": towers, "dropout": 0.0}
+    settings = {"train_steps": 300, "num_gpus": towers, "model_args": ("dropout=0",)}
     runs = {p: train(**settings, precision=p, logdir=str(tmp_path / p)) for p in ("float32", "bfloat16")}
     one, other = (weights(runs[p]) for p in runs)
     assert {name: value.dtype for name, value in one.items()} == {name: value.dtype for name, value in other.items()}
@@ -74,8 +74,7 @@ def test_float16_learns_and_an_overflow_halves_the_scale_and_is_not_applied(
     plant(infinite_gradient, first=17, tower=towers - 1, times=3)
     settings = {
         "model": "mlp",
-        "hidden_sizes": (64,),
-        "dropout": 0.0,
+        "model_args": ("hidden_sizes=64, dropout=0",),
         "learning_rate": 0.005,
         "train_steps": 200,
         "num_gpus": towers,

@@ -29,8 +29,8 @@ def run(digits_dir, tmp_path_factory):
 
     logdir = tmp_path_factory.mktemp("predict") / "run"
     config = Config(
-        data_dir=str(digits_dir), logdir=str(logdir), train_steps=60, model="mlp", hidden_sizes=(30,), dropout=0.0,
-        learning_rate=0.01,
+        data_dir=str(digits_dir), logdir=str(logdir), train_steps=60, model="mlp",
+        model_args=("hidden_sizes=30, dropout=0",), learning_rate=0.01,
     )  # fmt: skip
     assert training.train(validate(config), Console(), Signals()) == 0
     return logdir

@@ -24,7 +24,13 @@ def losses(train, tmp_path):
     """Trains for 30 steps; returns the losses of three of them."""
 
     def run(name="one", **settings):
-        settings = {"preprocess": TRAINING, "dropout": 0.0, "train_steps": 30, "log_every": "10", **settings}
+        settings = {
+            "preprocess": TRAINING,
+            "model_args": ("dropout=0",),
+            "train_steps": 30,
+            "log_every": "10",
+            **settings,
+        }
         found = read_metrics(train(**settings, eval_every="0", logdir=str(tmp_path / name)), "loss")
         return np.array(list(found.values()))
 

@@ -97,7 +97,7 @@ def test_a_second_ctrl_c_stops_at_once(program, mnist_dir, tmp_path):
     The bound tells the two apart on a loaded machine too, where the system alone takes seconds to end a process.
     """
     args = [f"--data_dir={mnist_dir}", f"--logdir={tmp_path}", "--dataset=mnist", "--eval_every=0", "--log_every=0"]
-    large = ["--model=mlp", "--hidden_sizes=4096,4096,4096", "--batch_size=20000", "--queue_capacity=2"]
+    large = ["--model=mlp", "--model_args=hidden_sizes=(4096, 4096, 4096)", "--batch_size=20000", "--queue_capacity=2"]
     process = program("trainer", *args, *large)
     while not (tmp_path / "config.json").exists():  # It is written when the first step is about to begin.
         assert process.poll() is None

@@ -13,7 +13,7 @@ SETTINGS = {
     "train_steps": 50,
     "log_every": "1",
     "batch_size": 48,
-    "dropout": 0.0,
+    "model_args": ("dropout=0",),
     "optimizer": "momentum",
     "clip": "global_norm:1",
     "weight_decay": 1e-3,

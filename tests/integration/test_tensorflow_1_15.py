@@ -51,7 +51,7 @@ def stored(path):
 
 @pytest.mark.parametrize("version", ["own", "v1", "v2"])
 def test_tensorflow_1_15_restores_ours_by_a_plain_saver(tensorflow_1_15, train, tmp_path, version):
-    folder = train(model="mlp", hidden_sizes=(4,), dropout=0.0, train_steps=20)
+    folder = train(model="mlp", model_args=("hidden_sizes=4, dropout=0",), train_steps=20)
     path = folder / "model.ckpt-20"
     wanted = load_tensors(str(path))
     if version != "own":
@@ -71,7 +71,7 @@ def test_ours_goes_on_from_what_tensorflow_1_15_writes(tensorflow_1_15, train, t
     # The fixture that stands in for it elsewhere is what it writes.
     assert load_tensors(str(tmp_path / name)).keys() == load_tensors(str(REPO / "tests/golden/tf115" / name)).keys()
     folder = train(
-        model="mlp", hidden_sizes=(4,), dropout=0.0, train_steps=1, warm_start=str(tmp_path / name),
+        model="mlp", model_args=("hidden_sizes=4, dropout=0",), train_steps=1, warm_start=str(tmp_path / name),
         trainable_scopes=("logits",), ema_decay=0.0,
     )  # fmt: skip
     found = load_tensors(str(folder / "model.ckpt-1"))

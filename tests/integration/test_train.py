@@ -27,7 +27,7 @@ def test_one_tower_and_four_give_the_same_losses(train, tmp_path, optimizer):
     settings = {
         "optimizer": optimizer,
         "learning_rate": 0.01 if optimizer in ("sgd", "momentum") else 0.0005,
-        "dropout": 0.0,
+        "model_args": ("dropout=0",),
         "decay": "constant",
         "weight_decay": 1e-4,
         "clip": "global_norm:10",
@@ -47,7 +47,7 @@ def test_the_loss_of_the_first_step_is_that_of_numpy(train, digits_dir, tmp_path
     from trainer.data.records import load_split
 
     settings = {
-        "model": "mlp", "hidden_sizes": (9,), "dropout": 0.0, "batch_size": 1258, "optimizer": "sgd",
+        "model": "mlp", "model_args": ("hidden_sizes=9, dropout=0",), "batch_size": 1258, "optimizer": "sgd",
         "decay": "constant", "weight_decay": 0.02, "train_steps": 1, "log_every": "1",
     }  # fmt: skip
     # A step that is too small to move a float32 weight shows the weights before the step.
@@ -184,8 +184,10 @@ def test_evaluation_is_exact_whatever_the_batch_size(train, digits_dir, batch_si
     from trainer.graph.update import build_counters
     from trainer.learning.averages import make_averages
     from trainer.learning.task import make_task
+    from trainer.models.functions import find_model
+    from trainer.settings.plugins import UserCode
 
-    logdir = train(train_steps=30, model="mlp", hidden_sizes=(20,))
+    logdir = train(train_steps=30, model="mlp", model_args=("hidden_sizes=20",))
     saved = weights(logdir)
     found = load_manifest(digits_dir)
     images, labels = load_split(found, "test")
@@ -200,7 +202,7 @@ def test_evaluation_is_exact_whatever_the_batch_size(train, digits_dir, batch_si
 
     with tf.Graph().as_default(), tf.Session() as session:
         counters = build_counters()
-        task = make_task(found, model="mlp", hidden_sizes=(20,), precision="float32")
+        task = make_task(found, model=find_model("mlp", ["hidden_sizes=20"], UserCode()))
         task.build({"image": tf.placeholder(tf.uint8, [None, 8, 8, 1])})
         ema = make_averages(0.99, counters.step)
         ema.make(tf.trainable_variables())

@@ -215,7 +215,7 @@ TRAINING = "my code/augment.py:unit|my code/augment.py:noise(0.2)"
 
 def train_here(digits_dir, steps, **settings):
     return api.train(
-        quiet=True, data_dir=digits_dir, logdir="run", model="mlp", hidden_sizes=[8], train_steps=steps,
+        quiet=True, data_dir=digits_dir, logdir="run", model="mlp", model_args="hidden_sizes=8", train_steps=steps,
         preprocess=TRAINING, eval_every="0", **settings,
     )  # fmt: skip
 

@@ -11,12 +11,13 @@ from trainer.errors import UsageError
 from trainer.saving.tensors import load_tensors
 from trainer.tf1 import tf
 
-SIZES = (16, 16, 16, 16)  # and the logits: five layers
+FIVE = ("hidden_sizes=(16, 16, 16, 16), dropout=0",)  # and the logits: five layers
+SIX = ("hidden_sizes=(16, 16, 16, 16, 16), dropout=0",)
 
 
 @pytest.fixture
 def five_layers(train_once, tmp_path):
-    folder = train_once(model="mlp", hidden_sizes=SIZES, dropout=0.0, train_steps=60).rename(tmp_path / "five")
+    folder = train_once(model="mlp", model_args=FIVE, train_steps=60).rename(tmp_path / "five")
     return str(folder / "model.ckpt-60")
 
 
@@ -32,8 +33,7 @@ def five_layers(train_once, tmp_path):
 def test_a_new_layer_is_trained_alone_and_the_others_keep_every_bit(train, five_layers, optimizer, steps, settings):
     folder = train(
         model="mlp",
-        hidden_sizes=(*SIZES, 16),
-        dropout=0.0,
+        model_args=SIX,
         weight_decay=0.01,
         optimizer=optimizer,
         learning_rate=0.01,
@@ -61,8 +61,7 @@ def test_a_new_layer_is_trained_alone_and_the_others_keep_every_bit(train, five_
 def test_frozen_scopes_are_the_opposite_and_the_rest_is_trained(train, five_layers):
     folder = train(
         model="mlp",
-        hidden_sizes=SIZES,
-        dropout=0.0,
+        model_args=FIVE,
         train_steps=5,
         warm_start=five_layers,
         freeze_scopes=("hidden1", "hidden2/biases"),
@@ -81,8 +80,7 @@ def test_the_first_step_begins_at_the_weights_of_the_checkpoint(train, five_laye
     rate = 1e-3
     folder = train(
         model="mlp",
-        hidden_sizes=SIZES,
-        dropout=0.0,
+        model_args=FIVE,
         train_steps=1,
         optimizer="sgd",
         learning_rate=rate,
@@ -124,8 +122,7 @@ def test_renamed_and_excluded_tensors(train, five_layers, tmp_path):
         path = tf.train.Saver(variables).save(session, str(tmp_path / "other.ckpt"))
     folder = train(
         model="mlp",
-        hidden_sizes=SIZES,
-        dropout=0.0,
+        model_args=FIVE,
         train_steps=1,
         warm_start=path,
         warm_start_rename=("^net/=>", r"^fc_(\d)=>hidden\1"),
@@ -141,7 +138,7 @@ def test_renamed_and_excluded_tensors(train, five_layers, tmp_path):
 
 
 def test_a_resumed_run_goes_on_from_its_own_checkpoint(train, five_layers):
-    settings = {"model": "mlp", "hidden_sizes": SIZES, "warm_start": five_layers, "freeze_scopes": ("hidden1",)}
+    settings = {"model": "mlp", "model_args": FIVE, "warm_start": five_layers, "freeze_scopes": ("hidden1",)}
     train(train_steps=5, **settings)
     folder = train(train_steps=8, **settings)
     assert json.loads((folder / "result.json").read_text())["step"] == 8
@@ -153,12 +150,15 @@ def test_a_resumed_run_goes_on_from_its_own_checkpoint(train, five_layers):
     [
         ({"trainable_scopes": ("hidden9",)}, "hidden9 holds no variable of the model; its scopes are hidden1"),
         ({"freeze_scopes": ("hidden1", "hidden2", "hidden3", "hidden4", "logits")}, "leave no variable to train"),
-        ({"hidden_sizes": (16, 16, 16, 8)}, "logits/weights is float32 .8, 10., in the checkpoint float32 .16, 10."),
-        ({"hidden_sizes": (*SIZES, 16)}, "hidden5/weights is not in the checkpoint"),
+        (
+            {"model_args": ("hidden_sizes=(16, 16, 16, 8)",)},
+            "logits/weights is float32 .8, 10., in the checkpoint float32 .16, 10.",
+        ),
+        ({"model_args": SIX}, "hidden5/weights is not in the checkpoint"),
         ({"warm_start_rename": ("nothing=>x",)}, "changes no name"),
         ({"warm_start": "/nowhere/model.ckpt-1"}, "does not exist"),
     ],
 )
 def test_what_does_not_fit_is_a_mistake_that_is_explained(train, five_layers, settings, message):
     with pytest.raises(UsageError, match=message):
-        train(**{"model": "mlp", "hidden_sizes": SIZES, "train_steps": 1, "warm_start": five_layers, **settings})
+        train(**{"model": "mlp", "model_args": FIVE, "train_steps": 1, "warm_start": five_layers, **settings})

@@ -22,9 +22,7 @@ DONE, AGAIN = 1, 2  # of a server: the job has ended; the chief has, but may sta
 def _make(name: str, value: Any, server: int = 0) -> tf.Variable:
     with tf.device(ps_device(server)):
         initial = tf.constant(value)
-        return tf.get_variable(
-            f"cluster/{name}", initializer=initial, trainable=False, collections=[], regularizer=tf.no_regularizer
-        )
+        return tf.get_variable(f"cluster/{name}", initializer=initial, trainable=False, collections=[])
 
 
 class RendezvousVariables:

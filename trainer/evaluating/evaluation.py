@@ -49,7 +49,7 @@ def evaluate(
       split: train, validation or test.
       reading: is entered while a batch is read; what it raises ends the evaluation.
       after_batch: is told after each batch how many examples it had.
-      observe: gets outputs and features of each batch.
+      observe: gets logits and features of each batch.
       batch_size: of the evaluation; the result does not depend on it.
 
     Raises:
@@ -58,7 +58,7 @@ def evaluate(
     """
     fetches: dict[str, Any] = {"sums": dict(graph.sums)}
     if observe:
-        fetches |= {"outputs": graph.outputs, "features": dict(graph.features)}
+        fetches |= {"logits": graph.logits, "features": dict(graph.features)}
     run = session.make_callable(fetches, feed_list=[graph.serialized])
     totals: dict[str, Any] = {}
     try:
@@ -66,7 +66,7 @@ def evaluate(
             found = run(records)
             totals = add_sums(totals, found["sums"])
             if observe:
-                observe(found["outputs"], found["features"])
+                observe(found["logits"], found["features"])
             after_batch(len(records))
     except READING_ERRORS as error:
         raise explain_input_error(spec, split) or DataError(f"{spec.data_dir}, {split}: {error}") from error

@@ -102,7 +102,7 @@ class Evaluator:
                 split=split,
                 reading=reading,
                 after_batch=after_batch,
-                observe=lambda outputs, features: scores.update(outputs, features[LABEL], features[IMAGE]),
+                observe=lambda logits, features: scores.update(logits, features[LABEL], features[IMAGE]),
                 batch_size=batch_size,
             )
         except NotFiniteError as error:

@@ -10,7 +10,7 @@ from trainer.inputs.batch import Features
 from trainer.inputs.parsing import parse_examples
 from trainer.learning import averages
 from trainer.learning.task import Task
-from trainer.models.inference import channels_first
+from trainer.models import layers
 from trainer.tf1 import tf
 
 
@@ -19,7 +19,7 @@ class EvalGraph(NamedTuple):
 
     serialized: tf.Tensor  # string [n], placeholder for records
     sums: Mapping[str, tf.Tensor]  # of the task's metrics, over these records
-    outputs: tf.Tensor  # of the model
+    logits: tf.Tensor  # of the model
     features: Features
 
 
@@ -47,5 +47,5 @@ def build_eval_graph(
             serialized = tf.placeholder(tf.string, [None], name="serialized")
             features = parse_examples(serialized, spec, task.preprocessing.elsewhere)
         with tf.variable_scope("", reuse=reuse or None, custom_getter=averages.averaged_getter(ema)):
-            outputs = task.build(features, channels_first=channels_first(data_format, device))
-        return EvalGraph(serialized, task.metrics.sums(outputs, features), outputs, features)
+            logits = task.build(features, data_format=layers.layout(data_format, device)).logits
+        return EvalGraph(serialized, task.metrics.sums(logits, features), logits, features)

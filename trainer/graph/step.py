@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from trainer import grammars
-from trainer.graph.tower import LOSS, StepPlaces, TowerBuilder, TowerResult
+from trainer.graph.tower import LOSS, StepPlaces, TowerBuilder, TowerResult, variables_by_name
 from trainer.graph.update import Counters, Updater
 from trainer.inputs.batch import Features
 from trainer.learning import clipping, finiteness, loss_scaling, schedules
 from trainer.learning.task import Task
+from trainer.learning.updates import build_updates
 from trainer.placing.devices import Placement
 from trainer.placing.ps_exchange import ps_device
 from trainer.placing.reductions import average_gradients, tower_mean
@@ -90,6 +91,7 @@ class StepBuilder:
             self._loss_scale = loss_scaling.LossScale() if config.precision == "float16" else None
         self._updater = Updater(config, counters, lambda: self._rate, self._loss_scale)
         self.averages = self._updater.averages
+        self.notes = self._towers.notes
 
     def build(self, batch: Features) -> Step:
         """Builds a step on a batch."""
@@ -113,15 +115,17 @@ class StepBuilder:
         self._rate = self._build_rate()
         # Clipping by value would make a number of infinity; a norm that overflows makes NaN of numbers.
         loss = means[0].scalars[LOSS]
-        last = [loss, *(means[0].gradients if clip[0] == "value" else clipped[0])]
+        updates = means[0].updates
+        last = [loss, *updates.values(), *(means[0].gradients if clip[0] == "value" else clipped[0])]
         # One tower is its own mean.
         several = len(towers) * strategy.workers.count > 1
-        rows = [*([tower.scalars[LOSS], *tower.gradients] for tower in towers if several), last]
+        rows = [*(tower.checked() for tower in towers if several), last]
         puts = self._towers.take_puts()
         every = [variable for replica in replicas for variable in replica.variables]
         flat = [gradient for mine in clipped for gradient in mine]
         pairs = list(zip(flat, every, strict=True))
-        not_finite = self._updater.build(rows, pairs, [*puts, *(gradient.op for gradient in flat)])
+        before = [*puts, *(gradient.op for gradient in flat)]
+        not_finite = self._updater.build(rows, pairs, before, lambda: self._build_updates(updates))
         if self.replicas:
             self.replicas.keep_out_of_checkpoints()
         loss_scale = self._loss_scale.scale.read_value() if self._loss_scale else None
@@ -131,7 +135,7 @@ class StepBuilder:
             gradients=means[0].gradients,
             learning_rate=self._rate,
             not_finite=not_finite,
-            checked=self._names_of(rows, variables, strategy.workers.index * len(towers)),
+            checked=self._names_of(rows, towers[0], strategy.workers.index * len(towers)),
             stage_first=puts,
             votes=strategy.votes,
             loss_scale=loss_scale,
@@ -152,36 +156,52 @@ class StepBuilder:
                 mean.flat(), self._devices_of_means(mean, variables), batch_size=self._config.batch_size
             )
         # What the chief looks at are its own towers, and the mean.
-        rows = [[tower.scalars[LOSS], *tower.gradients] for tower in towers] + [mean.flat()]
+        rows = [*(tower.checked() for tower in towers), mean.checked()]
         return Step(
             scalars={**mean.scalars, LOSS: loss},
             gradients=mean.gradients,
             learning_rate=self._build_rate(),
             not_finite=not_finite,
-            checked=self._names_of(rows, variables, 0),
+            checked=self._names_of(rows, mean, 0),
             stage_first=puts,
             votes=self._strategy.votes,
         )
 
-    def _names_of(self, rows: list[list[tf.Tensor]], variables: list[tf.Variable], first_tower: int) -> Checked:
-        return Checked(*finiteness.names_of_rows(rows, variables, first_tower))
+    def _names_of(self, rows: list[list[tf.Tensor]], tower: TowerResult, first_tower: int) -> Checked:
+        columns = ["the loss", *(f"the update of {name}" for name in tower.updates)]
+        columns += [f"the gradient of {variable.op.name}" for variable in tf.trainable_variables()]
+        return Checked(finiteness.names_of_rows(rows, first_tower), columns)
+
+    def _build_updates(self, means: dict[str, tf.Tensor]) -> list[tf.Operation]:
+        replicas = self.replicas
+
+        def everywhere(variable: tf.Variable) -> list[tf.Variable]:
+            if replicas is None:
+                return [variable]
+            return [replicas.of_tower([variable], tower)[0] for tower in range(len(self._places.towers))]
+
+        return build_updates(means, variables_by_name(), everywhere)
 
     def _mean_of_towers(self, towers: list[TowerResult]) -> TowerResult:
         with tf.name_scope("loss"):
             scalars = {name: tower_mean([tower.scalars[name] for tower in towers]) for name in towers[0].scalars}
+        with tf.name_scope("updates"):
+            updates = {name: tower_mean([tower.updates[name] for tower in towers]) for name in towers[0].updates}
         if self.replicas:
-            return TowerResult(scalars, [])  # The gradients' means are not in one place.
+            return TowerResult(scalars, updates, [])  # The gradients' means are not in one place.
         gradients = average_gradients(
             [tower.gradients for tower in towers],
             self._places.parameters,
             tower_devices=self._places.towers,
             bucket_bytes=self._bucket_bytes,
         )
-        return TowerResult(scalars, gradients)
+        return TowerResult(scalars, updates, gradients)
 
     def _devices_of_means(self, mean: TowerResult, variables: list[tf.Variable]) -> list[str]:
-        """Names the devices of the means of scalars and gradients, where there are parameter servers."""
-        return [*(ps_device(0) for _ in mean.scalars), *(variable.device for variable in variables)]
+        """Names the devices of the means of scalars, updates and gradients, where there are parameter servers."""
+        updated = variables_by_name() if mean.updates else {}
+        devices = [*(ps_device(0) for _ in mean.scalars), *(updated[name].device for name in mean.updates)]
+        return [*devices, *(variable.device for variable in variables)]
 
     def _replicas_of(self, variables: list[tf.Variable]) -> list[Replica]:
         replicas = self.replicas
@@ -205,7 +225,7 @@ class StepBuilder:
                 bucket_bytes=self._bucket_bytes,
             )
         pairs = zip(every, replicas, strict=True)
-        return [self._regularized(TowerResult(mean.scalars, gradients), replica) for gradients, replica in pairs]
+        return [self._regularized(mean._replace(gradients=gradients), replica) for gradients, replica in pairs]
 
     def _regularized(self, mean: TowerResult, replica: Replica) -> TowerResult:
         """Takes the loss scale out, and adds the regularization, which is the same on all workers, once."""
@@ -215,14 +235,15 @@ class StepBuilder:
                 with tf.name_scope("loss_scale"):
                     gradients = self._loss_scale.divide(gradients)
             with tf.name_scope("regularization"):
-                names = [variable.op.name for variable in tf.trainable_variables()]
-                regularization = self._towers.regularizer.loss(dict(zip(names, replica.variables, strict=True)))
-                if regularization is None:
-                    return TowerResult(mean.scalars, gradients)
+                losses = self._towers.build_regularization(replica.variables)
+                if not losses:
+                    return mean._replace(gradients=gradients)
+                regularization = tf.add_n(losses)
                 extra = tf.gradients(regularization, replica.variables)
                 both = zip(gradients, extra, strict=True)
                 gradients = [gradient if more is None else gradient + more for gradient, more in both]
-                return TowerResult({**mean.scalars, LOSS: mean.scalars[LOSS] + regularization}, gradients)
+                scalars = {**mean.scalars, LOSS: mean.scalars[LOSS] + regularization}
+                return mean._replace(scalars=scalars, gradients=gradients)
 
     def _build_rate(self) -> tf.Tensor:
         config = self._config

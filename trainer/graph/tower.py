@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from trainer.errors import UsageError
 from trainer.inputs.batch import Features
-from trainer.learning import freezing, losses
+from trainer.learning import freezing, losses, updates
 from trainer.learning.loss_scaling import LossScale
 from trainer.learning.task import Task
 from trainer.models import layers
-from trainer.models.inference import channels_first
+from trainer.models.outputs import ModelOutput
 from trainer.placing.devices import Placement
 from trainer.placing.replicas import Replicas, check_reduce
 from trainer.placing.staging import Staging, should_stage
 from trainer.placing.strategy import Workers
 from trainer.placing.towers import for_each_tower
 from trainer.settings.config import Config
+from trainer.subgraphs import ancestors, copy_of
 from trainer.tf1 import tf
 
 LOSS = "loss"  # among the scalars of a step
@@ -26,14 +29,23 @@ class TowerResult(NamedTuple):
     """What a tower computes; also the means over towers, and over those of all workers."""
 
     scalars: dict[str, tf.Tensor]  # float32 [] each: LOSS, and what the task adds
+    updates: dict[str, tf.Tensor]  # float32, by variable: what the model makes of it, see `updates.py`
     gradients: list[tf.Tensor]  # of each trainable variable
 
     def flat(self) -> list[tf.Tensor]:
-        return [*self.scalars.values(), *self.gradients]
+        return [*self.scalars.values(), *self.updates.values(), *self.gradients]
+
+    def checked(self) -> list[tf.Tensor]:
+        """Returns what has to be finite for an update."""
+        return [self.scalars[LOSS], *self.updates.values(), *self.gradients]
 
     def unflatten(self, tensors: list[tf.Tensor]) -> TowerResult:
-        count = len(self.scalars)
-        return TowerResult(dict(zip(self.scalars, tensors[:count], strict=True)), tensors[count:])
+        first, last = len(self.scalars), len(self.scalars) + len(self.updates)
+        return TowerResult(
+            dict(zip(self.scalars, tensors[:first], strict=True)),
+            dict(zip(self.updates, tensors[first:last], strict=True)),
+            tensors[last:],
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +55,14 @@ class StepPlaces:
     towers: list[str]  # a device for each
     parameters: Placement  # of the variables
     caching_device: str | None = None  # gets the weights once a step, for all towers; None: each tower reads them
+
+
+def variables_by_name() -> dict[str, tf.Variable]:
+    return {variable.op.name: variable for variable in [*tf.local_variables(), *tf.global_variables()]}
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 class TowerBuilder:
@@ -65,7 +85,8 @@ class TowerBuilder:
         self._freeze = freezing.freezing_getter(config.trainable_scopes, config.freeze_scopes)
         self._staging = Staging()
         self._staged = should_stage(config.staging, config.input, places.towers)
-        self.regularizer = losses.L2(config.weight_decay)
+        self.first: ModelOutput | None = None  # of the first tower of the first step
+        self.untrained: set[str] = set()  # variables that no gradient reaches
         self.replicas: Replicas | None = None
         if config.strategy == "replicated":
             check_reduce(config.reduce, places.towers)
@@ -92,14 +113,44 @@ class TowerBuilder:
 
         with (
             tf.variable_scope("", custom_getter=self.replicas.get if self.replicas else None),
-            tf.variable_scope(
-                "",
-                regularizer=self.regularizer,
-                custom_getter=self._freeze,
-                caching_device=self._places.caching_device,
-            ),
+            tf.variable_scope("", custom_getter=self._freeze, caching_device=self._places.caching_device),
         ):
             return for_each_tower(devices, None if self.replicas else self._places.parameters, build_tower)
+
+    def build_regularization(self, replica: Sequence[tf.Variable]) -> list[tf.Tensor]:
+        """Builds --weight_decay, and what the model has collected of losses that depend on variables alone: [] each.
+
+        Such a loss of a model belongs to its first building, and would stay what it was in a loop over steps.
+
+        Args:
+          replica: the trainable variables, or those of a tower that has its own.
+        """
+        weight_decay = self._task.weight_decay
+        built = losses.l2_losses(replica, weight_decay) if weight_decay else []
+        own = {
+            variable.handle.name: mine.handle for variable, mine in zip(tf.trainable_variables(), replica, strict=True)
+        }
+        for loss in self.first.regularization if self.first else ():
+            operations = {op for op in ancestors([loss]) if op.type != "VarHandleOp"}
+            built.append(copy_of(loss, operations, instead=own, name="regularization"))
+        return built
+
+    def notes(self) -> list[str]:
+        """Says what the user should know about the model."""
+        name, notes = self._config.model, []
+        if self.first and self.first.draws:
+            notes.append(
+                f"{name} draws random numbers by {_some(self.first.draws)}, which no run repeats: a resumed one goes "
+                "on with others; trainer.models.layers.dropout and tf.random.stateless_* repeat theirs"
+            )
+        if self.first and self.first.idle:
+            notes.append(
+                f"{name} makes updates of {_some(self.first.idle)} that nobody runs: put them into the collection "
+                "UPDATE_OPS, or behind a control dependency of the logits"
+            )
+        if self.untrained:
+            notes.append(f"no gradient reaches {_some(sorted(self.untrained))}, which keep their initial values")
+        return notes
 
     def take_puts(self) -> list[tf.Operation]:
         """Returns what stages the next batch of the step that has been built last; nothing where none is staged."""
@@ -110,19 +161,43 @@ class TowerBuilder:
         # Each tower drops other units: its masks depend on its number too.
         number = self._workers.index * num_towers + index
         draw = self._step.read_value() * (num_towers * self._workers.count) + number
-        outputs = task.build(
-            features,
-            training=True,
-            channels_first=channels_first(config.data_format, self._places.towers[index]),
-            dropout=layers.make_dropout(config.seed, draw),
-        )
-        self._check_scopes()
-        loss = tf.reduce_mean(task.loss(outputs, features))
+        data_format = layers.layout(config.data_format, self._places.towers[index])
+        built = task.build(features, training=True, data_format=data_format, draw=draw)
+        if self.first is None:
+            self.first = built
+            self._check(built)
+        loss = tf.add_n([tf.reduce_mean(task.loss(built.logits, features)), *built.losses])
         scaled = loss_scale.multiply(loss) if loss_scale else loss
         variables = tf.trainable_variables()
-        gradients = tf.gradients(scaled, self.replicas.of_tower(variables, index) if self.replicas else variables)
-        return TowerResult({LOSS: loss, **task.scalars(outputs, features)}, gradients)
+        mine = self.replicas.of_tower(variables, index) if self.replicas else variables
+        gradients = [self._dense(*pair) for pair in zip(tf.gradients(scaled, mine), mine, strict=True)]
+        scalars = {LOSS: loss, **task.scalars(built.logits, features)}
+        return TowerResult(scalars, self._updates_of(built), gradients)
 
-    def _check_scopes(self) -> None:
+    def _updates_of(self, built: ModelOutput) -> dict[str, tf.Tensor]:
+        scopes = self._config.trainable_scopes, self._config.freeze_scopes
+        wanted = {name: value for name, value in built.updates.items() if not freezing.is_frozen(name, *scopes)}
+        return updates.as_floats(wanted, variables_by_name())
+
+    def _dense(self, gradient: tf.Tensor | tf.IndexedSlices | None, variable: tf.Variable) -> tf.Tensor:
+        """Makes a gradient a tensor of the variable's shape."""
+        if gradient is None:
+            self.untrained.add(self.replicas.name_of(variable) if self.replicas else variable.op.name)
+            return tf.zeros(variable.shape, variable.dtype.base_dtype)
+        return tf.convert_to_tensor(gradient)
+
+    def _check(self, built: ModelOutput) -> None:
+        """Looks at the model of the first tower.
+
+        Raises:
+          UsageError: there is nothing to train, or it cannot be repeated.
+        """
+        if built.draws and self._config.deterministic:
+            raise UsageError(
+                f"--deterministic: {self._config.model} draws random numbers by {', '.join(built.draws[:5])}, which no "
+                "run repeats; trainer.models.layers.dropout draws the same in each, tf.random.stateless_* too"
+            )
         names = [variable.op.name for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)]
+        if not tf.trainable_variables() and not (self._config.trainable_scopes or self._config.freeze_scopes):
+            raise UsageError(f"{self._config.model} makes no variable that can be trained")
         freezing.check_scopes(names, self._config.trainable_scopes, self._config.freeze_scopes)

@@ -28,12 +28,10 @@ def build_counters() -> Counters:
     """Makes the counters in the default graph."""
     step = tf.train.get_or_create_global_step()
     position, skipped = (
-        tf.get_variable(name, [], tf.int64, tf.zeros_initializer(), trainable=False, regularizer=tf.no_regularizer)
+        tf.get_variable(name, [], tf.int64, tf.zeros_initializer(), trainable=False)
         for name in ("position", "skipped_steps")
     )
-    stream = tf.get_variable(
-        STREAM, [4], tf.int64, tf.zeros_initializer(), trainable=False, regularizer=tf.no_regularizer
-    )
+    stream = tf.get_variable(STREAM, [4], tf.int64, tf.zeros_initializer(), trainable=False)
     return Counters(step, position, skipped, stream)
 
 
@@ -64,7 +62,11 @@ class Updater:
         self.averages = averages.make_averages(config.ema_decay, counters.step)
 
     def build(
-        self, rows: list[list[tf.Tensor]], gradients_and_variables: Pairs, before: list[tf.Operation]
+        self,
+        rows: list[list[tf.Tensor]],
+        gradients_and_variables: Pairs,
+        before: list[tf.Operation],
+        of_model: Callable[[], list[tf.Operation]],
     ) -> tf.Tensor:
         """Builds the update that happens if all `rows` are finite; returns what forbade it.
 
@@ -73,12 +75,16 @@ class Updater:
           gradients_and_variables: of all replicas of the variables.
           before: what has to have happened, as the staging of the next batch: a step that waits for it in vain has
             changed nothing.
+          of_model: adds the updates of variables that no gradient trains.
         """
         # Before the branch: what an optimizer makes inside of one would belong to it.
         with tf.name_scope("update"):
             self._make_variables([variable for _, variable in gradients_and_variables])
             return finiteness.update_if_finite(
-                rows, update=lambda: self._update(gradients_and_variables), otherwise=self._otherwise, before=before
+                rows,
+                update=lambda: [*self._update(gradients_and_variables), *of_model()],
+                otherwise=self._otherwise,
+                before=before,
             )
 
     def _make_variables(self, variables: Sequence[tf.Variable]) -> None:

@@ -50,9 +50,7 @@ def store(name: str, array: np.ndarray) -> tuple[tf.Variable, Callable[[tf.Sessi
     """Makes a variable for an array, and what fills it."""
     # Filled through a placeholder: as a constant the set would be part of the graph, which may hold 2 GiB.
     placeholder = tf.placeholder(array.dtype, array.shape)
-    variable = tf.get_variable(
-        f"preloaded_{name}", initializer=placeholder, trainable=False, collections=[], regularizer=tf.no_regularizer
-    )
+    variable = tf.get_variable(f"preloaded_{name}", initializer=placeholder, trainable=False, collections=[])
 
     def fill(session: tf.Session, value: np.ndarray) -> None:
         session.run(variable.initializer, {placeholder: value})

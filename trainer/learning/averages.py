@@ -46,7 +46,6 @@ def _make_average(variable: tf.Variable) -> tf.Variable:
             f"{variable.op.name}/ExponentialMovingAverage",
             initializer=variable.initial_value,
             trainable=False,
-            regularizer=tf.no_regularizer,
         )
 
 

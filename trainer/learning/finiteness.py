@@ -84,10 +84,7 @@ def finite_or_zero(tensor: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.math.is_finite(tensor), tensor, tf.zeros_like(tensor))
 
 
-def names_of_rows(
-    rows: list[list[tf.Tensor]], variables: list[tf.Variable], first_tower: int
-) -> tuple[list[str], list[str]]:
-    """Names the rows and columns of what `update_if_finite` looks at: the towers and the mean; loss and gradients."""
+def names_of_rows(rows: Sequence[Sequence[tf.Tensor]], first_tower: int) -> list[str]:
+    """Names the rows of what `update_if_finite` looks at: the towers and the mean."""
     towers = [f"tower {first_tower + index}" for index in range(len(rows) - 1)]
-    columns = ["the loss", *(f"the gradient of {variable.op.name}" for variable in variables)]
-    return [*towers, "the mean over towers" if towers else "tower 0"], columns
+    return [*towers, "the mean over towers" if towers else "tower 0"]

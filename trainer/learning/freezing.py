@@ -25,7 +25,7 @@ def freezing_getter(trainable_scopes: Sequence[str], freeze_scopes: Sequence[str
 
     def get(getter: Callable[..., tf.Variable], name: str, *args: Any, **kwargs: Any) -> tf.Variable:
         if is_frozen(name, trainable_scopes, freeze_scopes):
-            kwargs |= {"trainable": False, "regularizer": tf.no_regularizer}
+            kwargs |= {"trainable": False}
         return getter(name, *args, **kwargs)
 
     return get

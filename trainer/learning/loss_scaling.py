@@ -21,7 +21,7 @@ class LossScale:
     def __init__(self) -> None:
         """Makes the two variables, on the device that is asked for around it."""
         self.scale, self._steps = (
-            tf.get_variable(name, initializer=value, trainable=False, regularizer=tf.no_regularizer)
+            tf.get_variable(name, initializer=value, trainable=False)
             for name, value in (("loss_scale", FIRST_SCALE), ("loss_scale_steps", 0))
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from trainer.data.spec import CLASS, IMAGE, LABEL, DatasetSpec
@@ -11,7 +11,9 @@ from trainer.errors import UsageError
 from trainer.inputs.batch import RECORD, Features
 from trainer.learning.losses import cross_entropy
 from trainer.learning.metrics import Metrics, is_correct, mean_metrics
-from trainer.models.inference import inference
+from trainer.models.building import build_model
+from trainer.models.functions import ModelFunction
+from trainer.models.outputs import ModelOutput
 from trainer.preprocessing.preprocessing import Preprocessing, Side, preprocessing_of
 from trainer.tf1 import tf
 
@@ -21,35 +23,33 @@ class Task(NamedTuple):
 
     features: tuple[str, ...]  # of a batch, which a training reads
     preprocessing: Preprocessing  # of the pictures, part of `build`
-    # (features, training=, preprocessed=, channels_first=, dropout=) -> outputs, [batch, ...]
-    build: Callable[..., tf.Tensor]
-    # Of a training: (outputs, features) -> [batch], so that towers average exactly.
+    build: Callable[..., ModelOutput]  # (features, training=, preprocessed=, data_format=, draw=)
+    # Of a training: (logits, features) -> [batch], so that towers average exactly.
     loss: Callable[[tf.Tensor, Features], tf.Tensor]
     scalars: Callable[[tf.Tensor, Features], dict[str, tf.Tensor]]  # of a training step, beside the loss: [] each
     metrics: Metrics  # of an evaluation; among them `loss`
-    predictions: Callable[[tf.Tensor], dict[str, tf.Tensor]]  # outputs -> what an export gives
+    predictions: Callable[[tf.Tensor], dict[str, tf.Tensor]]  # logits -> what an export gives
+    weight_decay: float = 0.0  # of all weights; 0 where the model chooses them itself
 
 
 def make_task(
     spec: DatasetSpec,
     *,
-    model: str,
-    hidden_sizes: Sequence[int],
-    precision: str,
+    model: ModelFunction,
+    precision: str = "float32",
     preprocessing: Preprocessing | None = None,
-    input_dropout: float = 0.0,
-    hidden_dropout: float = 0.0,
+    weight_decay: float = 0.0,
+    seed: int = 0,
 ) -> Task:
     """Makes the task of a data set.
 
     Args:
       spec: of the data set.
-      model: of `settings.model.MODELS`.
-      hidden_sizes: of the mlp.
-      precision: float32, bfloat16 or float16, of the activations.
+      model: its function.
+      precision: float32, bfloat16 or float16, of everything between images and logits.
       preprocessing: of the pictures; None: the model sees them as they are stored.
-      input_dropout: fraction of the mlp's input that is dropped in training.
-      hidden_dropout: the same of the hidden units.
+      weight_decay: L2 factor.
+      seed: of the run, from which the masks of dropout follow.
 
     Raises:
       UsageError: there is no task for this kind of label.
@@ -57,20 +57,15 @@ def make_task(
     if spec.label_kind != CLASS:
         raise UsageError(f"{spec.name} has labels of kind {spec.label_kind!r}; only one class an image can be learned")
     seen = preprocessing or preprocessing_of(spec)
-    infer = functools.partial(
-        inference,
+    build = functools.partial(
+        _build,
         model=model,
+        seen=seen,
         num_classes=spec.num_classes,
-        hidden_sizes=hidden_sizes,
         precision=precision,
-        input_dropout=input_dropout,
-        hidden_dropout=hidden_dropout,
+        regularizer=functools.partial(_l2_loss, weight_decay=weight_decay) if weight_decay else None,
+        seed=seed,
     )
-
-    def build(features: Features, *, training: bool = False, preprocessed: bool = False, **more: Any) -> tf.Tensor:
-        images, side = features[IMAGE], seen.training if training else seen.elsewhere
-        return infer(images if preprocessed else side.in_batches(images, features.get(RECORD)), **more)
-
     return Task(
         features=(IMAGE, LABEL, RECORD) if seen.training.is_random_in_batches else (IMAGE, LABEL),
         preprocessing=seen,
@@ -79,7 +74,34 @@ def make_task(
         scalars=_class_scalars,
         metrics=mean_metrics(_class_metrics),
         predictions=class_predictions,
+        weight_decay=0.0 if "regularizer" in model.takes else weight_decay,
     )
+
+
+def _build(
+    features: Features,
+    *,
+    model: ModelFunction,
+    seen: Preprocessing,
+    precision: str,
+    training: bool = False,
+    preprocessed: bool = False,
+    **settings: Any,
+) -> ModelOutput:
+    """Builds the preprocessing of a batch, and the model on it; `settings` are of `build_model`."""
+    images, side = features[IMAGE], seen.training if training else seen.elsewhere
+    pixels = images if preprocessed else side.in_batches(images, features.get(RECORD))
+    return build_model(model, as_floats(pixels, precision), training=training, **settings)
+
+
+def as_floats(images: tf.Tensor, precision: str) -> tf.Tensor:
+    """Makes what a model sees of images: floats as they are, uint8 as 0..1."""
+    pixels = tf.cast(images, tf.as_dtype(precision))
+    return pixels * (1 / 255) if images.dtype == tf.uint8 else pixels
+
+
+def _l2_loss(weights: tf.Tensor, weight_decay: float) -> tf.Tensor:
+    return weight_decay * tf.nn.l2_loss(weights)
 
 
 def _class_loss(logits: tf.Tensor, features: Features) -> tf.Tensor:

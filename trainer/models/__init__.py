@@ -1,1 +1,1 @@
-"""Images -> logits: one `inference` function that training, evaluation and export share."""
+"""Images -> logits: functions of models, and one building that training, evaluation and export share."""

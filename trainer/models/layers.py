@@ -6,23 +6,34 @@ The names of their variables, `SCOPE/weights` and `SCOPE/biases`, are public: ch
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Annotated
 
 import numpy as np
 
+from trainer.errors import UsageError, unknown_name
+from trainer.settings.fields import FRACTION, Legal
 from trainer.tf1 import tf
 
-Dropout = Callable[[tf.Tensor, float], tf.Tensor]  # (x, fraction to drop) -> x of the same shape
+CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
+ACTIVATIONS = {"none": tf.identity, "relu": tf.nn.relu, "sigmoid": tf.sigmoid, "tanh": tf.tanh}
+ACTIVATION = Legal(lambda name: name in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
+Fraction = Annotated[float, FRACTION]  # of what is dropped
 
 
-def dense(
-    x: tf.Tensor, units: int, name: str, *, activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu
-) -> tf.Tensor:
-    """Multiplies x, [batch, n], with weights and adds biases: [batch, units], of the type of x."""
+def dense(x: tf.Tensor, units: int, name: str, *, activation: str = "relu") -> tf.Tensor:
+    """Multiplies x, [batch, n], with weights and adds biases: [batch, units], of the type of x.
+
+    `activation` is one of ACTIVATIONS.
+    """
+    if activation not in ACTIVATIONS:
+        raise unknown_name("activation", activation, ACTIVATIONS)
     with tf.variable_scope(name):
-        weights, biases = _parameters([int(x.shape[1]), units], x.dtype, relu=activation is not None)
+        weights, biases = _parameters([int(x.shape[1]), units], x.dtype, relu=activation == "relu")
         y = tf.nn.bias_add(tf.matmul(x, weights), biases)
-        return activation(y) if activation else y
+        return y if activation == "none" else ACTIVATIONS[activation](y)
 
 
 def conv2d(x: tf.Tensor, filters: int, size: int, name: str, *, channels_first: bool = False) -> tf.Tensor:
@@ -44,6 +55,12 @@ def max_pool(x: tf.Tensor, *, channels_first: bool = False) -> tf.Tensor:
     return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="SAME", data_format=order)
 
 
+def layout(data_format: str, device: str) -> str:
+    """Reads --data_format for a device: CHANNELS_FIRST or CHANNELS_LAST."""
+    first = data_format == CHANNELS_FIRST or (data_format == "auto" and device.startswith("/gpu"))
+    return CHANNELS_FIRST if first else CHANNELS_LAST
+
+
 def to_channels_first(x: tf.Tensor) -> tf.Tensor:
     """Moves the channels of [batch, height, width, n] before height and width."""
     return tf.transpose(x, [0, 3, 1, 2])
@@ -59,36 +76,60 @@ def flatten(x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(x, [-1, int(np.prod(x.shape[1:].as_list()))])
 
 
-def no_dropout(x: tf.Tensor, fraction: float) -> tf.Tensor:
-    """Is dropout outside training: nothing is dropped, nothing scaled."""
-    return x
+class _Masks:
+    """Where the masks of a model come from, which is being built."""
+
+    def __init__(self, seed: int, draw: tf.Tensor) -> None:
+        self._seed, self._draw, self._calls = seed, draw, 0
+
+    def next_seed(self) -> tf.Tensor:
+        """Returns the seed of the next mask: int64 [2]."""
+        self._calls += 1
+        return tf.stack([np.int64(self._seed) + self._calls, self._draw])
 
 
-def make_dropout(seed: int, step: tf.Tensor) -> Dropout:
-    """Makes a dropout whose masks follow from seed, step (int64 []) and the order of its calls alone."""
-    calls = 0
+_MASKS: ContextVar[_Masks | None] = ContextVar("masks", default=None)
 
-    def dropout(x: tf.Tensor, fraction: float) -> tf.Tensor:
-        nonlocal calls
-        calls += 1
-        if not fraction:
-            return x
-        return tf.nn.experimental.stateless_dropout(x, rate=fraction, seed=tf.stack([np.int64(seed) + calls, step]))
 
-    return dropout
+@contextmanager
+def masks_from(seed: int, draw: tf.Tensor | None) -> Iterator[None]:
+    """Lets masks of the model that is built inside follow from seed, draw and the order of its layers alone.
+
+    Args:
+      seed: of the run.
+      draw: int64 [], another number for each step and tower; None: nothing may be dropped.
+    """
+    before = _MASKS.set(None if draw is None else _Masks(seed, draw))
+    try:
+        yield
+    finally:
+        _MASKS.reset(before)
+
+
+def dropout(x: tf.Tensor, rate: float, *, training: bool) -> tf.Tensor:
+    """Sets a fraction `rate` of x to 0 in training, and scales the rest by 1 / (1 - rate) (Srivastava et al. 2014).
+
+    The masks follow from the seed of the run, the step and the tower: a run that is resumed draws what it would have
+    drawn.
+
+    Raises:
+      UsageError: the rate is no fraction, or nobody has said where masks come from.
+    """
+    if not FRACTION.holds(rate):
+        raise UsageError(f"dropout of {rate} is out of range: {FRACTION.text}")
+    if not training:
+        return x
+    masks = _MASKS.get()
+    if masks is None:
+        raise UsageError("layers.dropout in training is of models that the trainer builds")
+    seed = masks.next_seed()
+    return tf.nn.experimental.stateless_dropout(x, rate=rate, seed=seed) if rate else x
 
 
 def _parameters(shape: list[int], dtype: tf.DType, *, relu: bool) -> tuple[tf.Tensor, tf.Tensor]:
     """Makes float32 weights and biases; returns them as the type of the layer's input."""
-    collections = [tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES]
-    weights = tf.get_variable("weights", shape, initializer=_initializer(relu), collections=collections)
-    biases = tf.get_variable(
-        "biases",
-        shape[-1:],
-        initializer=tf.zeros_initializer(),
-        regularizer=tf.no_regularizer,
-        collections=collections,
-    )
+    weights = tf.get_variable("weights", shape, initializer=_initializer(relu))
+    biases = tf.get_variable("biases", shape[-1:], initializer=tf.zeros_initializer())
     return tf.cast(weights, dtype), tf.cast(biases, dtype)
 
 

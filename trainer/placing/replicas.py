@@ -31,7 +31,6 @@ class Replicas:
         kwargs |= {
             "trainable": False,
             "collections": [tf.GraphKeys.LOCAL_VARIABLES],
-            "regularizer": tf.no_regularizer,
         }
         variable = getter(f"{PREFIX}{self.tower}/{name}", *args, **kwargs)
         self._of_tower[self.tower][name] = variable
@@ -40,6 +39,11 @@ class Replicas:
     def of_tower(self, variables: Sequence[tf.Variable], tower: int) -> list[tf.Variable]:
         """Finds what a tower has for these variables."""
         return [self._of_tower[tower].get(variable.op.name, variable) for variable in variables]
+
+    def name_of(self, variable: tf.Variable) -> str:
+        """Names the variable of the first tower that a variable is a replica of."""
+        name = str(variable.op.name)
+        return name.partition("/")[2] if name.startswith(PREFIX) else name
 
     def keep_out_of_checkpoints(self) -> None:
         """Makes local what an optimizer has made for the replicas of other towers."""
@@ -54,7 +58,7 @@ class Replicas:
         originals = {variable.op.name: variable for variable in tf.global_variables()}
         local = tf.get_collection(tf.GraphKeys.LOCAL_VARIABLES)
         mine = [variable for variable in local if variable.op.name.startswith(PREFIX)]
-        return tf.group(*(each.assign(originals[each.op.name.partition("/")[2]].read_value()) for each in mine))
+        return tf.group(*(each.assign(originals[self.name_of(each)].read_value()) for each in mine))
 
 
 def all_reduce_towers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from trainer.errors import UsageError
 from trainer.placing.devices import Placement, server_of
 from trainer.tf1 import tf
 
@@ -20,7 +21,7 @@ def for_each_tower(devices: Sequence[str], parameter_device: Placement | None, b
       build: makes the replica of the tower with this number.
 
     Raises:
-      ValueError: a tower asked for other variables than the first.
+      UsageError: a tower asked for other variables than the first.
     """
     results, names = [], []
     for index, device in enumerate(devices):
@@ -59,10 +60,10 @@ def check_same_variables(first: Sequence[str], other: Sequence[str], index: int)
     """Compares the names of the variables that tower 0 and another asked for.
 
     Raises:
-      ValueError: they differ; the message names the difference.
+      UsageError: they differ; the message names the difference.
     """
     if list(first) == list(other):
         return
     missing, extra = sorted(set(first) - set(other)), sorted(set(other) - set(first))
     detail = f"missing {missing}, extra {extra}" if missing or extra else f"in another order, {list(other)}"
-    raise ValueError(f"tower {index} built other variables than tower 0: {detail}; towers must be replicas")
+    raise UsageError(f"tower {index} built other variables than tower 0: {detail}; towers must be replicas")

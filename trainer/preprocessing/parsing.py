@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-import typing
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from trainer.errors import UsageError, unknown_name
 from trainer.preprocessing import geometry
 from trainer.preprocessing.named import PIPELINES, Named
 from trainer.preprocessing.pipeline import OPERATIONS, Operation, Pipeline, parameters_of
-from trainer.settings.fields import Legal
-from trainer.settings.plugins import UserCode, is_reference
+from trainer.settings.arguments import bind, parse_arguments
+from trainer.settings.fields import is_reference
+from trainer.settings.plugins import UserCode
 
-QUOTED_OR_RANGE = re.compile(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|(-?[\d.]*\d)\.\.(-?\d[\d.]*)")
 # A name, or a function of the user's: `path/file.py:function`, `package.module:function`.
 CALL = re.compile(r"\s*([^\W\d]\w*|[^()|]*?:\s*[^\W\d]\w*|[^()|]*?\.py)\s*(?:\((.*)\))?\s*", re.DOTALL)
-CHECKED_TYPES = (bool, int, float, str)  # of the arguments of a user's operation
 
 
 def parse_pipeline(name: str, text: str, *, training: bool = False, code: UserCode | None = None) -> Pipeline:
@@ -72,11 +68,11 @@ def _find_named(name: str, text: str) -> Named | None:
     named, what = PIPELINES[found[1]], f"--{name}: {text.strip()}"
     if found[2] is None:
         return named.of(named.size)
-    args, kwargs = _parse_arguments(what, found[2])
+    args, kwargs = parse_arguments(what, found[2])
     if not named.size:
         raise UsageError(f"{what}: {found[1]} takes no arguments")
-    (size,), _ = _bind(what, _takes_size, args, kwargs)
-    return named.of(size)
+    parameters = list(inspect.signature(_takes_size).parameters.values())
+    return named.of(bind(what, _takes_size, parameters, args, kwargs).arguments["size"])
 
 
 def _takes_size(size: geometry.Side) -> None:
@@ -107,84 +103,6 @@ def _parse_operation(name: str, text: str, code: UserCode, known: Sequence[str] 
     names = list(inspect.signature(function).parameters)
     if is_own and (not names or ("draws" in names and names.index("draws") != 1)):
         raise UsageError(f"{what}: it takes {', '.join(names) or 'nothing'}; wanted images, then draws if it is random")
-    args, kwargs = _parse_arguments(what, found[2] or "")
-    return Operation(found[1], function, *_bind(what, function, args, kwargs, is_own=is_own))
-
-
-def _parse_arguments(what: str, text: str) -> tuple[list[Any], dict[str, Any]]:
-    """Reads literals, and ranges as 0.5..1.5, which become pairs."""
-    with_pairs = QUOTED_OR_RANGE.sub(lambda found: found[1] or f"({found[2]}, {found[3]})", text)
-    try:
-        call = ast.parse(f"f({with_pairs})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        args = list(map(ast.literal_eval, call.args))
-        return args, {keyword.arg or "**": ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError, AssertionError) as error:
-        raise UsageError(
-            f"{what}: the arguments are no literals; write numbers, ranges as 0.5..1.5 and 'texts', joined by commas"
-        ) from error
-
-
-def _bind(
-    what: str, function: Callable[..., object], args: list[Any], kwargs: dict[str, Any], *, is_own: bool = False
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Checks arguments by the annotations of a function; returns them."""
-    parameters = parameters_of(function, is_own)
-    signature = inspect.Signature(parameters)
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise UsageError(f"{what}: {error}; it takes {_describe(parameters) or 'no arguments'}") from error
-    types = _own_types(parameters) if is_own else typing.get_type_hints(function, include_extras=True)
-    for name, value in bound.arguments.items():
-        if name not in types:
-            continue
-        is_several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
-        for each in value if is_several else (value,):
-            _check(f"{what}: {name}", types[name], each)
-    return bound.args, bound.kwargs
-
-
-def _own_types(parameters: Sequence[inspect.Parameter]) -> dict[str, type]:
-    """Finds the plain types in the annotations of a user's operation."""
-    by_name: dict[Any, type] = {key: each for each in CHECKED_TYPES for key in (each, each.__name__)}
-    return {
-        parameter.name: by_name[parameter.annotation] for parameter in parameters if parameter.annotation in by_name
-    }
-
-
-def _describe(parameters: list[inspect.Parameter]) -> str:
-    def text(parameter: inspect.Parameter) -> str:
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            return f"{parameter.name}, ..."
-        empty = parameter.default is inspect.Parameter.empty
-        return parameter.name if empty else f"{parameter.name}={parameter.default!r}"
-
-    return ", ".join(map(text, parameters))
-
-
-def _check(what: str, annotation: Any, value: Any) -> None:
-    """Checks a value by `Annotated[TYPE, Legal]`, or a plain type; None is legal where the annotation has it."""
-    options = [option for option in typing.get_args(annotation) if option is not type(None)]
-    if typing.get_origin(annotation) not in (typing.Annotated, None, tuple):  # TYPE | None
-        (annotation,) = options
-    base, *legal = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Annotated else (annotation,)
-    limits = next((each for each in legal if isinstance(each, Legal)), None)
-    kind = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "True or False"}.get(base, "")
-    if not limits and not _is_of(base, value):
-        raise UsageError(f"{what}={value!r} is not legal: wanted {kind or base.__name__}")
-    if limits and not (_is_of(base, value) and limits.holds(value)):
-        raise UsageError(
-            f"{what}={value!r} is out of range: {f'{kind}, ' if base in (int, float) else ''}{limits.text}"
-        )
-
-
-def _is_of(base: Any, value: Any) -> bool:
-    if base is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if base is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if typing.get_origin(base) is tuple:
-        kinds = typing.get_args(base)
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_of, kinds, value))
-    return isinstance(value, base)
+    args, kwargs = parse_arguments(what, found[2] or "")
+    bound = bind(what, function, parameters_of(function, is_own), args, kwargs, is_own=is_own)
+    return Operation(found[1], function, bound.args, bound.kwargs)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from trainer.errors import UsageError
 from trainer.preprocessing import colour, crops, geometry, mixing
 from trainer.preprocessing.draws import make_draws
-from trainer.settings.plugins import is_reference
+from trainer.settings.fields import is_reference
+from trainer.subgraphs import PYTHON, draws_by_itself
 from trainer.tf1 import tf
 
 OPERATIONS: dict[str, Callable[..., tf.Tensor]] = {
@@ -53,8 +54,6 @@ OF_VALUES = frozenset(name for name, function in OPERATIONS.items() if function.
 
 
 PICTURE_TYPES = (tf.uint8, tf.float32)
-PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
-GENERATORS = {"StatefulUniform", "StatefulStandardNormalV2", "StatefulTruncatedNormal", "RngSkip", "RngReadAndSkip"}
 
 
 class Operation(NamedTuple):
@@ -169,8 +168,7 @@ def _unsuitable(graph: tf.Graph) -> dict[str, str]:
     nodes = {node.name: node for node in definition.node}
     for function in definition.library.function:
         nodes |= {f"{function.signature.name}/{node.name}": node for node in function.node_def}
-    # Operations that count their own calls have two seeds; the stateless ones take theirs as a tensor.
-    return {name: node.op for name, node in nodes.items() if "seed2" in node.attr or node.op in GENERATORS | PYTHON}
+    return {name: node.op for name, node in nodes.items() if draws_by_itself(node) or node.op in PYTHON}
 
 
 def parameters_of(function: Callable[..., object], is_own: bool = False) -> list[inspect.Parameter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -18,7 +19,7 @@ from trainer.settings.config import Config, load_config
 from trainer.settings.importing import Place, root_of
 from trainer.settings.plugins import UserCode, UserFile
 
-CODE_SETTINGS = ("preprocess", "eval_preprocess")  # that may name functions of the user's
+CODE_SETTINGS = {field.name for field in dataclasses.fields(Config) if field.metadata["code"]}
 
 
 def save_code(code: UserCode, config: Config, rundir: RunDir, say: Callable[[str], None]) -> None:
@@ -184,12 +185,13 @@ def digest_of_files(files: list[UserFile]) -> str:
 
 def _named_code(config: Config) -> list[str]:
     """Lists the settings that name functions of the user's."""
-    return [name for name in CODE_SETTINGS if ":" in getattr(config, name)]
+    texts = {name: getattr(config, name) for name in sorted(CODE_SETTINGS)}
+    return [name for name, text in texts.items() if ":" in text or ".py" in text]
 
 
 def _digest(config: Config, references: Mapping[str, tuple[str, str]], contents: Mapping[str, bytes]) -> str:
     """Hashes the code and what it is asked for: an installed module, named with arguments, can do anything too."""
-    asked = [getattr(config, name) for name in CODE_SETTINGS]
+    asked = [getattr(config, name) for name in sorted(CODE_SETTINGS)] + list(config.model_args)
     places = sorted((path, *place) for path, place in references.items())
     files = sorted((name, hashlib.sha256(content).hexdigest()) for name, content in contents.items())
     return hashlib.sha256(json.dumps([asked, places, files]).encode()).hexdigest()

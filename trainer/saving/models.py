@@ -10,7 +10,8 @@ from trainer.data.spec import IMAGE, DatasetSpec
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.grammars import check_path
 from trainer.learning.task import Task, make_task
-from trainer.models.inference import channels_first
+from trainer.models import layers
+from trainer.models.functions import find_model
 from trainer.preprocessing.preprocessing import preprocessing_of
 from trainer.rundir import CHECKPOINT_PREFIX, RunDir
 from trainer.saving.code import open_kept
@@ -63,12 +64,11 @@ def task_of(config: Config, spec: DatasetSpec, code: UserCode) -> Task:
     """Makes the task of a run."""
     return make_task(
         spec,
-        model=config.model,
-        hidden_sizes=config.hidden_sizes,
+        model=find_model(config.model, config.model_args, code),
         precision=config.precision,
         preprocessing=preprocessing_of(spec, config.preprocess, config.eval_preprocess, seed=config.seed, code=code),
-        input_dropout=config.input_dropout,
-        hidden_dropout=config.dropout,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
     )
 
 
@@ -81,9 +81,9 @@ def build_outputs(model: Model, images: tf.Tensor, *, device: str = "", data_for
       device: of the operations; none: any.
       data_format: of convolutions; none: that of the run.
     """
-    chosen = channels_first(data_format or model.config.data_format, device)
+    chosen = layers.layout(data_format or model.config.data_format, device)
     with tf.device(device):
-        return model.task.build({IMAGE: images}, preprocessed=True, channels_first=chosen)
+        return model.task.build({IMAGE: images}, preprocessed=True, data_format=chosen).logits
 
 
 def choose_checkpoint(rundir: RunDir, name: str) -> str:

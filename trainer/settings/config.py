@@ -19,7 +19,7 @@ from trainer.settings.cluster import ClusterSettings
 from trainer.settings.data import QUEUED_INPUTS, DataSettings
 from trainer.settings.fields import IDENTITY, JOB, check_fields, differences, flag_text
 from trainer.settings.learning import LearningSettings
-from trainer.settings.model import ModelSettings
+from trainer.settings.model import ModelSettings, model_name
 from trainer.settings.placement import PlacementSettings
 from trainer.settings.run import RunSettings
 
@@ -56,7 +56,9 @@ def validate(config: Config) -> Config:
         config = _with_source(config)
     # Empty: what the manifest says.
     dataset = config.dataset or ("" if config.data_dir or config.source else "digits")
-    logdir = config.logdir or f"runs/{dataset or Path(config.source or config.data_dir).name}_{config.model}"
+    logdir = (
+        config.logdir or f"runs/{dataset or Path(config.source or config.data_dir).name}_{model_name(config.model)}"
+    )
     return dataclasses.replace(
         config,
         dataset=dataset,

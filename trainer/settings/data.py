@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.grammars import MAX_COUNT, MAX_STEPS
-from trainer.settings.fields import IDENTITY, TASK, Use, between, option
+from trainer.settings.fields import IDENTITY, TASK, WITHIN, Use, between, option
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar100_coarse")
 INPUTS = ("queue", "files", "preloaded", "feed", "synthetic")
@@ -40,9 +40,12 @@ class DataSettings:
         "",
         "what is done to the pictures of the training: operations joined by |, as 'pad(4)|random_crop(32)|flip_lr', or "
         "the name of a pipeline (docs/preprocessing.md); empty: nothing",
+        code=WITHIN,
     )
     eval_preprocess: str = option(
-        "", "the same for evaluation, export and predict (default: --preprocess without what is random)"
+        "",
+        "the same for evaluation, export and predict (default: --preprocess without what is random)",
+        code=WITHIN,
     )
     queue_readers: int = option(
         1,

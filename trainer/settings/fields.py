@@ -17,6 +17,9 @@ from trainer.grammars import parse_period
 TASK = "task"  # each task of a cluster, and each start of a run: of its place, of its speed, or read by the chief alone
 JOB = "job"  # each start of a run, but not one worker of a cluster
 IDENTITY = "identity"  # only another log directory
+# How a setting may name functions of the user's:
+REFERENCE = "reference"  # it is a name that is known, or `file.py:function`
+WITHIN = "within"  # somewhere in it
 
 
 class Legal(NamedTuple):
@@ -60,6 +63,7 @@ def option(
     period: bool = False,
     path: bool = False,
     repeated: bool = False,
+    code: str = "",
     used_by: Use | None = None,
     once: bool = False,
 ) -> Any:
@@ -74,6 +78,7 @@ def option(
       period: is it written as `100`, `2epochs` or `60s`.
       path: is it a path of this machine, where `~` is the home directory.
       repeated: may the flag be given several times; its default is the empty tuple.
+      code: may it name functions of the user's: REFERENCE, or WITHIN a text of other things too.
       used_by: where no other value of that setting reads it.
       once: is it of one start alone, and kept by no run.
     """
@@ -85,10 +90,16 @@ def option(
         "period": period,
         "path": path,
         "repeated": repeated,
+        "code": code,
         "used_by": used_by,
         "once": once,
     }
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def is_reference(text: str) -> bool:
+    """Does a text name a function of the user's, not a built-in one?"""
+    return ":" in text or text.endswith(".py")
 
 
 def flag_text(value: Any) -> str:
@@ -106,7 +117,8 @@ def check_fields(settings: Any) -> None:
     """
     for field in dataclasses.fields(settings):
         value, metadata = getattr(settings, field.name), field.metadata
-        if metadata["choices"] and value not in metadata["choices"]:
+        is_own = metadata["code"] == REFERENCE and is_reference(value)
+        if metadata["choices"] and value not in metadata["choices"] and not is_own:
             raise unknown_name(field.name, value, metadata["choices"])
         legal: Legal | None = metadata["legal"]
         if legal and not legal.holds(value):

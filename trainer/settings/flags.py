@@ -130,14 +130,7 @@ def _value(field: dataclasses.Field[Any], values: absl_flags.FlagValues) -> Any:
         raise UsageError(f"--{field.name} needs a value")
     if field.metadata["path"]:
         return local_path(f"--{field.name}", value)
-    if not isinstance(field.default, tuple):
-        return value
-    if not field.default:  # A list of words.
-        return tuple(value)
-    try:
-        return tuple(int(item) for item in value)
-    except ValueError as error:
-        raise UsageError(f"{field.name}={','.join(value)} is no list of whole numbers, as 625,625") from error
+    return tuple(value) if isinstance(field.default, tuple) else value
 
 
 def _join_flagfile(args: Sequence[str]) -> list[str]:

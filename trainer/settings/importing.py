@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib.abc
 import importlib.util
 import os
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from trainer.errors import UsageError
@@ -122,3 +124,33 @@ class Finder:
             if found and found.loader:
                 return found
         return None
+
+
+# What tf_slim's batch normalization imports, and where tf_keras has it since 2.16.
+LEGACY_LAYERS, LEGACY_LAYERS_NOW = "tf_keras.legacy_tf_layers", "tf_keras.src.legacy_tf_layers"
+
+
+class MovedLayers(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the layers of TF1 where tf_keras has moved them."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        is_moved = name == LEGACY_LAYERS or name.startswith(f"{LEGACY_LAYERS}.")
+        return ModuleSpec(name, self) if is_moved else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return importlib.import_module(spec.name.replace(LEGACY_LAYERS, LEGACY_LAYERS_NOW))
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Does nothing: it has been run under its own name."""
+
+
+def allow_legacy_layers() -> None:
+    """Lets TF1 code find its layers where the package tf_keras is installed: `tf.layers`, and those of tf_slim.
+
+    TensorFlow reads the variable when `tf.layers` or `tf.keras` is used for the first time; who has set it decides.
+    """
+    if importlib.util.find_spec("tf_keras") is None:
+        return
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    if not any(isinstance(finder, MovedLayers) for finder in sys.meta_path):
+        sys.meta_path.append(MovedLayers())  # Behind all others: only where nobody has the module.

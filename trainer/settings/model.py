@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from trainer.grammars import MAX_COUNT
-from trainer.settings.fields import FRACTION, IDENTITY, TASK, Legal, Use, option
+from trainer.settings.fields import IDENTITY, REFERENCE, TASK, is_reference, option
 
 # The function that builds each model, as `plugins.load_function` takes it.
 MODELS = {
@@ -14,28 +14,34 @@ MODELS = {
     "vgg11": "trainer.models.vgg:build",
 }
 PRECISIONS = ("float32", "bfloat16", "float16")
-SIZES = Legal(lambda sizes: bool(sizes) and min(sizes) >= 1 and max(sizes) <= MAX_COUNT, f"sizes of 1 to {MAX_COUNT:,}")
+
+
+def model_name(model: str) -> str:
+    """Names a model for people and directories: a user's by its file, or its module."""
+    if not is_reference(model):
+        return model
+    path = model.rpartition(":")[0] if ":" in model else model
+    return Path(path).stem if path.endswith(".py") else path.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """The model, and the weights that it begins with."""
 
-    model: str = option("lenet", "model", tuple(MODELS), scope=IDENTITY)
-    hidden_sizes: tuple[int, ...] = option(
-        (500,),
-        "mlp: units of each hidden layer, comma-separated",
+    model: str = option(
+        "lenet",
+        "model: a name, or your function build(images, num_classes, training), as my_net.py or package.module:function",
+        tuple(MODELS),
         scope=IDENTITY,
-        legal=SIZES,
-        used_by=Use("model", ("mlp",)),
+        code=REFERENCE,
     )
-    input_dropout: float = option(
-        0.0,
-        "mlp: fraction of the input pixels dropped, 0 <= p < 1",
-        legal=FRACTION,
-        used_by=Use("model", ("mlp",)),
+    model_args: tuple[str, ...] = option(
+        (),
+        "options of the model, as 'hidden_sizes=(500, 300), dropout=0.2' (--help_model=NAME lists them); may be "
+        "repeated",
+        repeated=True,
     )
-    dropout: float = option(0.5, "fraction of the hidden units dropped, 0 <= p < 1", legal=FRACTION)
+    help_model: str = option("", "prints what a model is and its options, and ends", once=True)
     precision: str = option(
         "float32",
         "type of the activations, and of what multiplies them; the rest stays float32; float16 scales the loss, and "

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from trainer.errors import TrainerError, UsageError, reason, unknown_name
-from trainer.settings.importing import Finder, Loader, Place, find_file, find_module, is_below
+from trainer.settings.importing import Finder, Loader, Place, allow_legacy_layers, find_file, find_module, is_below
 
 
 class UserFile(NamedTuple):
@@ -35,11 +35,6 @@ def load_function(path: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return function
-
-
-def is_reference(text: str) -> bool:
-    """Does a text name a function of the user's, not a built-in one?"""
-    return ":" in text or text.endswith(".py")
 
 
 class UserCode:
@@ -67,8 +62,12 @@ class UserCode:
         self._contents: dict[Path, bytes] = {}  # what was run, which may be another thing now
         self.places: dict[str, Place] = {}  # of what was loaded, by path
 
-    def load(self, reference: str) -> Callable[..., Any]:
+    def load(self, reference: str, *, default: str = "") -> Callable[..., Any]:
         """Imports the function that a reference names. Errors of its calls name the user's file and line.
+
+        Args:
+          reference: `path/file.py:function`, `package.module:function`, or the file alone.
+          default: the function that is meant where the reference names none; else the file's only one.
 
         Raises:
           UsageError: there is no such file, module or function, or it fails when it is imported.
@@ -76,15 +75,16 @@ class UserCode:
         path, _, name = reference.rpartition(":") if ":" in reference else (reference, "", "")
         if path not in self._modules:
             self._before_run()
+            allow_legacy_layers()
             self._modules[path] = self._import(path)
         module, root = self._modules[path]
         found = getattr(module, name, None) if name else None
-        if not inspect.isfunction(found) and not callable(found):
-            own = [
-                other
-                for other, value in vars(module).items()
-                if inspect.isfunction(value) and value.__module__ == module.__name__ and not other.startswith("_")
-            ]
+        if found is None and default and not name:
+            own = _functions_of(module)
+            name = default if default in own or len(own) != 1 else own[0]
+            found = getattr(module, name, None)
+        if not callable(found):
+            own = _functions_of(module)
             if not own:
                 raise UsageError(f"{path} defines no function; wanted {path}:{name or 'FUNCTION'}")
             if not name:
@@ -193,6 +193,14 @@ def errors_named(path: str, root: Path | None) -> Iterator[None]:
                 where = f"{frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}"
         text = error.msg if isinstance(error, SyntaxError) else reason(error)
         raise UsageError(f"{where}: {type(error).__name__}: {text}") from error
+
+
+def _functions_of(module: ModuleType) -> list[str]:
+    return [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    ]
 
 
 def _is_of(module: ModuleType, root: Path) -> bool:

@@ -37,6 +37,7 @@ class Graphs(NamedTuple):
     rendezvous: RendezvousVariables | None  # on parameter servers
     wake: list[tf.Operation]  # makes a step fail that waits for other workers
     note_stream: tf.Operation  # writes into the counters how this start of the run reads its records
+    notes: list[str]  # what the user should know about the model
     build_verify: Callable[[Callable[[], None]], Verify | None]  # see `_build_verify`
 
     def votes(self) -> Votes:
@@ -84,6 +85,7 @@ def build_graphs(job: Job) -> Graphs:
         rendezvous=variables,
         wake=strategy.build_wake(),
         note_stream=counters.stream.assign(job.start.stream(), read_value=False),
+        notes=builder.notes(),
         build_verify=lambda check: _build_verify(job, strategy, variables, builder.replicas, parameters, check),
     )
 

@@ -21,7 +21,7 @@ from trainer.saving import checkpoints
 from trainer.settings import flags
 from trainer.settings.config import Config
 from trainer.signals import Signals
-from trainer.tf1 import enable_op_determinism, tf
+from trainer.tf1 import op_determinism, tf
 from trainer.training.chief import make_chief
 from trainer.training.graphs import Graphs, build_graphs
 from trainer.training.job import Job
@@ -78,9 +78,8 @@ def open_bench(config: Config, console: Console, signals: Signals) -> Iterator[B
       console: is told what a run says.
       signals: of the program.
     """
-    if config.deterministic:
-        enable_op_determinism()
     with ExitStack() as stack:
+        stack.enter_context(op_determinism(config.deterministic))
         job = prepare(config, console, stack)
         graph = stack.enter_context(tf.Graph().as_default())
         result = RunResult(step=0, devices=job.devices.towers, skipped_records=0)

@@ -22,7 +22,7 @@ from trainer.saving import checkpoints, restoring
 from trainer.settings import flags
 from trainer.settings.config import Config
 from trainer.signals import Signals
-from trainer.tf1 import enable_op_determinism, tf
+from trainer.tf1 import op_determinism, tf
 from trainer.training.chief import make_chief, train_chief
 from trainer.training.graphs import Graphs, build_graphs
 from trainer.training.job import Job
@@ -61,10 +61,9 @@ def train_to_result(
     """Does what `train` does; returns the result, None for a worker that is not the chief."""
     begin = time.monotonic()
     signals.grace_seconds = config.grace_seconds
-    if config.deterministic:
-        enable_op_determinism()
     try:
         with ExitStack() as stack:
+            stack.enter_context(op_determinism(config.deterministic))
             job = prepare(config, console, stack, cluster, signals.check)
             if not job.is_chief:
                 _run_worker(job, signals)
@@ -187,6 +186,8 @@ def _train_with_report(job: Job, signals: Signals, result: RunResult) -> None:
     ):
         tf.set_random_seed(config.seed)
         graphs = build_graphs(job)
+        for note in graphs.notes:
+            job.console.say(note)
         ops = checkpoints.build_checkpoint_ops()
         if result.status != "done":
             report.start(graph, flags.to_flagfile(config))

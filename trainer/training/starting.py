@@ -21,6 +21,7 @@ from trainer.saving.code import digest_of_files, open_current, say_changed_code
 from trainer.saving.models import task_of
 from trainer.saving.progress import Progress
 from trainer.settings.config import Config
+from trainer.settings.model import model_name
 from trainer.settings.plugins import UserCode
 from trainer.tf1 import NUM_PHYSICAL_GPUS
 from trainer.training.job import Job, session_config
@@ -144,7 +145,7 @@ def _announce(job: Job) -> None:
         towers += f" on each of {job.member.workers.count} workers"
     num_images = job.spec.num_examples("train")
     say(
-        f"{config.model} on {job.spec.name}: {num_images:,} images, {job.last_step:,} steps of "
+        f"{model_name(config.model)} on {job.spec.name}: {num_images:,} images, {job.last_step:,} steps of "
         f"{config.batch_size} over {towers}; to watch: tensorboard --logdir={shlex.quote(str(job.rundir.path))}"
     )
     if job.is_chief and not job.is_finished:

@@ -10,6 +10,8 @@ from trainer.evaluating.evaluation import evaluate
 from trainer.graph.evaluation import EvalGraph, build_eval_graph
 from trainer.learning.metrics import Metrics, add_sums
 from trainer.learning.task import make_task
+from trainer.models.functions import find_model
+from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
 
@@ -45,7 +47,7 @@ def test_metrics_that_are_no_means_stream_over_batches_of_any_size(digits_dir, b
         spread = totals["squares"] - totals["sum"] ** 2 / totals["count"]
         return {"r2": float(1 - totals["rest"] / spread), "loss": float(totals["rest"] / totals["count"])}
 
-    task = make_task(spec, model="mlp", hidden_sizes=(4,), precision="float32")
+    task = make_task(spec, model=find_model("mlp", ["hidden_sizes=4"], UserCode()))
     task = task._replace(metrics=Metrics(sums, finish))
     seen = []
     with tf.Graph().as_default(), tf.Session() as session:

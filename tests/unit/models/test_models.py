@@ -5,41 +5,47 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.networks import logits_of
+from trainer.errors import UsageError
 from trainer.models import layers
-from trainer.models.inference import MODELS, inference
-from trainer.settings.model import MODELS as NAMES
 from trainer.tf1 import tf
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "variables"
 
 
-def build(model, shape, **settings):
+def build(model, shape, model_args=""):
     images = tf.placeholder(tf.uint8, [None, *shape])
-    return images, inference(images, model=model, num_classes=10, **{"hidden_sizes": (500,), **settings})
+    return images, logits_of(images, model, model_args)
 
 
-def test_the_registry_holds_what_the_flag_offers():
-    assert sorted(MODELS) == sorted(NAMES)
-
-
-@pytest.mark.parametrize(("model", "sizes"), [("lenet", ()), ("mlp", (625, 625)), ("vgg11", ())])
-def test_variables_have_the_names_and_shapes_of_the_golden_file(model, sizes):
+@pytest.mark.parametrize(("model", "model_args"), [("lenet", ""), ("mlp", "hidden_sizes=(625, 625)"), ("vgg11", "")])
+def test_variables_have_the_names_and_shapes_of_the_golden_file(model, model_args):
     with tf.Graph().as_default():
-        build(model, (28, 28, 1), hidden_sizes=sizes)
+        build(model, (28, 28, 1), model_args)
         lines = [f"{v.op.name} {v.shape.as_list()}" for v in tf.trainable_variables()]
     assert "\n".join(lines) + "\n" == (GOLDEN / f"{model}.txt").read_text()
 
 
-def test_the_mlp_computes_what_numpy_computes():
+ACTIVATIONS = {
+    "none": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("sizes", [(), (7,), (7, 6)])
+def test_the_mlp_computes_what_numpy_computes(sizes, activation):
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 2), np.uint8)
     with tf.Graph().as_default(), tf.Session() as session:
-        x, logits = build("mlp", (4, 3, 2), hidden_sizes=(7, 6))
+        x, logits = build("mlp", (4, 3, 2), f"hidden_sizes={sizes}, activation={activation}")
         session.run(tf.global_variables_initializer())
         v = {variable.op.name: session.run(variable) for variable in tf.trainable_variables()}
         found = session.run(logits, {x: images})
     h = images.reshape(5, 24) / 255
-    for name in ("hidden1", "hidden2"):
-        h = np.maximum(h @ v[f"{name}/weights"] + v[f"{name}/biases"], 0)
+    for number in range(1, len(sizes) + 1):
+        h = ACTIVATIONS[activation](h @ v[f"hidden{number}/weights"] + v[f"hidden{number}/biases"])
     np.testing.assert_allclose(found, h @ v["logits/weights"] + v["logits/biases"], rtol=1e-4, atol=1e-5)
 
 
@@ -118,9 +124,9 @@ def test_dropout_depends_on_seed_step_and_layer_alone():
 
     def masks(seed, step_value):
         with tf.Graph().as_default(), tf.Session() as session:
-            step = tf.constant(step_value, tf.int64)
-            dropout = layers.make_dropout(seed, step)
-            return session.run([dropout(tf.constant(x), 0.25), dropout(tf.constant(x), 0.25)])
+            with layers.masks_from(seed, tf.constant(step_value, tf.int64)):
+                masked = [layers.dropout(tf.constant(x), 0.25, training=True) for _ in range(2)]
+            return session.run(masked)
 
     first, again = masks(1, 5), masks(1, 5)
     np.testing.assert_array_equal(first[0], again[0])
@@ -133,5 +139,10 @@ def test_dropout_depends_on_seed_step_and_layer_alone():
 def test_without_dropout_nothing_is_added_to_the_graph():
     with tf.Graph().as_default():
         x = tf.ones([2, 2])
-        assert layers.make_dropout(1, tf.constant(0, tf.int64))(x, 0.0) is x
-        assert layers.no_dropout(x, 0.5) is x
+        assert layers.dropout(x, 0.5, training=False) is x
+        with layers.masks_from(1, tf.constant(0, tf.int64)):
+            assert layers.dropout(x, 0.0, training=True) is x
+            with pytest.raises(UsageError, match=r"dropout of 1\.0 is out of range: 0 <= value < 1"):
+                layers.dropout(x, 1.0, training=True)
+        with pytest.raises(UsageError, match="is of models that the trainer builds"):
+            layers.dropout(x, 0.5, training=True)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trainer.errors import UsageError
 from trainer.learning.finiteness import update_if_finite
 from trainer.placing.reductions import average_gradients, tower_mean
 from trainer.placing.towers import check_same_variables, for_each_tower
@@ -60,15 +61,15 @@ def test_operations_are_on_their_towers_and_variables_on_the_parameter_device():
 
 
 def test_a_tower_with_other_variables_is_refused_by_name():
-    with tf.Graph().as_default(), pytest.raises(ValueError, match=r"tower 1 built other variables .*extra \['v1'\]"):
+    with tf.Graph().as_default(), pytest.raises(UsageError, match=r"tower 1 built other variables .*extra \['v1'\]"):
         for_each_tower(["/cpu:0", "/cpu:1"], "/cpu:0", lambda index: tf.get_variable(f"v{index}", [1]))
 
 
 def test_the_difference_is_named():
     check_same_variables(["a", "b"], ["a", "b"], 1)
-    with pytest.raises(ValueError, match=r"tower 3 .*: missing \['b'\], extra \['c'\]"):
+    with pytest.raises(UsageError, match=r"tower 3 .*: missing \['b'\], extra \['c'\]"):
         check_same_variables(["a", "b"], ["a", "c"], 3)
-    with pytest.raises(ValueError, match="in another order"):
+    with pytest.raises(UsageError, match="in another order"):
         check_same_variables(["a", "b"], ["b", "a"], 1)
 
 

@@ -9,10 +9,12 @@ from trainer.data.spec import IMAGE, LABEL, describe_images
 from trainer.errors import UsageError
 from trainer.inputs.batch import RECORD
 from trainer.learning.task import make_task
+from trainer.models.functions import find_model
 from trainer.preprocessing import mixing
 from trainer.preprocessing.draws import make_draws
 from trainer.preprocessing.parsing import parse_pipeline
 from trainer.preprocessing.preprocessing import make_preprocessing
+from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
 pytestmark = pytest.mark.timeout(60)
@@ -69,7 +71,7 @@ def test_shares_are_of_the_beta_distribution(alpha):
 def test_the_loss_weighs_both_labels_by_their_shares():
     spec = describe_images("x", (12, 10, 3), ("a", "b", "c"), {}, None)
     seen = make_preprocessing((12, 10, 3), "mixup(1.0)|scale(-1,1)", "scale(-1,1)", seed=3)
-    task = make_task(spec, model="mlp", hidden_sizes=[4], precision="float32", preprocessing=seen)
+    task = make_task(spec, model=find_model("mlp", ["hidden_sizes=4"], UserCode()), preprocessing=seen)
     logits = np.random.default_rng(2).standard_normal((6, 3)).astype(np.float32)
     labels = np.array([0, 1, 2, 2, 0, 1], np.int32)
     with tf.Graph().as_default(), tf.Session() as session:

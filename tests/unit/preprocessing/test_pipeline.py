@@ -49,7 +49,7 @@ def test_operations_have_literals_ranges_and_names():
         ("pad(4", "'pad\\(4' is no operation"),
         ("pad(4)||flip_lr", "'' is no operation"),
         ("pad(__import__('os'))", "the arguments are no literals"),
-        ("pad(n=n)", "the arguments are no literals"),
+        ("pad(n=n)", "n='n' is out of range: a whole number, 1 to 100,000"),
         ("color('bb')", "order='bb' is out of range: any, or some of the letters b, s, h and c"),
         ("color('x')", "order='x' is out of range"),
         ("random_resize_short(9..8)", r"n=\(9, 8\) is out of range: a range within 1 to 100,000"),

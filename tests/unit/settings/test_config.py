@@ -91,8 +91,6 @@ def test_clip_is_parsed_and_checked():
         ({"batch_size": 2, "num_gpus": 3}, "batch_size=2 does not split over 3 towers; use 3"),
         ({"model": "lenett"}, "model=lenett is unknown: choose one of lenet, mlp, vgg11; did you mean lenet?"),
         ({"train_steps": 5, "epochs": 1.0}, "--train_steps and --epochs conflict: give one of them"),
-        ({"dropout": 1.0}, "dropout=1.0 is out of range: 0 <= value < 1"),
-        ({"hidden_sizes": ()}, "hidden_sizes= is out of range: sizes of 1 to 1,000,000"),
         ({"learning_rate": float("nan")}, "learning_rate=nan is out of range: above 0, to 1e+30"),
         ({"batch_size": 0}, "batch_size=0 is out of range: 1 to 1,000,000"),
         ({"warmup": "5s"}, "warmup=5s: the warm-up must be in steps or epochs"),
@@ -115,13 +113,13 @@ def test_the_defaults_are_the_digits_recipe():
 
 
 def test_a_config_survives_its_file(tmp_path):
-    config = validate(Config(model="mlp", hidden_sizes=(625, 625), train_steps=7))
+    config = validate(Config(model="mlp", model_args=("hidden_sizes=(625, 625)",), train_steps=7))
     path = tmp_path / "config.json"
     path.write_text(config_lib.to_json(config))
     assert config_lib.load_config(path) == config
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"hidden_sizes": [5], "no_such_flag": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"model_args": ["a=1"], "no_such_flag": 1}'])
 def test_a_damaged_config_is_a_usage_error(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_text(text)
@@ -130,9 +128,9 @@ def test_a_damaged_config_is_a_usage_error(tmp_path, text):
 
 
 def test_what_makes_another_experiment_is_listed():
-    old = Config(dataset="mnist", model="mlp", hidden_sizes=(500,))
-    new = dataclasses.replace(old, dataset="digits", hidden_sizes=(100,), learning_rate=0.5, num_gpus=4)
-    assert config_lib.identity_differences(old, new) == ["dataset: mnist -> digits", "hidden_sizes: 500 -> 100"]
+    old = Config(dataset="mnist", model="mlp")
+    new = dataclasses.replace(old, dataset="digits", model="lenet", learning_rate=0.5, num_gpus=4)
+    assert config_lib.identity_differences(old, new) == ["dataset: mnist -> digits", "model: mlp -> lenet"]
     assert config_lib.identity_differences(Config(ema_decay=0.9), Config(ema_decay=0.99)) == []
     assert config_lib.identity_differences(Config(ema_decay=0.9), Config(ema_decay=0.0)) == ["ema_decay: true -> false"]
 

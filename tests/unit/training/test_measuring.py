@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.networks import logits_of
 from trainer.learning.losses import cross_entropy
-from trainer.models.inference import inference
 from trainer.tf1 import tf
 from trainer.training.measuring import step_flops
 
@@ -13,10 +13,10 @@ def gradients_of(logits):
     return tf.gradients(cross_entropy(logits, labels), tf.trainable_variables())
 
 
-def flops_of(model, batch, shape, hidden=(500,)):
+def flops_of(model, batch, shape):
     with tf.Graph().as_default():
         images = tf.zeros([batch, *shape], tf.uint8)
-        logits = inference(images, model=model, num_classes=10, hidden_sizes=hidden)
+        logits = logits_of(images, model)
         return step_flops(gradients_of(logits))
 
 
@@ -37,7 +37,7 @@ def test_as_tensorflow_counts(model, batch):
     """TensorFlow's profiler counts the same products, and elementwise operations besides."""
     with tf.Graph().as_default() as graph:
         images = tf.zeros([batch, 16, 16, 3], tf.uint8)
-        logits = inference(images, model=model, num_classes=10, hidden_sizes=(200,))
+        logits = logits_of(images, model, "hidden_sizes=200" if model == "mlp" else "")
         gradients = gradients_of(logits)
         found = step_flops(gradients)
         needed = tf.graph_util.extract_sub_graph(graph.as_graph_def(), [gradient.op.name for gradient in gradients])

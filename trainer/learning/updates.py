@@ -1,0 +1,44 @@
+"""What a model makes of variables that no gradient trains, as the means of batch normalization: a part of the update.
+
+In a TF1 program these are assignments that UPDATE_OPS collects, or that run while the model computes, on each tower
+again. Here the values that they would write are averaged over towers and workers, as gradients are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from trainer.tf1 import tf
+
+
+def as_floats(updates: Mapping[str, tf.Tensor], variables: Mapping[str, tf.Variable]) -> dict[str, tf.Tensor]:
+    """Makes what is averaged of new values: float32 of a variable's shape; of a whole number, what is added to it."""
+    return {name: _as_float(value, variables[name]) for name, value in updates.items()}
+
+
+def _as_float(value: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
+    if variable.dtype.is_floating:
+        return tf.ensure_shape(tf.cast(value, tf.float32), variable.shape)
+    return tf.ensure_shape(tf.cast(value - variable.read_value(), tf.float32), variable.shape)
+
+
+def build_updates(
+    means: Mapping[str, tf.Tensor],
+    variables: Mapping[str, tf.Variable],
+    everywhere: Callable[[tf.Variable], Sequence[tf.Variable]],
+) -> list[tf.Operation]:
+    """Builds the assignments of means of `as_floats`.
+
+    Args:
+      means: over towers and workers, by variable.
+      variables: by name.
+      everywhere: finds a variable of all towers that have their own.
+    """
+    return [_build_update(mean, copy) for name, mean in means.items() for copy in everywhere(variables[name])]
+
+
+def _build_update(mean: tf.Tensor, variable: tf.Variable) -> tf.Operation:
+    dtype = variable.dtype.base_dtype
+    if dtype.is_floating:
+        return variable.assign(tf.cast(mean, dtype), read_value=False)
+    return variable.assign_add(tf.cast(tf.round(mean), dtype), read_value=False)

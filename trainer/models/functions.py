@@ -1,0 +1,100 @@
+"""The function of a model, built-in or the user's: what it takes, and what its options are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from trainer.errors import UsageError, unknown_name
+from trainer.settings.arguments import bind, describe, parse_arguments
+from trainer.settings.fields import is_reference
+from trainer.settings.model import MODELS
+from trainer.settings.plugins import UserCode, load_function
+from trainer.tf1 import tf
+
+# What the trainer gives by name to a function that has such a parameter; all others are its options.
+GIVEN = ("num_classes", "training", "is_training", "reuse", "regularizer", "data_format")
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class ModelFunction(NamedTuple):
+    """`build(images, num_classes, training, **options)`, with its options."""
+
+    name: str  # as --model says it
+    function: Callable[..., Any]
+    takes: frozenset[str]  # of GIVEN
+    options: Mapping[str, Any]
+
+    def __call__(self, images: tf.Tensor, **given: Any) -> Any:
+        """Calls it on images, with those of GIVEN that it takes."""
+        return self.function(images, **{name: given[name] for name in self.takes}, **self.options)
+
+
+def find_model(model: str, model_args: Sequence[str], code: UserCode) -> ModelFunction:
+    """Finds a model's function, and checks its options.
+
+    Args:
+      model: a name of MODELS, `file.py:function` or `package.module:function`.
+      model_args: texts of `name=value, ...`, of which later ones win.
+      code: loads functions of the user's.
+
+    Raises:
+      UsageError: there is no such function, it takes something else, or an option is unknown or illegal.
+    """
+    is_own = is_reference(model)
+    function = code.load(model, default="build") if is_own else load_function(MODELS[model])
+    takes, options = _parameters(model, function)
+    kwargs: dict[str, Any] = {}
+    for text in model_args:
+        args, named = parse_arguments(f"--model_args={text}", text)
+        if args:
+            has = describe(options) or "none"
+            raise UsageError(f"--model_args={text}: write options as name=value; --model={model} has {has}")
+        kwargs |= named
+    # One for a tuple of one, as hidden_sizes=500.
+    several = {option.name for option in options if isinstance(option.default, tuple)}
+    kwargs = {name: _tuple_of(value) if name in several else value for name, value in kwargs.items()}
+    bound = bind(f"--model_args of --model={model}", function, options, (), kwargs, is_own=is_own)
+    return ModelFunction(model, function, takes, bound.kwargs | bound.arguments)
+
+
+def _tuple_of(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def _parameters(model: str, function: Callable[..., Any]) -> tuple[frozenset[str], list[inspect.Parameter]]:
+    """Finds which of GIVEN a model takes, and its options.
+
+    Raises:
+      UsageError: it does not begin with the images.
+    """
+    parameters = list(inspect.signature(function).parameters.values())
+    takes = f"--model={model} takes ({describe(parameters)})"
+    wanted = "wanted build(images, num_classes, training, option=default, ...)"
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if not parameters or parameters[0].kind not in positional or parameters[0].name in GIVEN:
+        raise UsageError(f"{takes}, and not the images in first place; {wanted}")
+    others = [parameter for parameter in parameters[1:] if parameter.kind in NAMED]
+    only = [parameter.name for parameter in parameters[1:] if parameter.kind is inspect.Parameter.POSITIONAL_ONLY]
+    if only:
+        raise UsageError(f"{takes}, of which {', '.join(only)} cannot be given by name; {wanted}")
+    given = frozenset(parameter.name for parameter in others if parameter.name in GIVEN)
+    options = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in others]
+    return given, [option for option in options if option.name not in GIVEN]
+
+
+def describe_options(model: str, code: UserCode) -> str:
+    """Tells what a model is, and its options with their defaults, a line each.
+
+    Raises:
+      UsageError: there is no such function, or it takes something else.
+    """
+    if not is_reference(model) and model not in MODELS:
+        raise unknown_name("help_model", model, MODELS)
+    function = code.load(model, default="build") if is_reference(model) else load_function(MODELS[model])
+    given, options = _parameters(model, function)
+    text = inspect.getdoc(function) or "no description"
+    lines = [f"{model}: {text}", "", f"gets from the trainer: images, {', '.join(sorted(given)) or 'nothing else'}"]
+    lines.append("options, for --model_args='name=value, ...':" if options else "it has no options")
+    return "\n".join([*lines, *(f"  {describe([option])}" for option in options)])
