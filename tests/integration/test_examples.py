@@ -1,5 +1,6 @@
 """The examples: small, complete, and true."""
 
+import json
 import subprocess
 import sys
 
@@ -22,6 +23,12 @@ def test_they_are_short(path):
 def test_a_network_of_ones_own_learns(train):
     run = train(model=f"{EXAMPLES / 'own_model' / 'my_net.py'}", train_steps=30, num_gpus=2)
     assert "draws random numbers" not in (run / "train.log").read_text()
+
+
+def test_a_loss_and_metrics_of_ones_own(train):
+    run = train(metrics=f"{EXAMPLES / 'own_metrics' / 'confident.py'}", best="confident_and_right:max", train_steps=200)
+    result = json.loads((run / "result.json").read_text())
+    assert 0.3 < result["test_confident_and_right"] <= result["test_confident"] < 1
 
 
 def test_the_program_and_what_becomes_of_it_both_learn(digits_dir, tmp_path):

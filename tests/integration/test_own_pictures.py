@@ -508,7 +508,7 @@ def test_pictures_may_have_several_labels_or_none(tmp_path, convert, run_here, s
     done = run_here("trainer.preview", f"--data_dir={spec.data_dir}", f"--output={tmp_path / 'sheet.png'}")
     assert done.code == 0 and "classes: five " in done.out, done
     done = run_here("trainer", f"--data_dir={spec.data_dir}", f"--logdir={tmp_path / 'run'}", "--batch_size=8")
-    assert done.code == 2 and "has labels of kind 'several'" in done.err, done
+    assert done.code == 0 and "test mean_average_precision" in done.out, done
 
 
 @pytest.mark.parametrize("store", ["encoded", "decoded"])

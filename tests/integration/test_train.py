@@ -183,6 +183,7 @@ def test_evaluation_is_exact_whatever_the_batch_size(train, digits_dir, batch_si
     from trainer.graph.evaluation import build_eval_graph
     from trainer.graph.update import build_counters
     from trainer.learning.averages import make_averages
+    from trainer.learning.losses import cross_entropy
     from trainer.learning.task import make_task
     from trainer.models.functions import find_model
     from trainer.settings.plugins import UserCode
@@ -202,7 +203,7 @@ def test_evaluation_is_exact_whatever_the_batch_size(train, digits_dir, batch_si
 
     with tf.Graph().as_default(), tf.Session() as session:
         counters = build_counters()
-        task = make_task(found, model=find_model("mlp", ["hidden_sizes=20"], UserCode()))
+        task = make_task(found, model=find_model("mlp", ["hidden_sizes=20"], UserCode()), loss=cross_entropy)
         task.build({"image": tf.placeholder(tf.uint8, [None, 8, 8, 1])})
         ema = make_averages(0.99, counters.step)
         ema.make(tf.trainable_variables())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
-from trainer.data.spec import IMAGE, LABEL, DatasetSpec
+import numpy as np
+
+from trainer.data.spec import CLASS, IMAGE, LABEL, DatasetSpec
 from trainer.errors import NotFiniteError, TrainerError, UsageError, reason
 from trainer.evaluating.evaluation import evaluate
 from trainer.graph.evaluation import build_eval_graph
@@ -24,7 +27,8 @@ class Evaluation(NamedTuple):
     split: str
     weights: str  # ema or raw
     metrics: dict[str, float]  # of the task
-    scores: Scores  # of the classes, one by one
+    num_examples: int
+    scores: Scores | None  # of the classes, one by one, where each picture has one
 
 
 class Evaluator:
@@ -91,8 +95,8 @@ class Evaluator:
           TrainerError: the checkpoint is damaged.
         """
         step, task = self._restore(path, weights), self._model.task
-        scores = Scores(spec.num_classes, top_k=top_k, num_wrong=num_wrong)
-
+        of_classes = spec.label_kind == CLASS
+        scores = Scores(spec.num_classes, top_k=top_k, num_wrong=num_wrong) if of_classes else None
         try:
             metrics = evaluate(
                 self._session,
@@ -102,12 +106,16 @@ class Evaluator:
                 split=split,
                 reading=reading,
                 after_batch=after_batch,
-                observe=lambda logits, features: scores.update(logits, features[LABEL], features[IMAGE]),
+                observe=functools.partial(_observe, scores) if scores else None,
                 batch_size=batch_size,
             )
         except NotFiniteError as error:
             raise NotFiniteError(f"{path}, {weights} weights: a logit of the {split} set is not finite") from error
-        return Evaluation(step, split, weights, metrics, scores)
+        return Evaluation(step, split, weights, metrics, spec.num_examples(split), scores)
+
+
+def _observe(scores: Scores, logits: np.ndarray, features: Mapping[str, np.ndarray]) -> None:
+    scores.update(logits, features[LABEL], features[IMAGE])
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.data.pictures import as_png
+from trainer.data.spec import CLASS, NUMBERS, SEVERAL
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.preprocessing.preprocessing import Side
 from trainer.rundir import RunDir
@@ -19,7 +20,7 @@ from trainer.saving.models import Model, choose_checkpoint, load_model
 from trainer.tf1 import tf, tf_path
 
 SIGNATURES = ("uint8_images", "serving_default")  # the first that is there is taken
-PROBABILITIES = f"{SCOPE}/probabilities"
+OUTPUT_OF_KIND = {CLASS: "probabilities", SEVERAL: "probabilities", NUMBERS: "values"}
 NO_GPU = {"GPU": 0}
 
 
@@ -27,8 +28,9 @@ class Predictor(NamedTuple):
     """A loaded model."""
 
     image_shape: tuple[int | None, int | None, int]  # height, width, depth; None: of any size
-    class_names: list[str]
-    predict: Callable[[Sequence[np.ndarray]], np.ndarray]  # uint8 [h, w, d] each -> probabilities, float32 [n, classes]
+    class_names: list[str]  # or names of numbers
+    predict: Callable[[Sequence[np.ndarray]], np.ndarray]  # uint8 [h, w, d] each -> float32 [n, classes or numbers]
+    label_kind: str = CLASS  # what is predicted: probabilities of classes or of several, or numbers
 
 
 @contextmanager
@@ -79,13 +81,15 @@ def _open_run(rundir: RunDir, model: Model, checkpoint: str, weights: str) -> It
     with open_serving(model, path, weights or model.default_weights) as serving:
         with tf.variable_scope("", reuse=True), tf.name_scope("preprocessed_alone"):
             images = tf.placeholder(side.batch_dtype, [None, *side.batch_shape])
-            probabilities = predictions_of(serving.model, side.in_batches(images))["probabilities"]
+            predictions = predictions_of(serving.model, side.in_batches(images))
+            probabilities = predictions[OUTPUT_OF_KIND[model.spec.label_kind]]
         predict = serving.session.make_callable(probabilities, feed_list=[images])
         with _open_alone(side) as alone:
             yield Predictor(
                 model.spec.stored_shape,
                 list(model.spec.class_names),
                 lambda images: predict(np.stack([alone(image) for image in images])),
+                model.spec.label_kind,
             )
 
 
@@ -123,15 +127,17 @@ def _load_saved_model(session: tf.Session, folder: Path) -> Predictor:
     if len(signature.inputs) != 1:
         raise UsageError(f"--model={folder}: signature {there[0]} takes {len(signature.inputs)} inputs, wanted one")
     outputs = signature.outputs
-    name = "probabilities" if "probabilities" in outputs else next(iter(outputs))
+    kind = _kind_of(outputs)
+    name = OUTPUT_OF_KIND[kind] if OUTPUT_OF_KIND[kind] in outputs else next(iter(outputs))
     images = session.graph.get_tensor_by_name(next(iter(signature.inputs.values())).name)
-    return _make_predictor(session, images, session.graph.get_tensor_by_name(outputs[name].name))
+    return _make_predictor(session, images, session.graph.get_tensor_by_name(outputs[name].name), kind)
 
 
 def _predict_files(session: tf.Session, signature: tf.MetaGraphDef.SignatureDefEntry) -> Predictor:
     """Predicts by the signature for files, where what is done to pictures of several sizes is in the graph."""
     encoded = session.graph.get_tensor_by_name(signature.inputs["images"].name)
-    probabilities = session.graph.get_tensor_by_name(signature.outputs["probabilities"].name)
+    kind = _kind_of(signature.outputs)
+    probabilities = session.graph.get_tensor_by_name(signature.outputs[OUTPUT_OF_KIND[kind]].name)
     run = session.make_callable(probabilities, feed_list=[encoded])
     names, depth = session.run([f"{CLASS_NAMES}:0", f"{ANY_SIZE}:0"])
 
@@ -139,7 +145,12 @@ def _predict_files(session: tf.Session, signature: tf.MetaGraphDef.SignatureDefE
         files = [as_png(Image.fromarray(image[..., 0] if depth == 1 else image)) for image in images]
         return np.asarray(run(files))
 
-    return Predictor((None, None, int(depth)), [name.decode() for name in names], predict)
+    return Predictor((None, None, int(depth)), [name.decode() for name in names], predict, kind)
+
+
+def _kind_of(outputs: Collection[str]) -> str:
+    """Tells by the names of a model's outputs what they are."""
+    return SEVERAL if "labels" in outputs else NUMBERS if OUTPUT_OF_KIND[NUMBERS] in outputs else CLASS
 
 
 def _load_frozen(session: tf.Session, path: Path) -> Predictor:
@@ -149,14 +160,16 @@ def _load_frozen(session: tf.Session, path: Path) -> Predictor:
     except Exception as error:  # The class of protobuf's error differs between its implementations.
         raise UsageError(f"--model={path} is no frozen graph: {reason(error)}") from error
     names = {node.name for node in graph_def.node}
-    if not {"images", PROBABILITIES} <= names:
-        raise UsageError(f"--model={path} has no nodes `images` and `{PROBABILITIES}`; it has {len(names)} others")
-    kept = [f"{name}:0" for name in ("images", PROBABILITIES, CLASS_NAMES) if name in names]
+    kind = _kind_of({name.removeprefix(f"{SCOPE}/") for name in names})
+    output = f"{SCOPE}/{OUTPUT_OF_KIND[kind]}"
+    if not {"images", output} <= names:
+        raise UsageError(f"--model={path} has no nodes `images` and `{output}`; it has {len(names)} others")
+    kept = [f"{name}:0" for name in ("images", output, CLASS_NAMES) if name in names]
     images, probabilities, *_ = tf.import_graph_def(graph_def, return_elements=kept, name="")
-    return _make_predictor(session, images, probabilities)
+    return _make_predictor(session, images, probabilities, kind)
 
 
-def _make_predictor(session: tf.Session, images: tf.Tensor, probabilities: tf.Tensor) -> Predictor:
+def _make_predictor(session: tf.Session, images: tf.Tensor, probabilities: tf.Tensor, kind: str) -> Predictor:
     if images.shape.rank != 4 or None in images.shape.as_list()[1:]:
         raise UsageError(f"the model takes {images.shape}, wanted images [n, height, width, depth]")
     height, width, depth = images.shape.as_list()[1:]
@@ -165,6 +178,7 @@ def _make_predictor(session: tf.Session, images: tf.Tensor, probabilities: tf.Te
         names = [name.decode() for name in session.run(f"{CLASS_NAMES}:0")]
     run = session.make_callable(probabilities, feed_list=[images])
     if images.dtype == tf.uint8:
-        return Predictor((height, width, depth), names, lambda pixels: run(np.stack(pixels)))
+        return Predictor((height, width, depth), names, lambda pixels: run(np.stack(pixels)), kind)
     unit = np.float32(1 / 255)
-    return Predictor((height, width, depth), names, lambda pixels: run(np.stack(pixels).astype(np.float32) * unit))
+    shape = (height, width, depth)
+    return Predictor(shape, names, lambda pixels: run(np.stack(pixels).astype(np.float32) * unit), kind)

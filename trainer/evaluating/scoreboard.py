@@ -81,7 +81,7 @@ class Scoreboard:
         for evaluation in evaluations:
             pictures: list[Path] = []
             with self.failures.tolerated("a picture"):
-                pictures = self._draw(evaluation)
+                pictures = self._draw(evaluation, evaluation.scores) if evaluation.scores else []
             key = (name, written, evaluation.split, evaluation.weights)
             if not of_run or key in self._known:
                 continue
@@ -95,18 +95,24 @@ class Scoreboard:
         """Prints the evaluations of a checkpoint, of one split with one or two kinds of weights."""
         for evaluation in evaluations:
             scores, value = evaluation.scores, evaluation.metrics[self._goal.name]
+            rest = {name: f"{found:.4g}" for name, found in evaluation.metrics.items() if name != self._goal.name}
+            rest |= {"loss": f"{evaluation.metrics['loss']:.4f}"}
+            if scores:
+                rest |= {f"top-{self._top_k}": f"{scores.top_k_accuracy:.2%}"}
             self._console.say(
                 f"step {evaluation.step}  {evaluation.split} {self._goal.describe(value)}  "
-                f"top-{self._top_k} {scores.top_k_accuracy:.2%}  loss {evaluation.metrics['loss']:.4f}  "
-                f"{scores.num_examples:,} images, {evaluation.weights} weights"
+                f"{'  '.join(f'{name} {text}' for name, text in sorted(rest.items(), reverse=True))}  "
+                f"{evaluation.num_examples:,} images, {evaluation.weights} weights"
             )
-            if tables:
+            if tables and scores:
                 self._console.table(class_table(scores, self._names))
                 self._console.table(confusion_table(scores, self._names))
                 self._console.say(f"pictures: {self._rundir.picture(evaluation.split, evaluation.weights, '*')}")
         if as_json:
             first, *others = evaluations
-            values = {**_values(first, self._top_k), "checkpoint": path, "classes": _class_rows(first, self._names)}
+            values = {**_values(first, self._top_k), "checkpoint": path}
+            if first.scores:
+                values["classes"] = _class_rows(first.scores, self._names)
             values |= {other.weights: _values(other, self._top_k) for other in others}
             self._console.say(json.dumps(values, allow_nan=False))
 
@@ -121,8 +127,7 @@ class Scoreboard:
                 f"kept in {self._rundir.best}"
             )
 
-    def _draw(self, evaluation: Evaluation) -> list[Path]:
-        scores = evaluation.scores
+    def _draw(self, evaluation: Evaluation, scores: Scores) -> list[Path]:
         where = (evaluation.split, evaluation.weights)
         confusion, curves, wrong = (self._rundir.picture(*where, name) for name in ("confusion", "pr", "wrong"))
         chosen = shown_classes(scores)
@@ -145,9 +150,11 @@ class Scoreboard:
         if folder not in self._files:
             self._files[folder] = EventFile(folder, suffix=f".{os.getpid()}", failures=self.failures)
         file, scores, step = self._files[folder], evaluation.scores, evaluation.step
-        for tag, value in {**evaluation.metrics, "top_k": scores.top_k_accuracy}.items():
+        values = {**evaluation.metrics, **({"top_k": scores.top_k_accuracy} if scores else {})}
+        for tag, value in values.items():
             file.add_summary(scalar_summary(tag, value), step)
-        file.add_summary(_pr_curves(scores, self._names), step)
+        if scores:
+            file.add_summary(_pr_curves(scores, self._names), step)
         for picture in pictures:
             tag = picture.name.split(".")[-2]
             file.add_summary(_image_summary(tag, picture.read_bytes()), step)
@@ -185,14 +192,12 @@ def _values(evaluation: Evaluation, top_k: int) -> dict[str, Any]:
         "split": evaluation.split,
         "weights": evaluation.weights,
         **evaluation.metrics,
-        "top_k": top_k,
-        "top_k_accuracy": scores.top_k_accuracy,
-        "num_examples": scores.num_examples,
+        **({"top_k": top_k, "top_k_accuracy": scores.top_k_accuracy} if scores else {}),
+        "num_examples": evaluation.num_examples,
     }
 
 
-def _class_rows(evaluation: Evaluation, names: Sequence[str]) -> list[dict[str, Any]]:
-    scores = evaluation.scores
+def _class_rows(scores: Scores, names: Sequence[str]) -> list[dict[str, Any]]:
     columns = zip(names, scores.precision, scores.recall, scores.support, strict=True)
     return [
         {"name": name, "precision": float(precision), "recall": float(recall), "images": int(images)}

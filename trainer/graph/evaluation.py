@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from trainer.data.spec import DatasetSpec
+from trainer.data.spec import LABEL, DatasetSpec
 from trainer.inputs.batch import Features
 from trainer.inputs.parsing import parse_examples
 from trainer.learning import averages
@@ -48,4 +48,4 @@ def build_eval_graph(
             features = parse_examples(serialized, spec, task.preprocessing.elsewhere)
         with tf.variable_scope("", reuse=reuse or None, custom_getter=averages.averaged_getter(ema)):
             logits = task.build(features, data_format=layers.layout(data_format, device)).logits
-        return EvalGraph(serialized, task.metrics.sums(logits, features), logits, features)
+        return EvalGraph(serialized, task.metrics.sums(logits, features[LABEL]), logits, features)

@@ -166,7 +166,7 @@ class TowerBuilder:
         if self.first is None:
             self.first = built
             self._check(built)
-        loss = tf.add_n([tf.reduce_mean(task.loss(built.logits, features)), *built.losses])
+        loss = tf.add_n([tf.reduce_mean(task.loss(built, features)), *built.losses])
         scaled = loss_scale.multiply(loss) if loss_scale else loss
         variables = tf.trainable_variables()
         mine = self.replicas.of_tower(variables, index) if self.replicas else variables

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from trainer.data.spec import CLASS, IMAGE, LABEL, DatasetSpec
+from trainer.data.spec import CLASS, IMAGE, LABEL, NUMBERS, SEVERAL, DatasetSpec
 from trainer.errors import UsageError
 from trainer.inputs.batch import RECORD, Features
-from trainer.learning.losses import cross_entropy
-from trainer.learning.metrics import Metrics, is_correct, mean_metrics
+from trainer.learning.losses import AUXILIARY_WEIGHT, Loss
+from trainer.learning.metrics import LOSS, OF_KIND, Goal, Metrics, Part, is_correct, make_metrics, means
 from trainer.models.building import build_model
 from trainer.models.functions import ModelFunction
 from trainer.models.outputs import ModelOutput
@@ -24,8 +24,8 @@ class Task(NamedTuple):
     features: tuple[str, ...]  # of a batch, which a training reads
     preprocessing: Preprocessing  # of the pictures, part of `build`
     build: Callable[..., ModelOutput]  # (features, training=, preprocessed=, data_format=, draw=)
-    # Of a training: (logits, features) -> [batch], so that towers average exactly.
-    loss: Callable[[tf.Tensor, Features], tf.Tensor]
+    # Of a training: (output, features) -> [batch], so that towers average exactly.
+    loss: Callable[[ModelOutput, Features], tf.Tensor]
     scalars: Callable[[tf.Tensor, Features], dict[str, tf.Tensor]]  # of a training step, beside the loss: [] each
     metrics: Metrics  # of an evaluation; among them `loss`
     predictions: Callable[[tf.Tensor], dict[str, tf.Tensor]]  # logits -> what an export gives
@@ -36,6 +36,9 @@ def make_task(
     spec: DatasetSpec,
     *,
     model: ModelFunction,
+    loss: Loss,
+    metrics: Part | None = None,
+    goal: Goal | None = None,
     precision: str = "float32",
     preprocessing: Preprocessing | None = None,
     weight_decay: float = 0.0,
@@ -46,16 +49,17 @@ def make_task(
     Args:
       spec: of the data set.
       model: its function.
+      loss: of each example.
+      metrics: beside those of the kind of label.
+      goal: the metric by which one checkpoint is better; None: that of the kind of label.
       precision: float32, bfloat16 or float16, of everything between images and logits.
       preprocessing: of the pictures; None: the model sees them as they are stored.
       weight_decay: L2 factor.
       seed: of the run, from which the masks of dropout follow.
 
     Raises:
-      UsageError: there is no task for this kind of label.
+      UsageError: the goal is no metric, or two metrics have one name.
     """
-    if spec.label_kind != CLASS:
-        raise UsageError(f"{spec.name} has labels of kind {spec.label_kind!r}; only one class an image can be learned")
     seen = preprocessing or preprocessing_of(spec)
     build = functools.partial(
         _build,
@@ -66,14 +70,16 @@ def make_task(
         regularizer=functools.partial(_l2_loss, weight_decay=weight_decay) if weight_decay else None,
         seed=seed,
     )
+    of_kind, own_goal = OF_KIND[spec.label_kind]
+    parts = [of_kind, means(lambda logits, labels: {LOSS: loss(logits, labels)}, [LOSS])]
     return Task(
         features=(IMAGE, LABEL, RECORD) if seen.training.is_random_in_batches else (IMAGE, LABEL),
         preprocessing=seen,
         build=build,
-        loss=functools.partial(_mixed_loss, seen.training) if seen.training.mixes else _class_loss,
-        scalars=_class_scalars,
-        metrics=mean_metrics(_class_metrics),
-        predictions=class_predictions,
+        loss=functools.partial(_loss, loss=loss, side=seen.training),
+        scalars=_class_scalars if spec.label_kind == CLASS else lambda logits, features: {},
+        metrics=make_metrics([*parts, *([metrics] if metrics else [])], goal or own_goal),
+        predictions=PREDICTIONS[spec.label_kind],
         weight_decay=0.0 if "regularizer" in model.takes else weight_decay,
     )
 
@@ -104,24 +110,24 @@ def _l2_loss(weights: tf.Tensor, weight_decay: float) -> tf.Tensor:
     return weight_decay * tf.nn.l2_loss(weights)
 
 
-def _class_loss(logits: tf.Tensor, features: Features) -> tf.Tensor:
-    return cross_entropy(logits, features[LABEL])
+def _loss(output: ModelOutput, features: Features, *, loss: Loss, side: Side) -> tf.Tensor:
+    """Computes the loss of each example, with that of auxiliary logits: float32 [batch]."""
+    labels = features[LABEL]
+    of_logits = functools.partial(_mixed_loss, side, loss, features) if side.mixes else loss
+    auxiliary = [AUXILIARY_WEIGHT * of_logits(logits, labels) for logits in output.aux_logits]
+    return tf.add_n([of_logits(output.logits, labels), *auxiliary])
 
 
-def _mixed_loss(side: Side, logits: tf.Tensor, features: Features) -> tf.Tensor:
+def _mixed_loss(side: Side, loss: Loss, features: Features, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Weighs the losses of a picture's own label and of its neighbour's by their shares: float32 [batch]."""
-    labels, shares = features[LABEL], side.shares(features[RECORD])
+    shares = side.shares(features[RECORD])
     if labels.shape[0] == 1:
         raise UsageError(f"--preprocess={side.pipeline.text}: a tower has one picture a step, and none to mix it with")
-    return shares * cross_entropy(logits, labels) + (1 - shares) * cross_entropy(logits, tf.roll(labels, 1, 0))
+    return shares * loss(logits, labels) + (1 - shares) * loss(logits, tf.roll(labels, 1, 0))
 
 
 def _class_scalars(logits: tf.Tensor, features: Features) -> dict[str, tf.Tensor]:
     return {"accuracy": tf.reduce_mean(is_correct(logits, features[LABEL]))}
-
-
-def _class_metrics(logits: tf.Tensor, features: Features) -> dict[str, tf.Tensor]:
-    return {"accuracy": is_correct(logits, features[LABEL]), "loss": _class_loss(logits, features)}
 
 
 def class_predictions(logits: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -131,3 +137,24 @@ def class_predictions(logits: tf.Tensor) -> dict[str, tf.Tensor]:
         "probabilities": tf.nn.softmax(logits, name="probabilities"),
         "classes": tf.argmax(logits, 1, name="classes"),
     }
+
+
+def several_predictions(logits: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Names logits, float32 [n, classes], their sigmoid, and where that is above one half, int64 [n, classes]."""
+    return {
+        "logits": tf.identity(logits, "logits"),
+        "probabilities": tf.sigmoid(logits, name="probabilities"),
+        "labels": tf.cast(logits > 0, tf.int64, name="labels"),
+    }
+
+
+def number_predictions(outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Names outputs, float32 [n, numbers]."""
+    return {"values": tf.identity(outputs, "values")}
+
+
+PREDICTIONS: Mapping[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]] = {
+    CLASS: class_predictions,
+    SEVERAL: several_predictions,
+    NUMBERS: number_predictions,
+}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from trainer.errors import UsageError, unknown_name
-from trainer.settings.arguments import bind, describe, parse_arguments
+from trainer.settings.arguments import describe, read_options
 from trainer.settings.fields import is_reference
 from trainer.settings.model import MODELS
 from trainer.settings.plugins import UserCode, load_function
@@ -45,22 +45,9 @@ def find_model(model: str, model_args: Sequence[str], code: UserCode) -> ModelFu
     is_own = is_reference(model)
     function = code.load(model, default="build") if is_own else load_function(MODELS[model])
     takes, options = _parameters(model, function)
-    kwargs: dict[str, Any] = {}
-    for text in model_args:
-        args, named = parse_arguments(f"--model_args={text}", text)
-        if args:
-            has = describe(options) or "none"
-            raise UsageError(f"--model_args={text}: write options as name=value; --model={model} has {has}")
-        kwargs |= named
-    # One for a tuple of one, as hidden_sizes=500.
-    several = {option.name for option in options if isinstance(option.default, tuple)}
-    kwargs = {name: _tuple_of(value) if name in several else value for name, value in kwargs.items()}
-    bound = bind(f"--model_args of --model={model}", function, options, (), kwargs, is_own=is_own)
-    return ModelFunction(model, function, takes, bound.kwargs | bound.arguments)
-
-
-def _tuple_of(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
+    return ModelFunction(
+        model, function, takes, read_options("model", model, function, options, model_args, is_own=is_own)
+    )
 
 
 def _parameters(model: str, function: Callable[..., Any]) -> tuple[frozenset[str], list[inspect.Parameter]]:

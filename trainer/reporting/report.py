@@ -54,8 +54,13 @@ class Report:
         with ExitStack() as stack:
             self._open(stack.enter_context)
             self._stack = stack.pop_all()
+        self.evaluations_since_best = 0
         for values in self.metrics.kept:
-            self._note_best(values["step"], values.get(f"validation_{goal.name}"))
+            value = values.get(f"validation_{goal.name}")
+            self._note_best(values["step"], value)
+            if value is not None:
+                is_best = self.result.best_step == values["step"]
+                self.evaluations_since_best = 0 if is_best else self.evaluations_since_best + 1
 
     def _open(self, enter: Callable[[Any], Any]) -> None:
         suffix = f".step{self._first_step}"
@@ -99,6 +104,7 @@ class Report:
         value = metrics[self._goal.name]
         self.result.validation = dict(metrics)
         self._note_best(step, value)
+        self.evaluations_since_best = 0 if self.result.best_step == step else self.evaluations_since_best + 1
         self.say(f"step {step}  validation {self._goal.describe(value)}  loss {metrics['loss']:.4f}")
         self.metrics.write(step=step, **{f"validation_{name}": value for name, value in metrics.items()})
         for name, value in metrics.items():

@@ -173,7 +173,8 @@ def write_tflite(serving: Serving, target: Path) -> list[str]:
     Raises:
       TrainerError: the converter does not take the model.
     """
-    outputs = [serving.outputs[name].op.name for name in ("logits", "probabilities")]
+    names = [name for name in ("logits", "probabilities", "values") if name in serving.outputs]
+    outputs = [serving.outputs[name].op.name for name in names]
     frozen = target.with_name(f"{target.name}.pb.part")
     frozen.write_bytes(_freeze(serving).SerializeToString())
     try:
@@ -184,7 +185,7 @@ def write_tflite(serving: Serving, target: Path) -> list[str]:
     finally:
         frozen.unlink()
     target.write_bytes(data)
-    return [f"{len(data):,} bytes; input uint8 images, outputs logits, probabilities"]
+    return [f"{len(data):,} bytes; input uint8 images, outputs {', '.join(names)}"]
 
 
 FORMATS: dict[str, Callable[[Serving, Path], list[str]]] = {

@@ -9,6 +9,8 @@ from trainer.data.manifest import load_run_data
 from trainer.data.spec import IMAGE, DatasetSpec
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.grammars import check_path
+from trainer.learning.losses import find_loss
+from trainer.learning.own_metrics import find_metrics, parse_goal
 from trainer.learning.task import Task, make_task
 from trainer.models import layers
 from trainer.models.functions import find_model
@@ -65,6 +67,9 @@ def task_of(config: Config, spec: DatasetSpec, code: UserCode) -> Task:
     return make_task(
         spec,
         model=find_model(config.model, config.model_args, code),
+        loss=find_loss(config.loss, config.loss_args, spec.label_kind, code),
+        metrics=find_metrics(config.metrics, spec, code),
+        goal=parse_goal(config.best, spec),
         precision=config.precision,
         preprocessing=preprocessing_of(spec, config.preprocess, config.eval_preprocess, seed=config.seed, code=code),
         weight_decay=config.weight_decay,

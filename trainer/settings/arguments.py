@@ -123,3 +123,67 @@ def _is_of(base: Any, value: Any) -> bool:
         kinds = typing.get_args(base)
         return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_of, kinds, value))
     return isinstance(value, base)
+
+
+def bind_options(
+    kind: str,
+    name: str,
+    function: Callable[..., object],
+    given: Sequence[str],
+    texts: Sequence[str],
+    *,
+    is_own: bool,
+) -> dict[str, Any]:
+    """Reads the options of a function that takes some arguments in first place: `--KIND_args='name=value, ...'`.
+
+    Args:
+      kind: of the setting that names the function, as `loss`.
+      name: of the function, as that setting says it.
+      function: whose options they are.
+      given: names, for messages, of what it takes in first place.
+      texts: of options, of which later ones win.
+      is_own: is it a function of the user's.
+
+    Raises:
+      UsageError: it takes something else, or an option is unknown or illegal.
+    """
+    parameters = list(inspect.signature(function).parameters.values())
+    kinds = [parameter.kind for parameter in parameters]
+    first = kinds[: len(given)]
+    is_keyword = inspect.Parameter.KEYWORD_ONLY in first or inspect.Parameter.VAR_KEYWORD in first
+    if (len(first) < len(given) or is_keyword) and inspect.Parameter.VAR_POSITIONAL not in first:
+        wanted = ", ".join(given)
+        raise UsageError(
+            f"--{kind}={name} takes ({describe(parameters)}); wanted {kind}({wanted}, option=default, ...)"
+        )
+    return read_options(kind, name, function, parameters[len(given) :], texts, is_own=is_own)
+
+
+def read_options(
+    kind: str,
+    name: str,
+    function: Callable[..., object],
+    parameters: Iterable[inspect.Parameter],
+    texts: Sequence[str],
+    *,
+    is_own: bool,
+) -> dict[str, Any]:
+    """Does what `bind_options` does, where it is known which parameters are options."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters if each.kind in named]
+    values: dict[str, Any] = {}
+    for text in texts:
+        args, kwargs = parse_arguments(f"--{kind}_args={text}", text)
+        if args:
+            has = describe(options) or "none"
+            raise UsageError(f"--{kind}_args={text}: write options as name=value; --{kind}={name} has {has}")
+        values |= kwargs
+    # One for a tuple of one, as hidden_sizes=500.
+    several = {option.name for option in options if isinstance(option.default, tuple)}
+    values = {key: _tuple_of(value) if key in several else value for key, value in values.items()}
+    bound = bind(f"--{kind}_args of --{kind}={name}", function, options, (), values, is_own=is_own)
+    return dict(bound.kwargs)
+
+
+def _tuple_of(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple | list) else (value,)

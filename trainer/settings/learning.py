@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.grammars import MAX_COUNT, MAX_RATE, MAX_STEPS
-from trainer.settings.fields import FRACTION, IDENTITY, Use, above, between, option
+from trainer.settings.fields import FRACTION, IDENTITY, REFERENCE, WITHIN, Use, above, between, option
 
+LOSSES = ("", "softmax", "sigmoid", "mse", "huber", "hinge")
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 
 
@@ -18,6 +19,31 @@ class LearningSettings:
     train_steps: int = option(0, "last step (default: --epochs)", legal=between(0, MAX_STEPS))
     epochs: float = option(
         0.0, "passes over the training set, instead of --train_steps (default: 60)", legal=between(0, MAX_STEPS)
+    )
+    loss: str = option(
+        "",
+        "loss: a name, or your function loss(logits, labels), as my_loss.py or package.module:function (default: "
+        "softmax, of several labels sigmoid, of numbers mse)",
+        LOSSES,
+        code=REFERENCE,
+    )
+    loss_args: tuple[str, ...] = option(
+        (),
+        "options of the loss, as 'label_smoothing=0.1', 'class_weights=(1, 2.5)' or 'delta=0.5'; may be repeated",
+        repeated=True,
+    )
+    metrics: str = option(
+        "",
+        "your function metrics(logits, labels) -> {name: [batch]}, beside the metrics of the kind of label",
+        code=WITHIN,
+    )
+    best: str = option(
+        "",
+        "metric by which one checkpoint is better than another, as my_metric:max or loss:min (default: accuracy, "
+        "mean_average_precision or mean_absolute_error)",
+    )
+    stop_after: int = option(
+        0, "end after so many evaluations in a row without a better one; 0: never", legal=between(0, MAX_COUNT)
     )
     optimizer: str = option("adam", "optimizer", OPTIMIZERS, scope=IDENTITY)
     momentum: float = option(

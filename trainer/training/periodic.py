@@ -79,11 +79,26 @@ def make_periodic(
 
 def report_validation(
     job: Job, report: Report, checkpoint: CheckpointHook, session: tf.Session, step: int, metrics: Mapping[str, float]
-) -> None:
-    """Reports an evaluation on the validation set, and with --keep_best keeps the checkpoint of the best one."""
+) -> bool:
+    """Reports an evaluation on the validation set, and with --keep_best keeps the checkpoint of the best one.
+
+    Returns:
+      Whether the training is to end here, because none was better for --stop_after evaluations.
+    """
     report.validation(step, metrics)
-    if not job.config.keep_best:
-        return
+    if job.config.keep_best:
+        _keep_best(job, report, checkpoint, session, step, metrics)
+    patience, since = job.config.stop_after, report.evaluations_since_best
+    if not patience or since < patience or step >= job.last_step:
+        return False
+    goal, best_step = job.task.metrics.goal, report.result.best_step
+    report.say(f"{since} evaluations without a better {goal.name} than that of step {best_step}: the training ends")
+    return True
+
+
+def _keep_best(
+    job: Job, report: Report, checkpoint: CheckpointHook, session: tf.Session, step: int, metrics: Mapping[str, float]
+) -> None:
     weights = "ema" if job.config.ema_decay else "raw"
     goal = job.task.metrics.goal
     found = best.Best(step, "validation", weights, goal.name, metrics[goal.name], metrics["loss"])

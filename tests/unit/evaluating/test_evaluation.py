@@ -8,7 +8,8 @@ from trainer.data.records import load_split
 from trainer.errors import NotFiniteError
 from trainer.evaluating.evaluation import evaluate
 from trainer.graph.evaluation import EvalGraph, build_eval_graph
-from trainer.learning.metrics import Metrics, add_sums
+from trainer.learning.losses import cross_entropy
+from trainer.learning.metrics import Goal, Metrics, add_sums
 from trainer.learning.task import make_task
 from trainer.models.functions import find_model
 from trainer.settings.plugins import UserCode
@@ -27,7 +28,7 @@ def test_a_loss_that_is_not_finite_is_an_error(digits_dir, loss):
         serialized = tf.placeholder(tf.string, [None])
         sums = {"count": tf.size(serialized), "loss": tf.constant(loss)}
         graph = EvalGraph(serialized, sums, tf.constant(0.0), {})
-        metrics = Metrics(lambda outputs, features: sums, lambda totals: {"loss": float(totals["loss"])})
+        metrics = Metrics(lambda z, y: sums, lambda totals: {"loss": float(totals["loss"])}, ("loss",), Goal("loss"))
         with pytest.raises(NotFiniteError, match=f"the loss on the test set is {loss}") as caught:
             run_evaluation(session, graph, metrics, load_manifest(digits_dir))
     assert caught.value.exit_code == 3
@@ -38,8 +39,8 @@ def test_metrics_that_are_no_means_stream_over_batches_of_any_size(digits_dir, b
     """R2 = 1 - sum (y - z)^2 / (sum y^2 - (sum y)^2 / n), against numpy on all labels at once."""
     spec = load_manifest(digits_dir)
 
-    def sums(outputs, features):
-        y, z = tf.cast(features["label"], tf.float32), tf.reduce_mean(outputs, 1)
+    def sums(outputs, labels):
+        y, z = tf.cast(labels, tf.float32), tf.reduce_mean(outputs, 1)
         values = {"rest": (y - z) ** 2, "squares": y**2, "sum": y, "count": tf.ones_like(y)}
         return {name: tf.reduce_sum(value) for name, value in values.items()}
 
@@ -47,8 +48,8 @@ def test_metrics_that_are_no_means_stream_over_batches_of_any_size(digits_dir, b
         spread = totals["squares"] - totals["sum"] ** 2 / totals["count"]
         return {"r2": float(1 - totals["rest"] / spread), "loss": float(totals["rest"] / totals["count"])}
 
-    task = make_task(spec, model=find_model("mlp", ["hidden_sizes=4"], UserCode()))
-    task = task._replace(metrics=Metrics(sums, finish))
+    task = make_task(spec, model=find_model("mlp", ["hidden_sizes=4"], UserCode()), loss=cross_entropy)
+    task = task._replace(metrics=Metrics(sums, finish, ("r2", "loss"), Goal("r2")))
     seen = []
     with tf.Graph().as_default(), tf.Session() as session:
         graph = build_eval_graph(task, spec, data_format="auto", device="/cpu:0", reuse=False)

@@ -97,8 +97,10 @@ def test_cross_entropy_and_sums_follow_their_formulas():
         x, y = tf.constant(logits, tf.float32), tf.constant(labels, tf.int32)
         np.testing.assert_allclose(session.run(losses.cross_entropy(x, y)), each, rtol=1e-6)
         assert session.run(metrics.is_correct(x, y)).tolist() == [1.0, 0.0, 1.0]
-        judged = metrics.mean_metrics(lambda z, f: {"right": metrics.is_correct(z, f["label"]), "loss": f["loss"]})
-        sums = session.run(judged.sums(x, {"label": tf.constant([1, 1, 2]), "loss": tf.constant([1.0, 2.0, 6.0])}))
+        right = metrics.means(lambda z, y: {"right": metrics.is_correct(z, y)}, ["right"])
+        loss = metrics.means(lambda z, y: {"loss": tf.constant([1.0, 2.0, 6.0])}, ["loss"])
+        judged = metrics.make_metrics([right, loss], metrics.Goal("right"))
+        sums = session.run(judged.sums(x, tf.constant([1, 1, 2])))
         assert sums == {"count": 3, "right": 2.0, "loss": 9.0}
         twice = metrics.add_sums(metrics.add_sums({}, sums), {"count": 1, "right": 0.0, "loss": 1.0})
         assert judged.finish(twice) == {"right": 0.5, "loss": 2.5}

@@ -8,8 +8,10 @@ import pytest
 from trainer.data.spec import IMAGE, LABEL, describe_images
 from trainer.errors import UsageError
 from trainer.inputs.batch import RECORD
+from trainer.learning.losses import cross_entropy
 from trainer.learning.task import make_task
 from trainer.models.functions import find_model
+from trainer.models.outputs import ModelOutput
 from trainer.preprocessing import mixing
 from trainer.preprocessing.draws import make_draws
 from trainer.preprocessing.parsing import parse_pipeline
@@ -71,15 +73,18 @@ def test_shares_are_of_the_beta_distribution(alpha):
 def test_the_loss_weighs_both_labels_by_their_shares():
     spec = describe_images("x", (12, 10, 3), ("a", "b", "c"), {}, None)
     seen = make_preprocessing((12, 10, 3), "mixup(1.0)|scale(-1,1)", "scale(-1,1)", seed=3)
-    task = make_task(spec, model=find_model("mlp", ["hidden_sizes=4"], UserCode()), preprocessing=seen)
+    task = make_task(
+        spec, model=find_model("mlp", ["hidden_sizes=4"], UserCode()), loss=cross_entropy, preprocessing=seen
+    )
     logits = np.random.default_rng(2).standard_normal((6, 3)).astype(np.float32)
     labels = np.array([0, 1, 2, 2, 0, 1], np.int32)
     with tf.Graph().as_default(), tf.Session() as session:
         features = {IMAGE: tf.constant(PICTURES), LABEL: tf.constant(labels), RECORD: tf.constant(KEYS, tf.int64)}
         one = {name: values[:1] for name, values in features.items()}
         with pytest.raises(UsageError, match="a tower has one picture a step, and none to mix it with"):
-            task.loss(tf.constant(logits[:1]), one)
-        loss, shares = session.run([task.loss(tf.constant(logits), features), seen.training.shares(features[RECORD])])
+            task.loss(ModelOutput(tf.constant(logits[:1])), one)
+        output = ModelOutput(tf.constant(logits))
+        loss, shares = session.run([task.loss(output, features), seen.training.shares(features[RECORD])])
     log = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     soft = shares[:, np.newaxis] * np.eye(3)[labels] + (1 - shares[:, np.newaxis]) * np.eye(3)[np.roll(labels, 1)]
     np.testing.assert_allclose(loss, -(soft * log).sum(1), rtol=1e-5)

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from trainer.errors import TrainerError
-from trainer.learning.metrics import ACCURACY, Goal
+from trainer.learning.metrics import Goal
 from trainer.rundir import RunDir
 from trainer.saving.best import Best, is_better, keep_best, load_best
 from trainer.saving.tensors import load_tensors, save_tensors
 from trainer.tf1 import tf
+
+ACCURACY = Goal("accuracy")
 
 
 @pytest.fixture

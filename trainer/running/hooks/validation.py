@@ -19,7 +19,7 @@ class ValidationHook(tf.train.SessionRunHook):
         *,
         every: Every,
         evaluate: Callable[[tf.Session], Mapping[str, float]],
-        report: Callable[[tf.Session, int, Mapping[str, float]], None],
+        report: Callable[[tf.Session, int, Mapping[str, float]], bool],
         stops_later: bool = False,
     ) -> None:
         """Takes what it needs.
@@ -28,7 +28,7 @@ class ValidationHook(tf.train.SessionRunHook):
           graph: of the training.
           every: when it is due.
           evaluate: evaluates a session's weights.
-          report: takes the session, the step and the metrics.
+          report: takes the session, the step and the metrics; returns whether the training is to end here.
           stops_later: a signal only ends the evaluation; the workers of a cluster stop after a step of all.
         """
         self._stops_later = stops_later
@@ -46,7 +46,8 @@ class ValidationHook(tf.train.SessionRunHook):
     def after_run(self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues) -> None:
         step = int(run_values.results)
         try:
-            self._report(run_context.session, step, self._evaluate(run_context.session))
+            if self._report(run_context.session, step, self._evaluate(run_context.session)):
+                run_context.request_stop()
         except Stopped:
             if not self._stops_later:
                 raise
