@@ -204,6 +204,16 @@ def _convert(settings: ConvertSettings, paths: list[str], console: Console) -> i
     return _write(settings, paths, console, lambda found: found, version=settings.to)
 
 
+def _from_frozen(settings: OutputSettings, paths: list[str], console: Console) -> int:
+    from trainer.saving import tensors
+    from trainer.saving.frozen import weights_of
+
+    made = weights_of(Path(paths[0]))
+    tensors.save_tensors(made, settings.output, overwrite=settings.overwrite)
+    console.say(f"wrote {len(made)} constants of {paths[0]} to {settings.output}")
+    return OK
+
+
 def _write(
     settings: OutputSettings, paths: list[str], console: Console, change: Callable[..., Any], version: str = "v2"
 ) -> int:
@@ -234,6 +244,7 @@ VERBS = {
         _average, AverageSettings, "DIR|CHECKPOINT...", "the mean of several; whole numbers are those of the last"
     ),
     "strip": Verb(_strip, StripSettings, "CHECKPOINT", "weights only, without optimizer and counters"),
+    "from_frozen": Verb(_from_frozen, OutputSettings, "GRAPH.pb", "the weights of a frozen graph, as a checkpoint"),
     "convert": Verb(_convert, ConvertSettings, "CHECKPOINT", "to the V1 or V2 format"),
 }
 

@@ -16,6 +16,7 @@ from trainer.errors import TrainerError, UsageError, reason
 from trainer.preprocessing.preprocessing import Side
 from trainer.rundir import RunDir
 from trainer.saving.exporting import ANY_SIZE, CLASS_NAMES, SCOPE, open_serving, predictions_of
+from trainer.saving.frozen import load_graph
 from trainer.saving.models import Model, choose_checkpoint, load_model
 from trainer.tf1 import tf, tf_path
 
@@ -154,11 +155,7 @@ def _kind_of(outputs: Collection[str]) -> str:
 
 
 def _load_frozen(session: tf.Session, path: Path) -> Predictor:
-    graph_def = tf.GraphDef()
-    try:
-        graph_def.ParseFromString(path.read_bytes())
-    except Exception as error:  # The class of protobuf's error differs between its implementations.
-        raise UsageError(f"--model={path} is no frozen graph: {reason(error)}") from error
+    graph_def = load_graph(path)
     names = {node.name for node in graph_def.node}
     kind = _kind_of({name.removeprefix(f"{SCOPE}/") for name in names})
     output = f"{SCOPE}/{OUTPUT_OF_KIND[kind]}"

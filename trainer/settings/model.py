@@ -12,6 +12,7 @@ MODELS = {
     "mlp": "trainer.models.mlp:build",
     "lenet": "trainer.models.lenet:build",
     "vgg11": "trainer.models.vgg:build",
+    "mobilenet_v1": "trainer.models.mobilenet:mobilenet_v1",
 }
 PRECISIONS = ("float32", "bfloat16", "float16")
 
