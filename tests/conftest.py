@@ -22,6 +22,7 @@ PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 MNIST_FILES = Path(os.environ.get("MNIST_DIR", REPO.parent / "shared" / "data" / "mnist"))
 PICTURES = Path(os.environ.get("PICTURES_DIR", REPO.parent / "shared" / "data" / "pictures"))
 CIFAR10 = Path(os.environ.get("CIFAR10_DIR", REPO.parent / "shared" / "data" / "cifar10"))
+MOBILENET = Path(os.environ.get("MOBILENET_DIR", REPO.parent / "shared" / "data" / "mobilenet"))
 RECORDS = Path(os.environ.get("RECORDS_DIR", REPO.parent / "shared" / "data" / "records"))
 
 

@@ -19,6 +19,7 @@ from trainer.signals import Signals
 
 if TYPE_CHECKING:
     from trainer.data.pictures import Picture
+    from trainer.evaluating.foreign import Ends
     from trainer.evaluating.predicting import Predictor
 
 USAGE = "python -m trainer.predict --model=PATH [--flag=value ...] IMAGE..."
@@ -37,6 +38,10 @@ class PredictSettings:
     )
     invert: bool = option(False, "turn dark on light, as on paper, into light on dark, as in MNIST")
     batch_size: int = option(500, "images at a time")
+    input_tensor: str = option("", "of a graph of others: the tensor of the images, as input:0")
+    output_tensor: str = option("", "of a graph of others: the tensor of a probability for each class")
+    preprocess: str = option("", "of a graph of others: what is done to pictures, as inception(224)")
+    labels: str = option("", "of a graph of others: file with a name of a class on each line", path=True)
     trust_code: bool = option(False, "run the user's code that a run holds, also where you have not run it before")
     json: bool = option(False, "print a line of JSON for each image")
     csv: bool = option(False, "print a table of comma-separated values: a row for each image, a column for each class")
@@ -63,6 +68,7 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
         weights=settings.weights,
         trust_code=settings.trust_code,
         say=console.say,
+        ends=_ends_of(settings),
     ) as predictor:
         if None in predictor.image_shape and settings.resize != "stretch":
             raise UsageError(
@@ -90,6 +96,22 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
     if failed:
         console.error(f"{failed} of {count} images could not be read")
     return ERROR if failed else OK
+
+
+def _ends_of(settings: PredictSettings) -> Ends | None:
+    """Returns what was told of a graph of others.
+
+    Raises:
+      UsageError: only one end was told.
+    """
+    from trainer.evaluating.foreign import Ends
+
+    ends = Ends(settings.input_tensor, settings.output_tensor, settings.preprocess, settings.labels)
+    if not any(ends):
+        return None
+    if not (ends.input_tensor and ends.output_tensor):
+        raise UsageError("a graph of others needs both --input_tensor and --output_tensor")
+    return ends
 
 
 def _check(settings: PredictSettings, names: Sequence[str]) -> None:

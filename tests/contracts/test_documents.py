@@ -10,12 +10,18 @@ import sys
 
 import pytest
 
-from tests.conftest import CIFAR10, MNIST_FILES, PICTURES, RECORDS, REPO, environment
+from tests.conftest import CIFAR10, MNIST_FILES, MOBILENET, PICTURES, RECORDS, REPO, environment
 
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What blocks may need, as `needs=MNIST_DIR`.
-NEEDS = {"MNIST_DIR": MNIST_FILES, "PICTURES_DIR": PICTURES, "RECORDS_DIR": RECORDS, "CIFAR10_DIR": CIFAR10}
+NEEDS = {
+    "MNIST_DIR": MNIST_FILES,
+    "PICTURES_DIR": PICTURES,
+    "RECORDS_DIR": RECORDS,
+    "CIFAR10_DIR": CIFAR10,
+    "MOBILENET_DIR": MOBILENET,
+}
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_0-9]+)")
 OTHERS = {"set", "version", "help", "timeout", "soak_record", "tf_cnn_benchmarks", "flagfile", "rounds", "seconds"}
 
@@ -48,7 +54,7 @@ def launch_options():
 
 
 PROGRAMS = ["trainer", *(f"trainer.{name}" for name in
-            ("convert", "evaluate", "predict", "export", "checkpoint", "benchmark", "preview"))]  # fmt: skip
+            ("convert", "evaluate", "predict", "export", "checkpoint", "benchmark", "preview", "check"))]  # fmt: skip
 
 
 def test_the_readme_is_a_page_and_links_every_document():

@@ -15,7 +15,7 @@ ORDER = [
     ["saving"], ["reporting"], ["running"], ["cluster"], ["evaluating"], ["training"],
 ]  # fmt: skip
 PROGRAMS = ["__main__", "train", "convert", "preview", "benchmark", "evaluate", "export", "predict", "checkpoint"]
-PROGRAMS += ["api"]
+PROGRAMS += ["api", "check"]
 LARGEST_ROOM = 14  # files
 SOURCES = sorted((REPO / "trainer").rglob("*.py")) + sorted((REPO / "launch").rglob("*.py"))
 

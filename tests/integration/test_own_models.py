@@ -249,3 +249,23 @@ def test_the_files_may_change_or_go_and_the_run_goes_on(digits_dir, tmp_path, ru
     assert json.loads(evaluated.out.splitlines()[-1])["accuracy"] == pytest.approx(result.test["accuracy"])
     exported = run_program("trainer.export", f"--logdir={logdir}", "--format=frozen", f"--output={tmp_path / 'net.pb'}")
     assert exported.code == 0, exported
+
+
+def test_check_looks_at_a_model_before_it_is_trained(tmp_path, run_here, monkeypatch):
+    """All that it would surprise with; and nothing is left of it."""
+    monkeypatch.chdir(tmp_path)
+    assert run_here("trainer.check", "--new=first.py").code == 0
+    done = run_here("trainer.check", "--model=first.py")
+    assert done.code == 0 and "conv2/weights" in done.out and "note" not in done.out, done
+    # 8x8: conv1 2*64*9*16, conv2 on 4x4 2*16*9*16*32, logits 2*32*10.
+    assert "0.2 million floating-point operations for a picture" in done.out, done
+    assert "5,130 values in 6 variables, 5,130 of them trained" in done.out, done
+    done = run_here("trainer.check", f"--model={OWN / 'wrong.py'}:idle")
+    assert "note: " in done.out and "makes updates of mean that nobody runs" in done.out, done
+    assert "no gradient reaches unused" in done.out, done
+    done = run_here("trainer.check", f"--model={LAYERS}", "--model_args=rate=0.3")
+    assert "note: " in done.out and "draws random numbers" in done.out, done
+    assert [path.name for path in tmp_path.iterdir()] == ["first.py"]
+    assert run_here("trainer.check", "--new=first.py").code == 2
+    done = run_here("trainer.check", f"--model={OWN / 'wrong.py'}:fails")
+    assert done.code == 2 and "in fails: ValueError" in done.err, done

@@ -1,13 +1,12 @@
 """Published weights: the networks here compute what the published graphs compute."""
 
-import os
-from pathlib import Path
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import PICTURES, REPO
+from tests.conftest import MOBILENET, PICTURES
 from trainer.models.building import build_model
 from trainer.models.functions import find_model
 from trainer.saving.frozen import load_graph
@@ -16,7 +15,6 @@ from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
 pytestmark = pytest.mark.timeout(120)
-MOBILENET = Path(os.environ.get("MOBILENET_DIR", REPO.parent / "shared" / "data" / "mobilenet"))
 LOGITS = "MobilenetV1/Logits/Conv2d_1c_1x1/BiasAdd:0"
 
 
@@ -70,3 +68,26 @@ def test_what_is_no_frozen_graph_is_told(tmp_path, run_here):
         (tmp_path / "plain.pb").write_bytes(plain.as_graph_def().SerializeToString())
     done = run_here("trainer.checkpoint", "from_frozen", str(tmp_path / "plain.pb"), f"--output={tmp_path / 'x-1'}")
     assert done.code == 2 and "holds 1 constants, and none that was a variable" in done.err, done
+
+
+@pytest.mark.parametrize("graph", ["224"], indirect=True)
+def test_any_frozen_graph_predicts(graph, tmp_path, run_here):
+    """Its own probabilities, and those of the weights in the network here, for the same photographs."""
+    images = photographs(224, tmp_path, 3)
+    files = sorted(str(path) for path in tmp_path.rglob("*.JPEG"))
+    ends = ["--input_tensor=input", "--output_tensor=MobilenetV1/Predictions/Reshape_1:0"]
+    command = ["trainer.predict", f"--model={graph}", *ends, "--preprocess=inception(224)"]
+    done = run_here(*command, "--json", *files)
+    assert done.code == 0, done
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert len(rows) == len(images) and all(abs(sum(row["probabilities"]) - 1) < 1e-3 for row in rows)
+    (tmp_path / "few.txt").write_text("one\ntwo\n")
+    for more, message in (
+        ([f"--labels={tmp_path / 'few.txt'}"], "names 2 classes, and the graph has 1001"),
+        (["--preprocess=inception(128)"], "gives pictures (128, 128, 3), and the graph takes (224, 224, 3)"),
+        (["--input_tensor=inputs"], "tensor=inputs is unknown"),
+    ):
+        done = run_here(*command, *more, files[0])
+        assert done.code == 2 and message in done.err, done
+    done = run_here(*command[:2], ends[0], files[0])
+    assert done.code == 2 and "needs both --input_tensor and --output_tensor" in done.err, done

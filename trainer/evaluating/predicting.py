@@ -13,6 +13,7 @@ from PIL import Image
 from trainer.data.pictures import as_png
 from trainer.data.spec import CLASS, NUMBERS, SEVERAL
 from trainer.errors import TrainerError, UsageError, reason
+from trainer.evaluating.foreign import Ends, load_foreign
 from trainer.preprocessing.preprocessing import Side
 from trainer.rundir import RunDir
 from trainer.saving.exporting import ANY_SIZE, CLASS_NAMES, SCOPE, open_serving, predictions_of
@@ -42,6 +43,7 @@ def open_predictor(
     weights: str = "",
     trust_code: bool = False,
     say: Callable[[str], None] = print,
+    ends: Ends | None = None,
 ) -> Iterator[Predictor]:
     """Loads a model, on the CPU.
 
@@ -51,6 +53,7 @@ def open_predictor(
       weights: of a run directory: ema, raw, or nothing for the run's own choice.
       trust_code: of a run directory: run the user's code that lies there, also where this user has not run it before.
       say: is told what could not be noted.
+      ends: of a graph of others.
 
     Raises:
       UsageError: there is no such model, or not one for images.
@@ -66,6 +69,11 @@ def open_predictor(
         return
     if checkpoint or weights:
         raise UsageError("--checkpoint and --weights belong to a run directory; this model holds one set of weights")
+    if ends:
+        with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count=NO_GPU)) as session:
+            foreign = load_foreign(session, _find_saved_model(folder) or folder, ends)
+            yield Predictor((None, None, foreign.depth), foreign.class_names, foreign.predict)
+        return
     found = _find_saved_model(folder)
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count=NO_GPU)) as session:
         try:

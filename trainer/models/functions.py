@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from trainer.errors import UsageError, unknown_name
-from trainer.settings.arguments import describe, read_options
+from trainer.settings.arguments import describe, plain, read_options
 from trainer.settings.fields import is_reference
 from trainer.settings.model import MODELS
 from trainer.settings.plugins import UserCode, load_function
@@ -56,7 +57,8 @@ def _parameters(model: str, function: Callable[..., Any]) -> tuple[frozenset[str
     Raises:
       UsageError: it does not begin with the images.
     """
-    parameters = list(inspect.signature(function).parameters.values())
+    fixed = function.keywords if isinstance(function, functools.partial) else {}
+    parameters = [each for name, each in inspect.signature(function).parameters.items() if name not in fixed]
     takes = f"--model={model} takes ({describe(parameters)})"
     wanted = "wanted build(images, num_classes, training, option=default, ...)"
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -81,7 +83,7 @@ def describe_options(model: str, code: UserCode) -> str:
         raise unknown_name("help_model", model, MODELS)
     function = code.load(model, default="build") if is_reference(model) else load_function(MODELS[model])
     given, options = _parameters(model, function)
-    text = inspect.getdoc(function) or "no description"
+    text = inspect.getdoc(plain(function)) or "no description"
     lines = [f"{model}: {text}", "", f"gets from the trainer: images, {', '.join(sorted(given)) or 'nothing else'}"]
     lines.append("options, for --model_args='name=value, ...':" if options else "it has no options")
     return "\n".join([*lines, *(f"  {describe([option])}" for option in options)])

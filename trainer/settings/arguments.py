@@ -6,6 +6,7 @@ The annotations of the function say what is legal; for one of the user's, also t
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import typing
@@ -69,7 +70,7 @@ def bind(
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
         raise UsageError(f"{what}: {error}; it takes {describe(parameters) or 'no arguments'}") from error
-    types = _own_types(parameters) if is_own else typing.get_type_hints(function, include_extras=True)
+    types = _own_types(parameters) if is_own else typing.get_type_hints(plain(function), include_extras=True)
     for name, value in bound.arguments.items():
         if name not in types:
             continue
@@ -77,6 +78,11 @@ def bind(
         for each in value if is_several else (value,):
             _check(f"{what}: {name}", types[name], each)
     return bound
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function behind one of which some arguments are given already."""
+    return function.func if isinstance(function, functools.partial) else function
 
 
 def _own_types(parameters: Iterable[inspect.Parameter]) -> dict[str, type]:

@@ -12,7 +12,16 @@ MODELS = {
     "mlp": "trainer.models.mlp:build",
     "lenet": "trainer.models.lenet:build",
     "vgg11": "trainer.models.vgg:build",
+    "alexnet_v2": "trainer.models.vgg_slim:alexnet_v2",
+    "vgg_a": "trainer.models.vgg_slim:vgg_a",
+    "vgg_16": "trainer.models.vgg_slim:vgg_16",
+    "vgg_19": "trainer.models.vgg_slim:vgg_19",
+    "inception_v1": "trainer.models.inception:inception_v1",
+    "inception_v3": "trainer.models.inception:inception_v3",
     "mobilenet_v1": "trainer.models.mobilenet:mobilenet_v1",
+    **{f"resnet{depth}": f"trainer.models.resnet:resnet{depth}" for depth in (20, 32, 44, 56, 110)},
+    **{f"resnet_v1_{depth}": f"trainer.models.resnet:resnet_v1_{depth}" for depth in (50, 101, 152)},
+    **{f"resnet_v2_{depth}": f"trainer.models.resnet:resnet_v2_{depth}" for depth in (50, 101, 152)},
 }
 PRECISIONS = ("float32", "bfloat16", "float16")
 

@@ -39,6 +39,7 @@ class Bench(NamedTuple):
     session: tf.Session
     hooks: list[tf.train.SessionRunHook]  # what the run has besides its steps
     state: LoopState
+    ops: checkpoints.CheckpointOps
 
     def steps(self, seconds: float, *, hooks: bool = False) -> float:
         """Trains for so long, at least one step; returns the seconds that a step took."""
@@ -98,7 +99,7 @@ def open_bench(config: Config, console: Console, signals: Signals) -> Iterator[B
             open_session(graphs.source, job.session_config(), None, verify=verify, hooks=hooks)
         )
         opened.session.run(graphs.train.stage_first)
-        yield Bench(job, graphs, opened.session, hooks, LoopState(0))
+        yield Bench(job, graphs, opened.session, hooks, LoopState(0), ops)
 
 
 def step_flops(gradients: Sequence[tf.Tensor]) -> int:
@@ -128,9 +129,17 @@ def _conv_flops(op: tf.Operation, activations: tf.Tensor, filters: list[int]) ->
     return 2 * int(np.prod(activations.shape.as_list())) * int(np.prod(filters[:3]))
 
 
+def _depthwise_flops(activations: tf.Tensor, filters: list[int]) -> int:
+    return 2 * int(np.prod(activations.shape.as_list())) * int(np.prod(filters[:2]))
+
+
 FLOPS: dict[str, Callable[[tf.Operation], int]] = {
     "MatMul": _matmul_flops,
     "Conv2D": lambda op: _conv_flops(op, op.outputs[0], op.inputs[1].shape.as_list()),
+    # Each channel has filters of its own, [height, width, in, multiplier].
+    "DepthwiseConv2dNative": lambda op: _depthwise_flops(op.outputs[0], op.inputs[1].shape.as_list()),
+    "DepthwiseConv2dNativeBackpropInput": lambda op: _depthwise_flops(op.inputs[2], op.inputs[1].shape.as_list()),
+    "DepthwiseConv2dNativeBackpropFilter": lambda op: _depthwise_flops(op.inputs[2], op.outputs[0].shape.as_list()),
     "Conv2DBackpropInput": lambda op: _conv_flops(op, op.inputs[2], op.inputs[1].shape.as_list()),
     "Conv2DBackpropFilter": lambda op: _conv_flops(op, op.inputs[2], op.outputs[0].shape.as_list()),
 }
