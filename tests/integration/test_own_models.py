@@ -269,3 +269,57 @@ def test_check_looks_at_a_model_before_it_is_trained(tmp_path, run_here, monkeyp
     assert run_here("trainer.check", "--new=first.py").code == 2
     done = run_here("trainer.check", f"--model={OWN / 'wrong.py'}:fails")
     assert done.code == 2 and "in fails: ValueError" in done.err, done
+
+
+HOOKS = """
+import tensorflow.compat.v1 as tf
+
+class Writer(tf.train.SessionRunHook):
+    def __init__(self, path):
+        self.path, self.steps = path, []
+    def before_run(self, run_context):
+        return tf.train.SessionRunArgs(tf.train.get_global_step())
+    def after_run(self, run_context, run_values):
+        self.steps.append(int(run_values.results))
+        if self.steps[-1] > 6:
+            run_context.request_stop()
+    def end(self, session):
+        open(self.path, "w").write(f"{len(self.steps)} {self.steps[-1]}")
+
+def hooks():
+    return [Writer("steps.txt")]
+
+class Wrong(tf.train.SessionRunHook):
+    def after_run(self, run_context, run_values):
+        raise KeyError("x")
+
+def wrong():
+    return Wrong()
+
+def none():
+    return 3
+
+def optimizer(learning_rate):
+    return tf.train.AdadeltaOptimizer(learning_rate)
+
+def fixed(learning_rate):
+    return tf.train.FtrlOptimizer(learning_rate)
+"""
+
+
+def test_hooks_and_optimizers_of_ones_own(train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(HOOKS)
+    run = train(hooks="own.py", optimizer="own.py:optimizer", train_steps=50)
+    assert (tmp_path / "steps.txt").read_text().split()[0] in ("7", "8")
+    assert any("Adadelta" in name for name in weights(run))
+    with pytest.raises(UsageError, match=r"own\.py:21, in after_run: KeyError"):
+        train(hooks="own.py:wrong", train_steps=5, resume="never")
+    with pytest.raises(UsageError, match=r"--hooks=own\.py:none returned a int; wanted SessionRunHooks"):
+        train(hooks="own.py:none", train_steps=5, resume="never")
+    with pytest.raises(UsageError, match=r"--optimizer=own\.py:none takes"):
+        train(optimizer="own.py:none", train_steps=5, resume="never")
+    with pytest.raises(UsageError, match=r"own\.py.*: TypeError: "):
+        train(optimizer="own.py:fixed", train_steps=5, resume="never")
+    with pytest.raises(UsageError, match="did you mean hooks"):
+        train(hooks="own.py:hook", train_steps=5, resume="never")

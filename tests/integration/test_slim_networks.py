@@ -11,8 +11,8 @@ from trainer.settings.importing import allow_legacy_layers
 from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
-pytestmark = pytest.mark.timeout(170)
-slow = pytest.mark.slow
+pytestmark = pytest.mark.timeout(600)
+slow, soak = pytest.mark.slow, pytest.mark.soak
 GOLDEN = REPO / "tests" / "golden" / "variables"
 
 
@@ -73,13 +73,13 @@ def outputs(build, images, values=None):
     [
         ("resnet_v1_50", 65),
         pytest.param("resnet_v2_50", 64, marks=slow),
-        pytest.param("inception_v1", 224, marks=slow),
+        pytest.param("inception_v1", 224, marks=soak),
         pytest.param("inception_v3", 299, marks=slow),
-        pytest.param("resnet_v1_101", 33, marks=slow),
-        pytest.param("resnet_v2_152", 33, marks=slow),
+        pytest.param("resnet_v1_101", 33, marks=soak),
+        pytest.param("resnet_v2_152", 33, marks=soak),
         pytest.param("alexnet_v2", 224, marks=slow),
         pytest.param("vgg_a", 224, marks=slow),
-        pytest.param("vgg_16", 224, marks=slow),
+        pytest.param("vgg_16", 224, marks=soak),
     ],
 )
 def test_the_logits_are_those_of_tf_slim(name, size, training):

@@ -17,6 +17,7 @@ from trainer.placing.reductions import average_gradients, tower_mean
 from trainer.placing.replicas import all_reduce_towers
 from trainer.placing.strategy import Strategy, Votes
 from trainer.settings.config import Config
+from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
 
@@ -68,6 +69,7 @@ class StepBuilder:
         train_steps: int,
         steps_per_epoch: float,
         steps_ahead: int = 0,
+        code: UserCode | None = None,
     ) -> None:
         """Takes what all steps share.
 
@@ -80,6 +82,7 @@ class StepBuilder:
           train_steps: the last step, where a cosine decay ends.
           steps_per_epoch: turns epochs into steps.
           steps_ahead: of the schedule, where earlier steps had batches of another size.
+          code: loads an optimizer of the user's; None: from where its name says.
         """
         self._config, self._counters, self._strategy, self._places = config, counters, strategy, places
         self._bucket_bytes = int(max(0.0, config.bucket_mb) * 1e6)
@@ -89,7 +92,7 @@ class StepBuilder:
         self._rate: tf.Tensor | None = None  # of the step that is being built
         with tf.device(places.parameters):
             self._loss_scale = loss_scaling.LossScale() if config.precision == "float16" else None
-        self._updater = Updater(config, counters, lambda: self._rate, self._loss_scale)
+        self._updater = Updater(config, counters, lambda: self._rate, self._loss_scale, code or UserCode())
         self.averages = self._updater.averages
         self.notes = self._towers.notes
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from trainer.learning import averages, finiteness, loss_scaling, optimizers
 from trainer.settings.config import Config
+from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
 Pairs = Sequence[tuple[tf.Tensor, tf.Variable]]
@@ -44,6 +45,7 @@ class Updater:
         counters: Counters,
         rate: Callable[[], tf.Tensor | None],
         loss_scale: loss_scaling.LossScale | None,
+        code: UserCode,
     ) -> None:
         """Takes what all updates share.
 
@@ -52,12 +54,18 @@ class Updater:
           counters: from `build_counters`.
           rate: gives the learning rate, float32 [], of the step that is being built.
           loss_scale: of float16.
+          code: loads an optimizer of the user's.
         """
         self._config = config
         self._counters = counters
         self._loss_scale = loss_scale
         self._optimizer = optimizers.make_optimizer(
-            config.optimizer, rate, momentum=config.momentum, rmsprop_decay=config.rmsprop_decay
+            config.optimizer,
+            rate,
+            code,
+            momentum=config.momentum,
+            rmsprop_decay=config.rmsprop_decay,
+            weight_decay=config.weight_decay,
         )
         self.averages = averages.make_averages(config.ema_decay, counters.step)
 

@@ -54,7 +54,7 @@ def make_task(
       goal: the metric by which one checkpoint is better; None: that of the kind of label.
       precision: float32, bfloat16 or float16, of everything between images and logits.
       preprocessing: of the pictures; None: the model sees them as they are stored.
-      weight_decay: L2 factor.
+      weight_decay: L2 factor; 0 where the decay of the weights is the optimizer's, and no part of the loss.
       seed: of the run, from which the masks of dropout follow.
 
     Raises:

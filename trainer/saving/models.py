@@ -10,6 +10,7 @@ from trainer.data.spec import IMAGE, DatasetSpec
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.grammars import check_path
 from trainer.learning.losses import find_loss
+from trainer.learning.optimizers import DECOUPLED
 from trainer.learning.own_metrics import find_metrics, parse_goal
 from trainer.learning.task import Task, make_task
 from trainer.models import layers
@@ -72,7 +73,7 @@ def task_of(config: Config, spec: DatasetSpec, code: UserCode) -> Task:
         goal=parse_goal(config.best, spec),
         precision=config.precision,
         preprocessing=preprocessing_of(spec, config.preprocess, config.eval_preprocess, seed=config.seed, code=code),
-        weight_decay=config.weight_decay,
+        weight_decay=0.0 if config.optimizer in DECOUPLED else config.weight_decay,
         seed=config.seed,
     )
 

@@ -8,7 +8,7 @@ from trainer.grammars import MAX_COUNT, MAX_RATE, MAX_STEPS
 from trainer.settings.fields import FRACTION, IDENTITY, REFERENCE, WITHIN, Use, above, between, option
 
 LOSSES = ("", "softmax", "sigmoid", "mse", "huber", "hinge")
-OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw")
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,18 @@ class LearningSettings:
     stop_after: int = option(
         0, "end after so many evaluations in a row without a better one; 0: never", legal=between(0, MAX_COUNT)
     )
-    optimizer: str = option("adam", "optimizer", OPTIMIZERS, scope=IDENTITY)
+    optimizer: str = option(
+        "adam",
+        "optimizer: a name, or your function optimizer(learning_rate) that returns a tf.train.Optimizer",
+        OPTIMIZERS,
+        scope=IDENTITY,
+        code=REFERENCE,
+    )
     momentum: float = option(
         0.9,
-        "momentum of `momentum` and `rmsprop`",
+        "momentum of `momentum`, `nesterov` and `rmsprop`",
         legal=FRACTION,
-        used_by=Use("optimizer", ("momentum", "rmsprop")),
+        used_by=Use("optimizer", ("momentum", "nesterov", "rmsprop")),
     )
     rmsprop_decay: float = option(
         0.9, "discount of the squared gradients of `rmsprop`", legal=FRACTION, used_by=Use("optimizer", ("rmsprop",))
@@ -64,7 +70,9 @@ class LearningSettings:
     warmup: str = option("0", "period over which the rate rises linearly to its value", period=True)
     clip: str = option("none", "none | norm:MAX (each gradient) | global_norm:MAX | value:MAX")
     weight_decay: float = option(
-        0.0, "L2 factor on weights, never on biases: loss += factor * sum(w^2) / 2", legal=between(0, MAX_RATE)
+        0.0,
+        "L2 factor on weights, never on biases: loss += factor * sum(w^2) / 2; of adamw, decoupled from the loss",
+        legal=between(0, MAX_RATE),
     )
     ema_decay: float = option(
         0.99,

@@ -14,7 +14,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -97,6 +97,11 @@ class UserCode:
                 return found(*args, **kwargs)
 
         return call
+
+    def errors_of(self, reference: str) -> Callable[[], AbstractContextManager[None]]:
+        """Makes what names the user's file in errors of what a loaded function has returned."""
+        path = reference.rpartition(":")[0] if ":" in reference else reference
+        return functools.partial(errors_named, path, self._modules[path][1])
 
     def files(self) -> list[UserFile]:
         """Lists the files that were run so far, in a fixed order; none of installed packages."""

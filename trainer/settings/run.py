@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.grammars import MAX_COUNT, MAX_STEPS
-from trainer.settings.fields import TASK, Legal, above, between, option
+from trainer.settings.fields import TASK, WITHIN, Legal, above, between, option
 
 RESUMES = ("auto", "must", "never")
 
@@ -44,8 +44,14 @@ class RunSettings:
         ("", "flags", "data"),
         scope=TASK,
     )
+    hooks: str = option(
+        "",
+        "your function hooks() that returns SessionRunHooks, as my_hooks.py or package.module:function",
+        scope=TASK,
+        code=WITHIN,
+    )
     keep_best: bool = option(
-        False, "keep the checkpoint of the best validation accuracy in best/, beside the newest", scope=TASK
+        False, "keep the checkpoint of the best evaluation (--best) in best/, beside the newest", scope=TASK
     )
     checkpoint_every: str = option(
         "60s", "period of checkpoints: 100 (steps), 2epochs, 60s or 0 (only at the end)", scope=TASK, period=True

@@ -64,6 +64,7 @@ def build_graphs(job: Job) -> Graphs:
         train_steps=job.last_step,
         steps_per_epoch=job.steps_per_epoch,
         steps_ahead=job.steps_ahead,
+        code=job.code,
     )
     train = build_train_graph(
         builder,

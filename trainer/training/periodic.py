@@ -10,6 +10,7 @@ from typing import NamedTuple
 from trainer.reporting.report import Report
 from trainer.running.hooks.checkpointing import CheckpointHook
 from trainer.running.hooks.input_fill import InputFillHook
+from trainer.running.hooks.own import make_own_hooks
 from trainer.running.hooks.progress import BarHook, ReportHook
 from trainer.running.hooks.summaries import HistogramHook, ScalarHook
 from trainer.running.hooks.tracing import TraceHook
@@ -73,6 +74,7 @@ def make_periodic(
         stops_later=votes is not None,
     )
     reporting = [bar, _make_report_hook(job, graphs, report), fill, *_make_event_hooks(job, graphs, report)]
+    reporting += make_own_hooks(job.config.hooks, job.code)
     hooks = [*([votes] if votes else []), *reporting, checkpoint, validation]
     return Periodic(hooks, bar, checkpoint, fill.samples)
 

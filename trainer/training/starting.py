@@ -21,6 +21,7 @@ from trainer.saving.code import digest_of_files, open_current, say_changed_code
 from trainer.saving.models import task_of
 from trainer.saving.progress import Progress
 from trainer.settings.config import Config
+from trainer.settings.fields import is_reference
 from trainer.settings.model import model_name
 from trainer.settings.plugins import UserCode
 from trainer.tf1 import NUM_PHYSICAL_GPUS
@@ -62,6 +63,7 @@ def prepare(
     data = prepare_data(config, console)
     code = open_current(config, rundir, console.say)
     task = task_of(config, data.spec, code)  # Before anything is moved aside: it may be refused.
+    _load_rest(config, code)
     lock, begin = None, Progress.at_start(config.batch_size)
     if is_chief:
         lock, begin = prepare_rundir(config, rundir, console, stack)
@@ -87,6 +89,13 @@ def prepare(
     )
     _announce(job)
     return job
+
+
+def _load_rest(config: Config, code: UserCode) -> None:
+    """Imports the user's code that is called later."""
+    for name, reference in (("optimizer", config.optimizer), ("hooks", config.hooks)):
+        if is_reference(reference):
+            code.load(reference, default=name)
 
 
 def _open_log(rundir: RunDir, cluster: Cluster | None, console: Console, data: Data) -> DatasetSpec:

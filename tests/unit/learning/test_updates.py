@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from trainer.learning import averages, clipping, losses, metrics, optimizers
+from trainer.settings.learning import OPTIMIZERS as NAMES
+from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
 W0 = np.array([0.5, -1.0, 2.0], np.float64)
@@ -43,14 +45,54 @@ def adam(g):
         yield w.copy()
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "rmsprop", "adam"])
+def nesterov(g):
+    w, velocity = W0.copy(), 0.0
+    for gradient in g:
+        velocity = 0.9 * velocity + gradient
+        w -= RATE * (gradient + 0.9 * velocity)
+        yield w.copy()
+
+
+def adagrad(g):
+    w, squares = W0.copy(), 0.1  # TensorFlow's sum of squares begins at 0.1.
+    for gradient in g:
+        squares = squares + gradient**2
+        w -= RATE * gradient / np.sqrt(squares)
+        yield w.copy()
+
+
+FORMULAS = {
+    "sgd": sgd, "momentum": momentum, "nesterov": nesterov, "rmsprop": rmsprop, "adagrad": adagrad, "adam": adam,
+    "adamw": adam,
+}  # fmt: skip
+SETTINGS = {"momentum": 0.9, "rmsprop_decay": 0.8, "weight_decay": 0.05}
+
+
+def test_adamw_decays_weights_beside_the_step_of_adam():
+    """And never what has one dimension only."""
+    expected, w = [], W0.copy()
+    for plain, before in zip(adam(GRADIENTS), [W0, *list(adam(GRADIENTS))[:1]], strict=True):
+        w = w + (plain - before) - RATE * 0.05 * w
+        expected.append(w)
+    with tf.Graph().as_default(), tf.Session() as session:
+        w = tf.get_variable("w", initializer=W0[np.newaxis].astype(np.float32))
+        gradient = tf.placeholder(tf.float32, [1, 3])
+        apply = optimizers.make_optimizer("adamw", lambda: tf.constant(RATE), UserCode(), **SETTINGS)
+        apply = apply.apply_gradients([(gradient, w)])
+        session.run(tf.global_variables_initializer())
+        for value, wanted in zip(GRADIENTS, expected, strict=True):
+            session.run(apply, {gradient: value[np.newaxis]})
+            np.testing.assert_allclose(session.run(w)[0], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
 def test_optimizers_follow_their_formulas(name):
-    expected = list({"sgd": sgd, "momentum": momentum, "rmsprop": rmsprop, "adam": adam}[name](GRADIENTS))
-    assert set(optimizers.OPTIMIZERS) == {"sgd", "momentum", "rmsprop", "adam"}
+    expected = list(FORMULAS[name](GRADIENTS))
+    assert tuple(optimizers.OPTIMIZERS) == NAMES
     with tf.Graph().as_default(), tf.Session() as session:
         w = tf.get_variable("w", initializer=W0.astype(np.float32))
         gradient = tf.placeholder(tf.float32, [3])
-        optimizer = optimizers.make_optimizer(name, lambda: tf.constant(RATE), momentum=0.9, rmsprop_decay=0.8)
+        optimizer = optimizers.make_optimizer(name, lambda: tf.constant(RATE), UserCode(), **SETTINGS)
         apply = optimizer.apply_gradients([(gradient, w)])
         session.run(tf.global_variables_initializer())
         for value, wanted in zip(GRADIENTS, expected, strict=True):
