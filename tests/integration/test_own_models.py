@@ -187,6 +187,12 @@ def test_initial_values_follow_from_seed_and_name(train, tmp_path):
         ("reads_after", "reads count after it has assigned to it"),
         ("in_training_alone", "in in_training_alone: ValueError: Variable other does not exist"),
         ("by_towers", "tower 1 built other variables than tower 0"),
+        ("python_update", r"puts .*\(PyFunc.*\) into UPDATE_OPS, which assigns to no variable"),
+        ("averages_tensors", "asks for a variable tower_0/.*, named after a tower, as averages of tensors"),
+        ("always_drops", "draws random numbers where it is not trained too"),
+        ("assigns_another_shape", r"assigns \(3,\) to mean, which is \(4,\)"),
+        ("hides", "keeps hidden out of GLOBAL_VARIABLES"),
+        ("ref", "asks for old with use_resource=False"),
         ("return_nothing", "function=return_nothing is unknown.*did you mean returns_nothing"),
     ],
 )
@@ -271,6 +277,29 @@ def test_check_looks_at_a_model_before_it_is_trained(tmp_path, run_here, monkeyp
     assert done.code == 2 and "in fails: ValueError" in done.err, done
 
 
+def test_assignments_to_trained_variables_come_before_the_step(train, tmp_path):
+    """This one changes nothing: the weights are those of the network without it, bit for bit, on two towers."""
+    settings = {**SETTINGS, "num_gpus": 2, "train_steps": 50}
+    found = []
+    for function in ("clips", "clips_nothing"):
+        run = train(**settings, model=f"{OWN / 'wrong.py'}:{function}", logdir=tmp_path / function)
+        found.append(weights(run)["weights"])
+    assert found[0].tobytes() == found[1].tobytes()
+
+
+def test_the_mode_is_understood_by_its_names_in_tf1(train):
+    assert (
+        "draws random numbers by tower_0/dropout"
+        in (train(model=f"{OWN / 'wrong.py'}:phase", train_steps=2) / "train.log").read_text()
+    )
+
+
+def test_whole_numbers_are_evaluated_too(train, run_here):
+    run = train(**SETTINGS, model=AVERAGING)
+    done = run_here("trainer.evaluate", f"--logdir={run}")
+    assert done.code == 0 and "test accuracy" in done.out, done
+
+
 HOOKS = """
 import tensorflow.compat.v1 as tf
 
@@ -302,6 +331,13 @@ def none():
 def optimizer(learning_rate):
     return tf.train.AdadeltaOptimizer(learning_rate)
 
+class Uncounted(tf.train.GradientDescentOptimizer):
+    def apply_gradients(self, pairs, global_step=None, name=None):
+        return super().apply_gradients(pairs)
+
+def uncounted(learning_rate):
+    return Uncounted(learning_rate)
+
 def fixed(learning_rate):
     return tf.train.FtrlOptimizer(learning_rate)
 """
@@ -319,6 +355,8 @@ def test_hooks_and_optimizers_of_ones_own(train, tmp_path, monkeypatch):
         train(hooks="own.py:none", train_steps=5, resume="never")
     with pytest.raises(UsageError, match=r"--optimizer=own\.py:none takes"):
         train(optimizer="own.py:none", train_steps=5, resume="never")
+    with pytest.raises(UsageError, match="add 1 to global_step"):
+        train(optimizer="own.py:uncounted", train_steps=5, resume="never")
     with pytest.raises(UsageError, match=r"own\.py.*: TypeError: "):
         train(optimizer="own.py:fixed", train_steps=5, resume="never")
     with pytest.raises(UsageError, match="did you mean hooks"):

@@ -62,8 +62,8 @@ def outputs(build, images, values=None):
         shapes = {name: variable.shape.as_list() for name, variable in variables.items() if name != "global_step"}
         if values is None:
             return shapes, None
-        for name, variable in variables.items():
-            session.run(variable.initializer, {variable.initializer.inputs[1]: values[name]})
+        initializers = {name: variable.initializer for name, variable in variables.items()}
+        session.run(list(initializers.values()), {op.inputs[1]: values[name] for name, op in initializers.items()})
         return shapes, session.run([tensor for tensor in tensors if tensor is not None])
 
 

@@ -104,6 +104,21 @@ def metrics(outputs, targets):
 
 def wide(outputs, targets):
     return {"error": outputs - targets}
+
+def squared(outputs, targets):
+    return {"squared": 0.0 * outputs[:, 0], "count": 0.0 * outputs[:, 0] + 2}
+
+def step(outputs, targets):
+    return {"step": outputs[:, 0]}
+
+def nan(outputs, targets):
+    return {"odd": outputs[:, 0] / 0.0 * 0.0}
+
+def labels_first(labels, logits):
+    return tf.reduce_mean(logits - labels, 1)
+
+def mean(outputs, targets):
+    return tf.reduce_mean(tf.abs(outputs - targets))
 """
 
 
@@ -119,6 +134,28 @@ def test_own_losses_and_metrics_decide_what_is_best(data, tmp_path, monkeypatch)
         run(data, tmp_path, "numbers", metrics="own.py:wide", logdir=tmp_path / "other")
     with pytest.raises(UsageError, match=r"best=to_small is unknown.*did you mean too_small"):
         run(data, tmp_path, "numbers", **own | {"best": "to_small:min"}, logdir=tmp_path / "other")
+    for name, message in (
+        ("step", "reports have something else|stands for something else"),
+        ("nan", "the metric odd is nan"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            run(data, tmp_path, "numbers", metrics=f"own.py:{name}", logdir=tmp_path / "other", resume="never")
+    with pytest.raises(UsageError, match="labels first; wanted logits, labels"):
+        run(data, tmp_path, "numbers", loss="own.py:labels_first", logdir=tmp_path / "other")
+    with pytest.raises(UsageError, match="returned a mean"):
+        run(
+            data,
+            tmp_path,
+            "numbers",
+            loss="own.py:mean",
+            preprocess="float|mixup(0.4)",
+            logdir=tmp_path / "other",
+            resume="never",
+        )
+    # Names of its own do not touch what is summed for others.
+    named = run(data, tmp_path, "numbers", metrics="own.py:squared", logdir=tmp_path / "named", epochs=5.0)
+    plain = run(data, tmp_path, "numbers", logdir=tmp_path / "plain", epochs=5.0)
+    assert named.test["count"] == 2 and {name: named.test[name] for name in plain.test} == pytest.approx(plain.test)
     with pytest.raises(UsageError, match="best=r2 is no goal; write METRIC:max or METRIC:min"):
         run(data, tmp_path, "numbers", best="r2", logdir=tmp_path / "other")
 

@@ -100,3 +100,53 @@ def idle(images, num_classes):
     tf.assign(mean, tf.reduce_mean(images))
     tf.get_variable("unused", [2])
     return _net(images, num_classes)
+
+
+def clips(images, num_classes):
+    """Assigns to trained variables, as TF1 programs do before their train_op."""
+    logits = _net(images, num_classes)
+    weights = tf.get_variable("weights", [64, num_classes])
+    tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.assign(weights, tf.clip_by_value(weights, -9.0, 9.0)))
+    return logits
+
+
+def clips_nothing(images, num_classes):
+    return _net(images, num_classes)
+
+
+def python_update(images, num_classes):
+    tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.py_func(lambda: 1.0, [], tf.float32))
+    return _net(images, num_classes)
+
+
+def averages_tensors(images, num_classes):
+    logits = _net(images, num_classes)
+    tf.add_to_collection(
+        tf.GraphKeys.UPDATE_OPS, tf.train.ExponentialMovingAverage(0.9).apply([tf.reduce_mean(images)])
+    )
+    return logits
+
+
+def always_drops(images, num_classes, keep_prob=0.5):
+    return tf.nn.dropout(_net(images, num_classes), keep_prob)
+
+
+def phase(images, num_classes, phase_train=False):
+    logits = _net(images, num_classes)
+    return tf.nn.dropout(logits, 0.5) if phase_train else logits
+
+
+def assigns_another_shape(images, num_classes):
+    mean = tf.get_variable("mean", [4], trainable=False)
+    tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.assign(mean, tf.zeros([3]), validate_shape=False))
+    return _net(images, num_classes)
+
+
+def hides(images, num_classes):
+    tf.get_variable("hidden", [2], collections=["mine"])
+    return _net(images, num_classes)
+
+
+def ref(images, num_classes):
+    tf.get_variable("old", [2], use_resource=False)
+    return _net(images, num_classes)

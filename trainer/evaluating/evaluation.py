@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 from trainer.data.records import explain_input_error, record_batches
 from trainer.data.spec import DataError, DatasetSpec
-from trainer.errors import NotFiniteError
+from trainer.errors import NotFiniteError, UsageError
 from trainer.graph.evaluation import EvalGraph
 from trainer.learning.metrics import Metrics, add_sums
 from trainer.tf1 import tf
@@ -70,11 +70,24 @@ def evaluate(
             after_batch(len(records))
     except READING_ERRORS as error:
         raise explain_input_error(spec, split) or DataError(f"{spec.data_dir}, {split}: {error}") from error
+    return _finish(metrics, totals, split)
+
+
+def _finish(metrics: Metrics, totals: Mapping[str, Any], split: str) -> dict[str, float]:
+    """Makes numbers of the sums over a split.
+
+    Raises:
+      NotFiniteError: the loss is NaN or infinite.
+      UsageError: another metric is.
+    """
     result = metrics.finish(totals)
     if not math.isfinite(result[LOSS]):
         raise NotFiniteError(
             f"the loss on the {split} set is {result[LOSS]}; a lower --learning_rate or --clip may help"
         )
+    odd = sorted(name for name, value in result.items() if not math.isfinite(value))
+    if odd:
+        raise UsageError(f"the metric {odd[0]} is {result[odd[0]]} on the {split} set: wanted a number of each example")
     return result
 
 

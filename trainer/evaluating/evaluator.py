@@ -42,6 +42,7 @@ class Evaluator:
         self._finite = {
             variable.op.name: tf.reduce_all(tf.math.is_finite(variable.read_value()))
             for variable in tf.global_variables()
+            if variable.dtype.is_floating
         }
         self._savers: dict[tuple[str, ...], tf.train.Saver] = {}
 

@@ -12,7 +12,10 @@ from trainer.errors import UsageError, unknown_name
 from trainer.preprocessing.parsing import parse_pipeline
 from trainer.saving.frozen import load_graph
 from trainer.settings.plugins import UserCode
+from trainer.subgraphs import PYTHON, ancestors
 from trainer.tf1 import tf, tf_path
+
+HARMFUL = {"WriteFile", "Save", "SaveSlices", "SaveV2", "MergeV2Checkpoints", "CreateSummaryFileWriter", "WriteSummary"}
 
 
 class Ends(NamedTuple):
@@ -43,11 +46,16 @@ def load_foreign(session: tf.Session, path: Path, ends: Ends) -> Foreign:
     else:
         tf.import_graph_def(load_graph(path), name="")
     images, outputs = (_find_tensor(session.graph, name) for name in (ends.input_tensor, ends.output_tensor))
+    _check_harmless(outputs)
     shape = images.shape.as_list() if images.shape.rank == 4 else []
-    if len(shape) != 4 or None in shape[1:]:
-        raise UsageError(f"{ends.input_tensor} is {images.shape}, wanted images [n, height, width, depth]")
+    if len(shape) != 4 or shape[3] is None or (None in shape[1:] and not ends.preprocess):
+        raise UsageError(
+            f"{ends.input_tensor} is {images.shape}, wanted images [n, height, width, depth]; "
+            "--preprocess may give the size"
+        )
     picture = tf.placeholder(tf.uint8, [None, None, shape[3]])
     prepared = _prepare(picture, ends.preprocess, shape[1:], images.dtype)
+    shape[1:] = prepared.shape.as_list()
     prepare = session.make_callable(prepared, feed_list=[picture])
     run = session.make_callable(outputs, feed_list=[images])
     at_once = shape[0]  # Many graphs take one picture.
@@ -57,8 +65,10 @@ def load_foreign(session: tf.Session, path: Path, ends: Ends) -> Foreign:
         size = at_once or len(batch)
         if size > 1 and at_once:
             batch = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
-        found = np.concatenate([run(batch[start : start + size]) for start in range(0, len(batch), size)])
-        return found.reshape(len(found), -1)[: len(pictures)]
+        found = [np.asarray(run(batch[start : start + size])) for start in range(0, len(batch), size)]
+        if found[0].ndim < 2 or len(found[0]) != size:
+            raise UsageError(f"{ends.output_tensor} gives {found[0].shape} for {size} pictures; wanted [n, classes]")
+        return np.concatenate(found).reshape(len(batch), -1)[: len(pictures)]
 
     classes = predict([np.zeros([*shape[1:]], np.uint8)]).shape[1]
     return Foreign(shape[3], _read_labels(ends.labels, classes), predict)
@@ -86,10 +96,25 @@ def _prepare(picture: tf.Tensor, preprocess: str, shape: Sequence[int], dtype: t
             f"--preprocess={preprocess} gives pictures {prepared.shape}, and the graph takes {tuple(shape)}; "
             f"name the size, as inception({shape[0]})"
         )
+    if prepared.dtype.is_floating and not dtype.is_floating:
+        raise UsageError(f"--preprocess={preprocess} gives {prepared.dtype.name}, and the graph takes {dtype.name}")
+    if not prepared.shape.is_fully_defined() and None in shape:
+        raise UsageError(f"--preprocess={preprocess} gives pictures of several sizes; wanted one, as resize(224, 224)")
     if prepared.dtype == tf.uint8 and dtype.is_floating:
         prepared = tf.cast(prepared, dtype) / 255
     prepared.set_shape(shape)
     return tf.cast(prepared, dtype)
+
+
+def _check_harmless(outputs: tf.Tensor) -> None:
+    """Refuses a graph that would write files, or run Python, on the way to its output.
+
+    Raises:
+      UsageError: it is such.
+    """
+    for op in ancestors([outputs]):
+        if op.type in HARMFUL | PYTHON:
+            raise UsageError(f"the graph runs {op.type} ({op.name}), which a prediction needs not: not from others")
 
 
 def _read_labels(path: str, classes: int) -> list[str]:

@@ -62,6 +62,10 @@ def open_predictor(
     folder = Path(path)
     if not folder.exists():
         raise UsageError(f"--model={path}: no such file or directory")
+    if ends and (folder / "config.json").is_file():
+        raise UsageError(
+            "--input_tensor, --output_tensor, --preprocess and --labels are of graphs of others, not of a run"
+        )
     if (folder / "config.json").is_file():
         rundir = RunDir(folder)
         with _open_run(rundir, load_model(rundir, say, trust_code=trust_code), checkpoint, weights) as predictor:
@@ -70,9 +74,8 @@ def open_predictor(
     if checkpoint or weights:
         raise UsageError("--checkpoint and --weights belong to a run directory; this model holds one set of weights")
     if ends:
-        with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count=NO_GPU)) as session:
-            foreign = load_foreign(session, _find_saved_model(folder) or folder, ends)
-            yield Predictor((None, None, foreign.depth), foreign.class_names, foreign.predict)
+        with _open_foreign(folder, ends) as predictor:
+            yield predictor
         return
     found = _find_saved_model(folder)
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count=NO_GPU)) as session:
@@ -81,6 +84,17 @@ def open_predictor(
         except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
             raise TrainerError(f"--model={path} cannot be loaded: {reason(error)}") from error
         yield loaded
+
+
+@contextmanager
+def _open_foreign(path: Path, ends: Ends) -> Iterator[Predictor]:
+    """Loads a graph of others."""
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count=NO_GPU)) as session:
+        try:
+            foreign = load_foreign(session, _find_saved_model(path) or path, ends)
+        except (tf.errors.OpError, OSError, ValueError, KeyError, RuntimeError) as error:
+            raise TrainerError(f"--model={path} cannot be loaded: {reason(error)}") from error
+        yield Predictor((None, None, foreign.depth), foreign.class_names, foreign.predict)
 
 
 @contextmanager

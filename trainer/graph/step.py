@@ -87,7 +87,7 @@ class StepBuilder:
         self._config, self._counters, self._strategy, self._places = config, counters, strategy, places
         self._bucket_bytes = int(max(0.0, config.bucket_mb) * 1e6)
         self._train_steps, self._steps_per_epoch, self._steps_ahead = train_steps, steps_per_epoch, steps_ahead
-        self._towers = TowerBuilder(config, task, counters.step, strategy.workers, places)
+        self._towers = TowerBuilder(config, task, counters.step, strategy, places)
         self.replicas = self._towers.replicas
         self._rate: tf.Tensor | None = None  # of the step that is being built
         with tf.device(places.parameters):
@@ -128,7 +128,9 @@ class StepBuilder:
         flat = [gradient for mine in clipped for gradient in mine]
         pairs = list(zip(flat, every, strict=True))
         before = [*puts, *(gradient.op for gradient in flat)]
-        not_finite = self._updater.build(rows, pairs, before, lambda: self._build_updates(updates))
+        not_finite = self._updater.build(
+            rows, pairs, before, lambda: self._build_updates(updates), first_gradient=1 + len(updates)
+        )
         if self.replicas:
             self.replicas.keep_out_of_checkpoints()
         loss_scale = self._loss_scale.scale.read_value() if self._loss_scale else None
@@ -183,7 +185,7 @@ class StepBuilder:
                 return [variable]
             return [replicas.of_tower([variable], tower)[0] for tower in range(len(self._places.towers))]
 
-        return build_updates(means, variables_by_name(), everywhere)
+        return build_updates(means, variables_by_name(), everywhere, as_differences=self._strategy.is_asynchronous)
 
     def _mean_of_towers(self, towers: list[TowerResult]) -> TowerResult:
         with tf.name_scope("loss"):

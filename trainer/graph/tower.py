@@ -16,7 +16,7 @@ from trainer.models.outputs import ModelOutput
 from trainer.placing.devices import Placement
 from trainer.placing.replicas import Replicas, check_reduce
 from trainer.placing.staging import Staging, should_stage
-from trainer.placing.strategy import Workers
+from trainer.placing.strategy import Strategy
 from trainer.placing.towers import for_each_tower
 from trainer.settings.config import Config
 from trainer.subgraphs import ancestors, copy_of
@@ -68,20 +68,20 @@ def _some(names: Sequence[str]) -> str:
 class TowerBuilder:
     """Builds the towers of one step after another, on the same variables."""
 
-    def __init__(self, config: Config, task: Task, step: tf.Variable, workers: Workers, places: StepPlaces) -> None:
+    def __init__(self, config: Config, task: Task, step: tf.Variable, strategy: Strategy, places: StepPlaces) -> None:
         """Takes what the towers of all steps share.
 
         Args:
           config: of the run.
           task: what is learned.
           step: int64 [], finished updates.
-          workers: of the cluster.
+          strategy: of the workers.
           places: of towers and variables.
 
         Raises:
           UsageError: --reduce is not for these devices.
         """
-        self._config, self._task, self._step, self._workers, self._places = config, task, step, workers, places
+        self._config, self._task, self._step, self._strategy, self._places = config, task, step, strategy, places
         self._freeze = freezing.freezing_getter(config.trainable_scopes, config.freeze_scopes)
         self._staging = Staging()
         self._staged = should_stage(config.staging, config.input, places.towers)
@@ -159,8 +159,8 @@ class TowerBuilder:
     def _build_one(self, features: Features, index: int, loss_scale: LossScale | None) -> TowerResult:
         task, config, num_towers = self._task, self._config, len(self._places.towers)
         # Each tower drops other units: its masks depend on its number too.
-        number = self._workers.index * num_towers + index
-        draw = self._step.read_value() * (num_towers * self._workers.count) + number
+        number = self._strategy.workers.index * num_towers + index
+        draw = self._step.read_value() * (num_towers * self._strategy.workers.count) + number
         data_format = layers.layout(config.data_format, self._places.towers[index])
         built = task.build(features, training=True, data_format=data_format, draw=draw)
         if self.first is None:
@@ -177,7 +177,7 @@ class TowerBuilder:
     def _updates_of(self, built: ModelOutput) -> dict[str, tf.Tensor]:
         scopes = self._config.trainable_scopes, self._config.freeze_scopes
         wanted = {name: value for name, value in built.updates.items() if not freezing.is_frozen(name, *scopes)}
-        return updates.as_floats(wanted, variables_by_name())
+        return updates.as_floats(wanted, variables_by_name(), as_differences=self._strategy.is_asynchronous)
 
     def _dense(self, gradient: tf.Tensor | tf.IndexedSlices | None, variable: tf.Variable) -> tf.Tensor:
         """Makes a gradient a tensor of the variable's shape."""

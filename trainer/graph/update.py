@@ -75,6 +75,7 @@ class Updater:
         gradients_and_variables: Pairs,
         before: list[tf.Operation],
         of_model: Callable[[], list[tf.Operation]],
+        first_gradient: int = 1,
     ) -> tf.Tensor:
         """Builds the update that happens if all `rows` are finite; returns what forbade it.
 
@@ -84,14 +85,15 @@ class Updater:
           before: what has to have happened, as the staging of the next batch: a step that waits for it in vain has
             changed nothing.
           of_model: adds the updates of variables that no gradient trains.
+          first_gradient: of a row; in front of it stand what no smaller loss scale makes finite.
         """
         # Before the branch: what an optimizer makes inside of one would belong to it.
         with tf.name_scope("update"):
             self._make_variables([variable for _, variable in gradients_and_variables])
             return finiteness.update_if_finite(
                 rows,
-                update=lambda: [*self._update(gradients_and_variables), *of_model()],
-                otherwise=self._otherwise,
+                update=lambda: self._update_all(gradients_and_variables, of_model),
+                otherwise=lambda not_finite: self._otherwise(not_finite, first_gradient),
                 before=before,
             )
 
@@ -101,6 +103,12 @@ class Updater:
         self._optimizer._create_slots(variables)
         if self.averages is not None:
             self.averages.make(tf.trainable_variables())
+
+    def _update_all(self, pairs: Pairs, of_model: Callable[[], list[tf.Operation]]) -> list[tf.Operation]:
+        """Adds the updates of the model, then the optimizer's, as a TF1 program runs UPDATE_OPS before its train_op."""
+        made = of_model()
+        with tf.control_dependencies(made):
+            return [*made, *self._update(pairs)]
 
     def _update(self, gradients_and_variables: Pairs) -> list[tf.Operation]:
         counters = self._counters
@@ -122,7 +130,7 @@ class Updater:
         passed = [counters.position.assign_add(self._config.batch_size), counters.skipped.assign_add(1)]
         return finiteness.after(passed, not_finite)
 
-    def _otherwise(self, not_finite: tf.Tensor) -> tf.Tensor:
+    def _otherwise(self, not_finite: tf.Tensor, first_gradient: int) -> tf.Tensor:
         loss_scale = self._loss_scale
         if loss_scale is None:
             return self._refuse(not_finite)
@@ -131,4 +139,4 @@ class Updater:
             passed = [self._counters.position.assign_add(self._config.batch_size), *loss_scale.after_overflow()]
             return finiteness.after(passed, tf.zeros([0, 2], tf.int64))
 
-        return tf.cond(loss_scale.is_overflow(not_finite), overflow, lambda: self._refuse(not_finite))
+        return tf.cond(loss_scale.is_overflow(not_finite, first_gradient), overflow, lambda: self._refuse(not_finite))

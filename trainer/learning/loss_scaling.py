@@ -34,9 +34,9 @@ class LossScale:
         inverse = 1 / self.scale.read_value()
         return [gradient * inverse for gradient in gradients]
 
-    def is_overflow(self, not_finite: tf.Tensor) -> tf.Tensor:
-        """Can a smaller scale help: bool []. The loss itself (column 0 of int64 [n, 2]) is finite."""
-        return tf.reduce_all(not_finite[:, 1] > 0) & (self.scale.read_value() > 1)
+    def is_overflow(self, not_finite: tf.Tensor, first_gradient: int = 1) -> tf.Tensor:
+        """Can a smaller scale help: bool []. It can where gradients alone (columns of int64 [n, 2]) are not finite."""
+        return tf.reduce_all(not_finite[:, 1] >= first_gradient) & (self.scale.read_value() > 1)
 
     def after_update(self) -> list[tf.Operation]:
         """Adds what follows an update: after GROWTH_STEPS in a row the scale doubles."""

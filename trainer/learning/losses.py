@@ -12,7 +12,7 @@ from trainer.settings.fields import FRACTION, Legal, above, is_reference
 from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
-Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # (logits, labels) -> float32 [batch]
+Loss = Callable[..., tf.Tensor]  # (logits, labels, are_mixed=) -> float32 [batch]
 AUXILIARY_WEIGHT = 0.4  # of the loss of auxiliary logits (Szegedy et al. 2016 take 0.3, TF-Slim's programs 0.4)
 WEIGHTS = Legal(
     lambda weights: all(isinstance(each, int | float) and each >= 0 for each in weights), "numbers of 0 or more"
@@ -133,11 +133,19 @@ def find_loss(loss: str, loss_args: Sequence[str], label_kind: str, code: UserCo
         )
     options = bind_options("loss", name, function, ("logits", "labels"), loss_args, is_own=is_own)
 
-    def of_examples(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def of_examples(logits: tf.Tensor, labels: tf.Tensor, *, are_mixed: bool = False) -> tf.Tensor:
         values = function(logits, labels, **options)
         if not isinstance(values, tf.Tensor) or not values.dtype.is_floating or values.shape.rank not in (0, 1):
             got = f"{values.dtype.name} {values.shape}" if isinstance(values, tf.Tensor) else type(values).__name__
             raise UsageError(f"--loss={name} returned {got}; wanted floats, one for each example, or their mean")
+        if not values.shape.is_compatible_with(logits.shape[:1]) and values.shape.rank:
+            raise UsageError(
+                f"--loss={name} returned {values.shape} for {logits.shape[0]} examples; wanted one for each"
+            )
+        if are_mixed and values.shape.rank == 0:
+            raise UsageError(
+                f"--loss={name} returned a mean; where pictures are mixed, each has its own share: wanted [batch]"
+            )
         return tf.broadcast_to(tf.cast(values, tf.float32), tf.shape(logits)[:1])
 
     return of_examples

@@ -12,6 +12,7 @@ from trainer.errors import UsageError, unknown_name
 from trainer.tf1 import tf
 
 COUNT = "count"  # of examples, among the sums
+TOTAL = ""  # the same, where the sums of some metrics come to numbers: a name that no metric has
 LOSS = "loss"  # among the metrics of every task
 BINS = 1000  # of probabilities, for the mean average precision
 PerExample = Callable[[tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]]  # (logits, labels) -> float32 [batch] each
@@ -64,12 +65,16 @@ def make_metrics(parts: Sequence[Part], goal: Goal) -> Metrics:
 
     def sums(logits: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
         found = {COUNT: tf.shape(logits)[0]}
-        for part in parts:
-            found |= part.sums(logits, labels)
+        for number, part in enumerate(parts):
+            found |= {f"{number}/{name}": value for name, value in part.sums(logits, labels).items()}
         return found
 
     def finish(totals: Mapping[str, Any]) -> dict[str, float]:
-        return {name: value for part in parts for name, value in part.finish(totals).items()}
+        found: dict[str, float] = {}
+        for number, part in enumerate(parts):
+            own = {name.partition("/")[2]: value for name, value in totals.items() if name.startswith(f"{number}/")}
+            found |= part.finish({**own, TOTAL: totals[COUNT]})
+        return found
 
     return Metrics(sums, finish, tuple(names), goal)
 
@@ -87,7 +92,7 @@ def means(per_example: PerExample, names: Sequence[str]) -> Part:
         return {name: tf.reduce_sum(values[name]) for name in names}
 
     def finish(totals: Mapping[str, Any]) -> dict[str, float]:
-        return {name: float(totals[name]) / float(totals[COUNT]) for name in names}
+        return {name: float(totals[name]) / float(totals[TOTAL]) for name in names}
 
     return Part(sums, finish, tuple(names))
 
@@ -163,7 +168,7 @@ def _numbers_sums(outputs: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor
 
 
 def _numbers_finish(totals: Mapping[str, Any]) -> dict[str, float]:
-    count = float(totals[COUNT])
+    count = float(totals[TOTAL])
     spread = np.asarray(totals["squared_targets"]) - np.asarray(totals["targets"]) ** 2 / count
     explained = 1 - np.asarray(totals["squared"]) / np.maximum(spread, 1e-30)
     return {"mean_absolute_error": float(totals["absolute"]) / count, "r2": float(explained.mean())}

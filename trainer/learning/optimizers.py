@@ -66,5 +66,26 @@ def make_optimizer(name: str, rate: Rate, code: UserCode, **settings: Any) -> tf
         made = function(lambda: tf.constant(0.1))
         if not isinstance(made, tf.train.Optimizer):
             raise UsageError(f"--optimizer={name} returned a {type(made).__name__}; wanted a tf.train.Optimizer")
-        made.apply_gradients([(tf.ones([1]), tf.get_variable("probe", [1]))])
+        _try(name, made)
     return function(rate)
+
+
+def _try(name: str, optimizer: tf.train.Optimizer) -> None:
+    """Lets an optimizer make a step.
+
+    Raises:
+      UsageError: it does not count it, or makes variables with it.
+    """
+    step, probe = tf.train.get_or_create_global_step(), tf.get_variable("probe", [1])
+    optimizer._create_slots([probe])  # As the trainer does it: before the branch that applies a step.
+    before = len(tf.global_variables())
+    update = optimizer.apply_gradients([(tf.ones([1]), probe)], global_step=step)
+    if len(tf.global_variables()) > before:
+        raise UsageError(f"--optimizer={name} makes variables in apply_gradients; wanted them made in _create_slots")
+    with tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
+        session.run(tf.global_variables_initializer())
+        session.run(update)
+        if session.run(step) != 1:
+            raise UsageError(
+                f"--optimizer={name} does not add 1 to global_step in apply_gradients: no step would count"
+            )

@@ -11,6 +11,18 @@ from trainer.settings.arguments import bind_options
 from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
+RESERVED = {
+    "",
+    "step",
+    "split",
+    "weights",
+    "checkpoint",
+    "written",
+    "top_k",
+    "top_k_accuracy",
+    "num_examples",
+    "classes",
+}
 PROBE = 3  # examples with which a function of metrics is tried
 
 
@@ -34,12 +46,22 @@ def find_metrics(metrics: str, spec: DatasetSpec, code: UserCode) -> Part | None
     with tf.Graph().as_default():
         label = spec.features["label"]
         labels = tf.placeholder(tf.as_dtype(label.dtype), [PROBE, *label.shape])
-        names = list(per_example(tf.placeholder(tf.float32, [PROBE, spec.num_classes]), labels))
+        names = sorted(per_example(tf.placeholder(tf.float32, [PROBE, spec.num_classes]), labels))
+    taken = sorted(RESERVED & set(names))
+    if taken:
+        raise UsageError(
+            f"--metrics={metrics}: the name {taken[0]} stands for something else in reports: choose another"
+        )
     return means(per_example, names)
 
 
 def _checked(metrics: str, name: str, value: object, logits: tf.Tensor) -> tf.Tensor:
-    tensor = tf.convert_to_tensor(value)
+    try:
+        tensor = tf.convert_to_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"--metrics={metrics}: {name} is a {type(value).__name__}; wanted a tensor, [batch]"
+        ) from error
     if not tensor.shape.is_compatible_with(logits.shape[:1]):
         raise UsageError(
             f"--metrics={metrics}: {name} has shape {tensor.shape}; wanted a value of each example, [batch]"

@@ -123,7 +123,8 @@ def _mixed_loss(side: Side, loss: Loss, features: Features, logits: tf.Tensor, l
     shares = side.shares(features[RECORD])
     if labels.shape[0] == 1:
         raise UsageError(f"--preprocess={side.pipeline.text}: a tower has one picture a step, and none to mix it with")
-    return shares * loss(logits, labels) + (1 - shares) * loss(logits, tf.roll(labels, 1, 0))
+    one, other = (loss(logits, each, are_mixed=True) for each in (labels, tf.roll(labels, 1, 0)))
+    return shares * one + (1 - shares) * other
 
 
 def _class_scalars(logits: tf.Tensor, features: Features) -> dict[str, tf.Tensor]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from trainer.errors import UsageError
 from trainer.models import layers
-from trainer.models.functions import ModelFunction
+from trainer.models.functions import TRAINING, ModelFunction
 from trainer.models.outputs import ModelOutput, check_logits, read_logits
 from trainer.models.sharing import Sharing
 from trainer.subgraphs import ancestors, draws_by_itself
@@ -71,8 +71,7 @@ def build_model(
         built = function(
             images,
             num_classes=num_classes,
-            training=training,
-            is_training=training,
+            **dict.fromkeys(TRAINING, training),
             reuse=tf.AUTO_REUSE,
             regularizer=regularizer,
             data_format=data_format,
@@ -109,6 +108,8 @@ class _Building:
         known, kept = ({id(other) for other in group} for group in (models, tf.global_variables()))
         if variable.op.name == name and id(variable) in kept - known:
             models.append(variable)
+        if id(variable) not in kept | {id(local) for local in tf.local_variables()}:
+            raise UsageError(f"{self._model} keeps {name} out of GLOBAL_VARIABLES: no checkpoint would hold it")
         if not hasattr(variable, "is_recorded"):
             variable.is_recorded = True
             for kind in ASSIGNMENTS:
@@ -127,6 +128,9 @@ class _Building:
                 f"{self._model} assigns to {name} inside of tf.cond or a loop; assign a value that tf.where chooses"
             )
         value = tf.convert_to_tensor(value, variable.dtype.base_dtype)
+        fits = value.shape.is_compatible_with(variable.shape) or (kind != "assign" and value.shape.rank == 0)
+        if not fits:
+            raise UsageError(f"{self._model} assigns {value.shape} to {name}, which is {variable.shape}")
         result = tf.identity(ASSIGNMENTS[kind](variable.read_value(), value), name="assigned")
         self._assignments.append(_Assignment(variable, kind, value, result))
         return result
@@ -144,6 +148,13 @@ class _Building:
         live = ancestors([logits, *auxiliary, *losses, *updates], within=mine)
         made = [each for each in self._assignments if each.result.op in live]
         idle = {self._name_of(each) for each in self._assignments if each.result.op not in live}
+        draws = sorted(_draws(live, self._graph))
+        if draws and not training:
+            raise UsageError(
+                f"{self._model} draws random numbers where it is not trained too ({draws[0]}): an evaluation would be "
+                "chance; it gets `training`, which says when"
+            )
+        self._check_updates(collected[tf.GraphKeys.UPDATE_OPS], mine)
         self._check_writes(live)
         self._check_reads(made, live)
         return ModelOutput(
@@ -153,7 +164,7 @@ class _Building:
             regularization=[self._scalar(loss) for loss in of_variables],
             updates=self._fold(made) if training else {},
             idle=sorted(idle - {self._name_of(each) for each in made}),
-            draws=sorted(_draws(live, self._graph)),
+            draws=draws,
         )
 
     def _take(self, name: str) -> list[Any]:
@@ -191,6 +202,17 @@ class _Building:
             earlier = values.get(name)
             values[name] = each.result if earlier is None else ASSIGNMENTS[each.kind](earlier, each.value)
         return values
+
+    def _check_updates(self, updates: Sequence[Any], mine: set[tf.Operation]) -> None:
+        """Refuses what is no assignment to a variable: it would never run."""
+        assigned = {each.result.op for each in self._assignments}
+        for update in updates:
+            if not assigned & ancestors([_operation_of(update)], within=mine):
+                op = _operation_of(update)
+                raise UsageError(
+                    f"{self._model} puts {op.name} ({op.type}) into UPDATE_OPS, which assigns to no variable; "
+                    "wanted assign, assign_add or assign_sub"
+                )
 
     def _check_writes(self, live: set[tf.Operation]) -> None:
         """Refuses what would write into a variable while the model computes."""

@@ -15,7 +15,8 @@ from trainer.settings.plugins import UserCode, load_function
 from trainer.tf1 import tf
 
 # What the trainer gives by name to a function that has such a parameter; all others are its options.
-GIVEN = ("num_classes", "training", "is_training", "reuse", "regularizer", "data_format")
+TRAINING = ("training", "is_training", "train", "is_train", "phase_train")  # the names that it has in TF1 programs
+GIVEN = ("num_classes", *TRAINING, "reuse", "regularizer", "data_format")
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

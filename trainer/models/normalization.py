@@ -54,8 +54,8 @@ def batch_norm(
 
 def _is_frozen() -> bool:
     """Is nothing of the current scope trained? A replica's variables are named as those of the first tower."""
-    name = f"{tf.get_variable_scope().name}/beta"
-    return not any(variable.op.name == name for variable in tf.trainable_variables())
+    names = {f"{tf.get_variable_scope().name}/{name}" for name in ("beta", "gamma")}
+    return not any(variable.op.name in names for variable in tf.trainable_variables())
 
 
 def group_norm(

@@ -20,6 +20,7 @@ from trainer.subgraphs import ancestors, copy_of
 from trainer.tf1 import tf
 
 LOW_PRECISION = (tf.bfloat16, tf.float16)
+REPLICA = "replica_"  # in front of the names of the variables that other towers have
 UNSEEDED = 1 << 30  # is inverted in the graph's seed of an operation that has no seed of its own
 
 
@@ -87,6 +88,15 @@ class Sharing:
     def _get(self, getter: Callable[..., tf.Variable], name: str, *args: Any, **kwargs: Any) -> tf.Variable | tf.Tensor:
         """Is a `custom_getter`, outside of all others."""
         is_variable, self._is_sharing = self._is_sharing, False
+        if kwargs.get("partitioner") is not None:
+            raise UsageError(f"{self._model} asks for {name} in parts, by a partitioner: leave it out")
+        if kwargs.get("use_resource") is False:
+            raise UsageError(f"{self._model} asks for {name} with use_resource=False: leave it out")
+        if (self._prefix and name.startswith(f"{self._prefix}/")) or name.startswith(REPLICA):
+            raise UsageError(
+                f"{self._model} asks for a variable {name}, named after a tower, as averages of tensors by "
+                "tf.train.ExponentialMovingAverage are; keep them in variables of its own, by UPDATE_OPS"
+            )
         if name in self._others:
             raise UsageError(f"{self._model} asks for a variable {name!r}, which is the trainer's: name it otherwise")
         if self._taken.setdefault(name, is_variable) != is_variable:

@@ -88,7 +88,12 @@ def plain(function: Callable[..., Any]) -> Callable[..., Any]:
 def _own_types(parameters: Iterable[inspect.Parameter]) -> dict[str, type]:
     """Finds the plain types in the annotations of a user's function, or else those of its defaults."""
     by_name: dict[Any, type] = {key: each for each in CHECKED_TYPES for key in (each, each.__name__)}
-    found = {parameter.name: by_name.get(parameter.annotation, type(parameter.default)) for parameter in parameters}
+    found = {
+        parameter.name: by_name.get(parameter.annotation, type(parameter.default))
+        if isinstance(parameter.annotation, type | str)
+        else type(parameter.default)
+        for parameter in parameters
+    }
     return {name: kind for name, kind in found.items() if kind in CHECKED_TYPES}
 
 
@@ -162,6 +167,8 @@ def bind_options(
         raise UsageError(
             f"--{kind}={name} takes ({describe(parameters)}); wanted {kind}({wanted}, option=default, ...)"
         )
+    if "labels" in given[1:] and re.match(r"labels?\b|y_true|targets?\b", parameters[0].name):
+        raise UsageError(f"--{kind}={name} takes ({describe(parameters)}), labels first; wanted {', '.join(given)}")
     return read_options(kind, name, function, parameters[len(given) :], texts, is_own=is_own)
 
 

@@ -106,7 +106,7 @@ def step_flops(gradients: Sequence[tf.Tensor]) -> int:
     """Adds up the floating-point operations of the matrix products and convolutions that give these gradients.
 
     A product of [m, k] and [k, n] has 2*m*n*k; a convolution 2*k for each element of its output, where k elements of
-    the filter meet there; its two gradients as many each.
+    the filter meet there; its two gradients as many each. What has no fixed shape is not counted.
     """
     # Not all operations of the graph: it holds gradients that nobody asks for, as that of the images.
     total, seen, waiting = 0, set(), [gradient.op for gradient in gradients]
@@ -114,7 +114,8 @@ def step_flops(gradients: Sequence[tf.Tensor]) -> int:
         op = waiting.pop()
         if op.name not in seen:
             seen.add(op.name)
-            total += FLOPS.get(op.type, lambda _: 0)(op)
+            known = all(tensor.shape.is_fully_defined() for tensor in (*op.inputs, *op.outputs))
+            total += FLOPS[op.type](op) if op.type in FLOPS and known else 0
             waiting += [tensor.op for tensor in op.inputs]
     return total
 

@@ -8,7 +8,7 @@ import pytest
 from trainer.data.spec import IMAGE, LABEL, describe_images
 from trainer.errors import UsageError
 from trainer.inputs.batch import RECORD
-from trainer.learning.losses import cross_entropy
+from trainer.learning.losses import find_loss
 from trainer.learning.task import make_task
 from trainer.models.functions import find_model
 from trainer.models.outputs import ModelOutput
@@ -74,7 +74,10 @@ def test_the_loss_weighs_both_labels_by_their_shares():
     spec = describe_images("x", (12, 10, 3), ("a", "b", "c"), {}, None)
     seen = make_preprocessing((12, 10, 3), "mixup(1.0)|scale(-1,1)", "scale(-1,1)", seed=3)
     task = make_task(
-        spec, model=find_model("mlp", ["hidden_sizes=4"], UserCode()), loss=cross_entropy, preprocessing=seen
+        spec,
+        model=find_model("mlp", ["hidden_sizes=4"], UserCode()),
+        loss=find_loss("", [], "class", UserCode()),
+        preprocessing=seen,
     )
     logits = np.random.default_rng(2).standard_normal((6, 3)).astype(np.float32)
     labels = np.array([0, 1, 2, 2, 0, 1], np.int32)

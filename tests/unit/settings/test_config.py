@@ -7,6 +7,7 @@ from trainer.errors import UsageError
 from trainer.grammars import Decay, Period
 from trainer.settings import config as config_lib
 from trainer.settings.config import Config, validate
+from trainer.settings.model import MODELS
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,10 @@ def test_clip_is_parsed_and_checked():
     [
         ({"batch_size": 100, "num_gpus": 3}, "batch_size=100 does not split over 3 towers; use 99 or 102"),
         ({"batch_size": 2, "num_gpus": 3}, "batch_size=2 does not split over 3 towers; use 3"),
-        ({"model": "lenett"}, "model=lenett is unknown: choose one of lenet, mlp, vgg11; did you mean lenet?"),
+        (
+            {"model": "lenett"},
+            f"model=lenett is unknown: choose one of {', '.join(sorted(MODELS))}; did you mean lenet?",
+        ),
         ({"train_steps": 5, "epochs": 1.0}, "--train_steps and --epochs conflict: give one of them"),
         ({"learning_rate": float("nan")}, "learning_rate=nan is out of range: above 0, to 1e+30"),
         ({"batch_size": 0}, "batch_size=0 is out of range: 1 to 1,000,000"),

@@ -60,7 +60,7 @@ def test_the_configs_of_the_trainer_are_found_from_any_directory(tmp_path, monke
         (["--batch_size=three"], "flag --batch_size=three"),
         (["--allow_soft_placement", "False"], "unexpected argument 'False': write every flag as --name=value"),
         (["--flagfile=configs/nothing.flags"], "no such file; configs that come with the trainer: "),
-        (["--model=cnn"], "model=cnn is unknown: choose one of lenet, mlp"),
+        (["--model=cnn"], "model=cnn is unknown: choose one of alexnet_v2, inception_v1"),
     ],
 )
 def test_a_wrong_command_line_is_a_usage_error(args, message):

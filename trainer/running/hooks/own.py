@@ -10,10 +10,14 @@ from trainer.tf1 import tf
 
 
 class OwnHook(tf.train.SessionRunHook):
-    """Calls a hook of the user's, at every step."""
+    """Calls a hook of the user's: at every step, or where it has `due(step)`, when that says yes."""
 
     def __init__(self, hook: tf.train.SessionRunHook, code: UserCode, reference: str) -> None:
         self._hook, self._errors_named = hook, code.errors_of(reference)
+
+    def due(self, step: int) -> bool:
+        with self._errors_named():
+            return bool(self._hook.due(step)) if hasattr(self._hook, "due") else True
 
     def begin(self) -> None:
         with self._errors_named():
