@@ -190,7 +190,7 @@ def test_a_file_that_has_gone_is_named_with_its_record(folder, convert, run_here
 FILES = {
     "input": "files", "split": "60/20/20", "preprocess": "random_crop(12)|flip_lr", "model": "mlp",
     "eval_preprocess": "crop_or_pad(12)", "batch_size": 12, "decay": "constant", "eval_every": "0", "quiet": True,
-    "model_args": ("dropout=0",),
+    "model_args": "dropout=0",
 }  # fmt: skip
 
 
