@@ -1,5 +1,7 @@
 """The networks that everybody knows, against those of tf_slim: names, shapes, and logits of the same weights."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -129,6 +131,17 @@ def test_resnets_for_cifar_have_the_published_number_of_parameters(depth):
         parameters = sum(int(v.shape.num_elements()) for v in tf.trainable_variables())
     wanted = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}[depth]
     assert parameters / 1e6 == pytest.approx(wanted, abs=0.05 if depth == 110 else 0.01)
+
+
+def test_inception_v3_takes_the_smallest_pictures_that_its_auxiliary_head_can():
+    for size in (107, 106):
+        with tf.Graph().as_default():
+            build = functools.partial(build_model, find_model("inception_v3", [], UserCode()), num_classes=10)
+            if size == 107:
+                assert build(tf.zeros([1, size, size, 3]), training=False).logits.shape == [1, 10]
+                continue
+            with pytest.raises(UsageError, match="inception_v3 is for pictures of 107 x 107 or more, not 106 x 106"):
+                build(tf.zeros([1, size, size, 3]), training=False)
 
 
 def test_pictures_that_do_not_fit_are_named():

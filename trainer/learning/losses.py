@@ -13,7 +13,7 @@ from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
 Loss = Callable[..., tf.Tensor]  # (logits, labels, are_mixed=) -> float32 [batch]
-AUXILIARY_WEIGHT = 0.4  # of the loss of auxiliary logits (Szegedy et al. 2016 take 0.3, TF-Slim's programs 0.4)
+AUXILIARY_WEIGHT = 0.4  # of the loss of auxiliary logits (Szegedy et al. 2014 take 0.3, TF-Slim's programs 0.4)
 WEIGHTS = Legal(
     lambda weights: all(isinstance(each, int | float) and each >= 0 for each in weights), "numbers of 0 or more"
 )

@@ -11,8 +11,7 @@ from trainer.data.spec import CLASS, NUMBERS, SEVERAL
 from trainer.errors import UsageError, unknown_name
 from trainer.tf1 import tf
 
-COUNT = "count"  # of examples, among the sums
-TOTAL = ""  # the same, where the sums of some metrics come to numbers: a name that no metric has
+COUNT = "count of examples"  # among the sums: a name that no metric has
 LOSS = "loss"  # among the metrics of every task
 BINS = 1000  # of probabilities, for the mean average precision
 PerExample = Callable[[tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]]  # (logits, labels) -> float32 [batch] each
@@ -73,7 +72,7 @@ def make_metrics(parts: Sequence[Part], goal: Goal) -> Metrics:
         found: dict[str, float] = {}
         for number, part in enumerate(parts):
             own = {name.partition("/")[2]: value for name, value in totals.items() if name.startswith(f"{number}/")}
-            found |= part.finish({**own, TOTAL: totals[COUNT]})
+            found |= part.finish({**own, COUNT: totals[COUNT]})
         return found
 
     return Metrics(sums, finish, tuple(names), goal)
@@ -92,7 +91,7 @@ def means(per_example: PerExample, names: Sequence[str]) -> Part:
         return {name: tf.reduce_sum(values[name]) for name in names}
 
     def finish(totals: Mapping[str, Any]) -> dict[str, float]:
-        return {name: float(totals[name]) / float(totals[TOTAL]) for name in names}
+        return {name: float(totals[name]) / float(totals[COUNT]) for name in names}
 
     return Part(sums, finish, tuple(names))
 
@@ -168,7 +167,7 @@ def _numbers_sums(outputs: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor
 
 
 def _numbers_finish(totals: Mapping[str, Any]) -> dict[str, float]:
-    count = float(totals[TOTAL])
+    count = float(totals[COUNT])
     spread = np.asarray(totals["squared_targets"]) - np.asarray(totals["targets"]) ** 2 / count
     explained = 1 - np.asarray(totals["squared"]) / np.maximum(spread, 1e-30)
     return {"mean_absolute_error": float(totals["absolute"]) / count, "r2": float(explained.mean())}

@@ -6,23 +6,14 @@ from collections.abc import Mapping
 
 from trainer.data.spec import DatasetSpec
 from trainer.errors import UsageError
-from trainer.learning.metrics import OF_KIND, Goal, Part, means
+from trainer.learning.metrics import COUNT, OF_KIND, Goal, Part, means
 from trainer.settings.arguments import bind_options
 from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
-RESERVED = {
-    "",
-    "step",
-    "split",
-    "weights",
-    "checkpoint",
-    "written",
-    "top_k",
-    "top_k_accuracy",
-    "num_examples",
-    "classes",
-}
+# What reports say beside metrics.
+RESERVED = {COUNT, "step", "split", "weights", "checkpoint", "written", "classes", "num_examples"}
+RESERVED |= {"top_k", "top_k_accuracy"}
 PROBE = 3  # examples with which a function of metrics is tried
 
 

@@ -44,12 +44,15 @@ def find_model(model: str, model_args: Sequence[str], code: UserCode) -> ModelFu
     Raises:
       UsageError: there is no such function, it takes something else, or an option is unknown or illegal.
     """
-    is_own = is_reference(model)
-    function = code.load(model, default="build") if is_own else load_function(MODELS[model])
+    function = _load(model, code)
     takes, options = _parameters(model, function)
     return ModelFunction(
-        model, function, takes, read_options("model", model, function, options, model_args, is_own=is_own)
+        model, function, takes, read_options("model", model, function, options, model_args, is_own=is_reference(model))
     )
+
+
+def _load(model: str, code: UserCode) -> Callable[..., Any]:
+    return code.load(model, default="build") if is_reference(model) else load_function(MODELS[model])
 
 
 def _parameters(model: str, function: Callable[..., Any]) -> tuple[frozenset[str], list[inspect.Parameter]]:
@@ -82,7 +85,7 @@ def describe_options(model: str, code: UserCode) -> str:
     """
     if not is_reference(model) and model not in MODELS:
         raise unknown_name("help_model", model, MODELS)
-    function = code.load(model, default="build") if is_reference(model) else load_function(MODELS[model])
+    function = _load(model, code)
     given, options = _parameters(model, function)
     text = inspect.getdoc(plain(function)) or "no description"
     lines = [f"{model}: {text}", "", f"gets from the trainer: images, {', '.join(sorted(given)) or 'nothing else'}"]

@@ -23,7 +23,7 @@ MODULES_V1 = (
     ("5b", 256, 160, 320, 32, 128, 128),
     ("5c", 384, 192, 384, 48, 128, 128),
 )
-MIN_SIZE_V3 = 75
+MIN_SIZE_V3 = 107  # of which the auxiliary head gets a picture of 5 x 5
 Step = tuple[Any, ...]  # (name, filters, size) of a convolution, or (name, filters, size, stride)
 
 
@@ -115,7 +115,7 @@ def inception_v3(
     """Computes `logits` and `aux_logits`, [batch, classes], of images, [batch, height, width, 3] of -1..1.
 
     Args:
-      images: of at least 75 x 75, in training of 107 x 107; the published weights are for 299,
+      images: of at least 107 x 107; the published weights are for 299,
         `--preprocess='inception(299)'`, 1001 classes, 0 being none.
       num_classes: width of the logits.
       training: of batch normalization and dropout.

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainer.errors import UsageError
+from trainer.models.sharing import REPLICA
 from trainer.placing.all_reduce import CollectiveKeys
 from trainer.placing.devices import Placement
 from trainer.placing.means_check import difference_from_plain, uniform_values
 from trainer.placing.reductions import split_into_buckets, tower_sum
 from trainer.tf1 import tf
 
-PREFIX = "replica_"
 GROUP_KEY = 1  # of all towers of this process
 KEYS = "collective_keys"  # the collection of a graph that holds its CollectiveKeys
 
@@ -32,7 +32,7 @@ class Replicas:
             "trainable": False,
             "collections": [tf.GraphKeys.LOCAL_VARIABLES],
         }
-        variable = getter(f"{PREFIX}{self.tower}/{name}", *args, **kwargs)
+        variable = getter(f"{REPLICA}{self.tower}/{name}", *args, **kwargs)
         self._of_tower[self.tower][name] = variable
         return variable
 
@@ -43,21 +43,21 @@ class Replicas:
     def name_of(self, variable: tf.Variable) -> str:
         """Names the variable of the first tower that a variable is a replica of."""
         name = str(variable.op.name)
-        return name.partition("/")[2] if name.startswith(PREFIX) else name
+        return name.partition("/")[2] if name.startswith(REPLICA) else name
 
     def keep_out_of_checkpoints(self) -> None:
         """Makes local what an optimizer has made for the replicas of other towers."""
         everywhere = tf.get_collection_ref(tf.GraphKeys.GLOBAL_VARIABLES)
         local = tf.get_collection_ref(tf.GraphKeys.LOCAL_VARIABLES)
-        mine = [variable for variable in everywhere if variable.op.name.startswith(PREFIX)]
+        mine = [variable for variable in everywhere if variable.op.name.startswith(REPLICA)]
         local += mine
-        everywhere[:] = [variable for variable in everywhere if not variable.op.name.startswith(PREFIX)]
+        everywhere[:] = [variable for variable in everywhere if not variable.op.name.startswith(REPLICA)]
 
     def build_sync(self) -> tf.Operation:
         """Builds what makes all replicas equal to the variables of the first tower, after these have their values."""
         originals = {variable.op.name: variable for variable in tf.global_variables()}
         local = tf.get_collection(tf.GraphKeys.LOCAL_VARIABLES)
-        mine = [variable for variable in local if variable.op.name.startswith(PREFIX)]
+        mine = [variable for variable in local if variable.op.name.startswith(REPLICA)]
         return tf.group(*(each.assign(originals[self.name_of(each)].read_value()) for each in mine))
 
 

@@ -143,8 +143,8 @@ def test_cross_entropy_and_sums_follow_their_formulas():
         loss = metrics.means(lambda z, y: {"loss": tf.constant([1.0, 2.0, 6.0])}, ["loss"])
         judged = metrics.make_metrics([right, loss], metrics.Goal("right"))
         sums = session.run(judged.sums(x, tf.constant([1, 1, 2])))
-        assert sums == {"count": 3, "0/right": 2.0, "1/loss": 9.0}
-        twice = metrics.add_sums(metrics.add_sums({}, sums), {"count": 1, "0/right": 0.0, "1/loss": 1.0})
+        assert sums == {metrics.COUNT: 3, "0/right": 2.0, "1/loss": 9.0}
+        twice = metrics.add_sums(metrics.add_sums({}, sums), {metrics.COUNT: 1, "0/right": 0.0, "1/loss": 1.0})
         assert judged.finish(twice) == {"right": 0.5, "loss": 2.5}
 
 
