@@ -64,8 +64,8 @@ def variables(logdir, step):
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
-def same_losses(logdir, reference):
-    """Compares the losses of 50 steps."""
+def same_losses(logdir, reference, steps=50):
+    """Compares the losses of the first of 50 steps."""
     mine, other = (np.array(list(read_metrics(path, "loss").values())) for path in (logdir, reference))
     assert len(mine) == len(other) == 50
-    np.testing.assert_allclose(mine, other, rtol=1e-5)
+    np.testing.assert_allclose(mine[:steps], other[:steps], rtol=1e-5)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.distributed.jobs import same_losses, variables, wait_for_line
-from tests.integration.test_own_models import AVERAGING, NORMALIZED
+from tests.integration.test_own_models import AVERAGING, NORMALIZED, OWN
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 COMMON = ("--batch_size=48", "--decay=constant", "--weight_decay=0.001", "--optimizer=momentum", "--learning_rate=0.02")
@@ -32,6 +32,13 @@ def test_two_workers_train_as_two_towers_do(strategy, model, run_job, run_progra
     mine, wanted = variables(job, 50), variables(tmp_path / "one", 50)
     for name, value in wanted.items():
         np.testing.assert_allclose(mine[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_two_workers_normalize_by_the_whole_batch_as_one_tower_does(run_job, run_program, digits_dir, tmp_path):
+    flags = (*COMMON, f"--model={OWN / 'normalized.py'}", "--batch_norm=sync", "--train_steps=50", "--log_every=1")
+    where = (f"--logdir={tmp_path / 'one'}", f"--data_dir={digits_dir}", "--eval_every=0")
+    assert run_program("trainer", *flags, *where).code == 0
+    same_losses(run_job(*flags), tmp_path / "one", steps=10)
 
 
 @pytest.mark.parametrize(("strategy", "model"), [("collective", NORMALIZED), ("ps_sync", AVERAGING)])

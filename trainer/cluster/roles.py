@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from trainer.cluster.spec import Cluster, find_cluster
 from trainer.errors import UsageError
-from trainer.settings.config import Config, uneven_split
+from trainer.settings.config import Config, check_split
 
 ALONE = ("parameter_device", "replicated")  # of one process
 WITH_SERVERS = ("ps_sync", "ps_async")
@@ -67,6 +67,11 @@ def choose_strategy(config: Config, cluster: Cluster | None) -> Config:
     _check_cluster(cluster)
     if config.steps_per_loop > 1:
         raise UsageError("--steps_per_loop is of one process: with a cluster leave it at 1")
+    if config.batch_norm == "sync" and strategy != "collective":
+        raise UsageError(
+            f"--batch_norm=sync: the workers of --strategy={strategy} do not meet while they compute: use "
+            "--strategy=collective, or --batch_norm=tower"
+        )
     if strategy == "ps_async" and config.precision == "float16":
         raise UsageError(
             "--precision=float16 has one loss scale, which workers with their own updates cannot share: use bfloat16, "
@@ -89,6 +94,5 @@ def _check_batch(config: Config, cluster: Cluster, strategy: str) -> None:
     """Checks that the towers can share a batch: those of all workers, or of one that makes its own updates."""
     num_workers = 1 if strategy == "ps_async" else cluster.num_workers
     num_towers = config.num_gpus * num_workers
-    if config.batch_size % num_towers:
-        over = f"{num_towers} towers ({num_workers} workers with {config.num_gpus} each)"
-        raise UsageError(uneven_split(config.batch_size, num_towers, over))
+    over = f"{num_towers} towers ({num_workers} workers with {config.num_gpus} each)"
+    check_split(config, num_towers, over)

@@ -12,11 +12,14 @@ from trainer.learning import freezing, losses, updates
 from trainer.learning.loss_scaling import LossScale
 from trainer.learning.task import Task
 from trainer.models import layers
+from trainer.models.normalization import CrossMean
 from trainer.models.outputs import ModelOutput
+from trainer.placing.all_reduce import keys_of_graph
 from trainer.placing.devices import Placement
 from trainer.placing.replicas import Replicas, check_reduce
 from trainer.placing.staging import Staging, should_stage
 from trainer.placing.strategy import Strategy
+from trainer.placing.tower_means import TowerMeans
 from trainer.placing.towers import for_each_tower
 from trainer.settings.config import Config
 from trainer.subgraphs import ancestors, copy_of
@@ -100,6 +103,7 @@ class TowerBuilder:
           loss_scale: of float16.
         """
         devices = self._places.towers
+        means = self._make_tower_means()
         with tf.name_scope("split_batch"):
             shards = {name: tf.split(batch[name], len(devices)) for name in self._task.features}
 
@@ -109,13 +113,25 @@ class TowerBuilder:
             mine = [shard[index] for shard in shards.values()]
             if self._staged:
                 mine = self._staging.put_and_take(mine, index)
-            return self._build_one(dict(zip(shards, mine, strict=True)), index, loss_scale)
+            cross_mean = means.of_tower() if means else None
+            return self._build_pieces(dict(zip(shards, mine, strict=True)), index, loss_scale, cross_mean)
 
         with (
             tf.variable_scope("", custom_getter=self.replicas.get if self.replicas else None),
             tf.variable_scope("", custom_getter=self._freeze, caching_device=self._places.caching_device),
         ):
-            return for_each_tower(devices, None if self.replicas else self._places.parameters, build_tower)
+            towers = for_each_tower(devices, None if self.replicas else self._places.parameters, build_tower)
+        if means and not means.check():
+            raise UsageError(
+                f"--batch_norm=sync: {self._config.model} trains no trainer.models.layers.batch_norm: leave it out"
+            )
+        return towers
+
+    def _make_tower_means(self) -> TowerMeans | None:
+        """Makes the means over towers of this step, which --batch_norm=sync takes."""
+        if self._config.batch_norm != "sync":
+            return None
+        return TowerMeans(keys_of_graph(), len(self._places.towers) * self._strategy.workers.count)
 
     def build_regularization(self, replica: Sequence[tf.Variable]) -> list[tf.Tensor]:
         """Builds --weight_decay, and what the model has collected of losses that depend on variables alone: [] each.
@@ -156,13 +172,39 @@ class TowerBuilder:
         """Returns what stages the next batch of the step that has been built last; nothing where none is staged."""
         return self._staging.take_puts()
 
-    def _build_one(self, features: Features, index: int, loss_scale: LossScale | None) -> TowerResult:
-        task, config, num_towers = self._task, self._config, len(self._places.towers)
-        # Each tower drops other units: its masks depend on its number too.
-        number = self._strategy.workers.index * num_towers + index
-        draw = self._step.read_value() * (num_towers * self._strategy.workers.count) + number
+    def _build_pieces(
+        self, features: Features, index: int, loss_scale: LossScale | None, cross_mean: CrossMean | None
+    ) -> TowerResult:
+        """Builds a tower, --accumulate times on a piece of its shard, one after the other; returns the mean."""
+        count, total = self._config.accumulate, None
+        if count == 1:
+            return self._build_one(features, index, loss_scale, cross_mean)
+        pieces = {name: tf.split(shard, count) for name, shard in features.items()}
+        for number in range(count):
+            piece = {name: shards[number] for name, shards in pieces.items()}
+            with tf.name_scope(f"piece_{number}"):
+                if total is not None:
+                    # Only then: what the piece before has kept for its gradients is free.
+                    with tf.control_dependencies(total.flat()):
+                        piece = {name: tf.identity(tensor) for name, tensor in piece.items()}
+                found = self._build_one(piece, index * count + number, loss_scale, cross_mean)
+                parts = [tensor * (1 / count) for tensor in found.flat()]
+                sums = parts if total is None else [a + b for a, b in zip(total.flat(), parts, strict=True)]
+                total = found.unflatten(sums)
+        assert total is not None
+        return total
+
+    def _build_one(
+        self, features: Features, piece: int, loss_scale: LossScale | None, cross_mean: CrossMean | None
+    ) -> TowerResult:
+        """Builds the model, its loss and gradients on a piece of the batch; `piece` counts over all towers."""
+        task, config, index = self._task, self._config, piece // self._config.accumulate
+        # Each piece drops other units: its masks depend on its number too.
+        num_pieces = len(self._places.towers) * config.accumulate
+        number = self._strategy.workers.index * num_pieces + piece
+        draw = self._step.read_value() * (num_pieces * self._strategy.workers.count) + number
         data_format = layers.layout(config.data_format, self._places.towers[index])
-        built = task.build(features, training=True, data_format=data_format, draw=draw)
+        built = task.build(features, training=True, data_format=data_format, draw=draw, cross_mean=cross_mean)
         if self.first is None:
             self.first = built
             self._check(built)
@@ -196,6 +238,11 @@ class TowerBuilder:
             raise UsageError(
                 f"--deterministic: {self._config.model} draws random numbers by {', '.join(built.draws[:5])}, which no "
                 "run repeats; trainer.models.layers.dropout draws the same in each, tf.random.stateless_* too"
+            )
+        if built.own_statistics and self._config.batch_norm == "sync":
+            raise UsageError(
+                f"--batch_norm=sync: {self._config.model} normalizes by {_some(built.own_statistics)}, whose "
+                "statistics are those of a tower: use trainer.models.layers.batch_norm"
             )
         names = [variable.op.name for variable in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)]
         if not tf.trainable_variables() and not (self._config.trainable_scopes or self._config.freeze_scopes):

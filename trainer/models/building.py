@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from trainer.errors import UsageError
 from trainer.models import layers
 from trainer.models.functions import TRAINING, ModelFunction
+from trainer.models.normalization import CrossMean, statistics_over
 from trainer.models.outputs import ModelOutput, check_logits, read_logits
 from trainer.models.sharing import Sharing
 from trainer.subgraphs import ancestors, draws_by_itself
@@ -50,6 +51,7 @@ def build_model(
     regularizer: Callable[[tf.Tensor], tf.Tensor] | None = None,
     seed: int = 0,
     draw: tf.Tensor | None = None,
+    cross_mean: CrossMean | None = None,
 ) -> ModelOutput:
     """Builds a model on images.
 
@@ -62,12 +64,13 @@ def build_model(
       regularizer: of weights, for a model that takes one.
       seed: of the run.
       draw: int64 [], another number for each step and tower, from which the masks of `layers.dropout` follow.
+      cross_mean: averages the statistics of `layers.batch_norm` over towers; None: each tower has its own.
 
     Raises:
       UsageError: the model fails, or does what cannot be kept to the trainer's promises.
     """
     building = _Building(function.name)
-    with building.open(), layers.masks_from(seed, draw):
+    with building.open(), layers.masks_from(seed, draw), statistics_over(cross_mean):
         built = function(
             images,
             num_classes=num_classes,
@@ -165,6 +168,7 @@ class _Building:
             updates=self._fold(made) if training else {},
             idle=sorted(idle - {self._name_of(each) for each in made}),
             draws=draws,
+            own_statistics=sorted(op.name for op in live if _normalizes_alone(op)),
         )
 
     def _take(self, name: str) -> list[Any]:
@@ -234,6 +238,11 @@ class _Building:
                     f"{self._model} reads {self._name_of(each)} after it has assigned to it ({op.name}); take what the "
                     "assignment returns, which is its new value"
                 )
+
+
+def _normalizes_alone(op: tf.Operation) -> bool:
+    """Is this a normalization by the statistics of one tower?"""
+    return op.type.startswith("FusedBatchNorm") and bool(op.get_attr("is_training"))
 
 
 def _variable_of(tensor: tf.Tensor) -> tf.Operation | None:

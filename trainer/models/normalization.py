@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
 from trainer.errors import UsageError
 from trainer.tf1 import tf
+
+
+class CrossMean(NamedTuple):
+    """What averages a tower's statistics over all towers."""
+
+    mean: Callable[[tf.Tensor], tf.Tensor]  # float32 [...] of this tower -> the mean, on all towers
+    towers: int
+
+
+_CROSS_MEAN: ContextVar[CrossMean | None] = ContextVar("cross_mean", default=None)
+
+
+@contextmanager
+def statistics_over(cross_mean: CrossMean | None) -> Iterator[None]:
+    """Lets `batch_norm` inside normalize by the statistics of all towers; None: by those of this one."""
+    before = _CROSS_MEAN.set(cross_mean)
+    try:
+        yield
+    finally:
+        _CROSS_MEAN.reset(before)
 
 
 def batch_norm(
@@ -19,8 +44,8 @@ def batch_norm(
     """Normalizes x, [batch, height, width, n], by means and variances of its channels (Ioffe and Szegedy 2015).
 
     y = gamma * (x - mean) / sqrt(variance + epsilon) + beta. In training they are those of the tower's part of the
-    batch, and the moving ones take a part 1 - decay of their mean over towers and workers; else, and where the scope is
-    frozen, they are the moving ones.
+    batch, or with --batch_norm=sync those of the whole batch, and the moving ones take a part 1 - decay of their mean
+    over towers and workers; else, and where the scope is frozen, they are the moving ones.
 
     Args:
       x: with `channels_first`, [batch, n, height, width].
@@ -45,11 +70,62 @@ def batch_norm(
                 x, gamma, beta, mean, variance, epsilon=epsilon, data_format=order, is_training=False
             )
             return y
-        y, found_mean, found_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=epsilon, data_format=order)
+        cross_mean = _CROSS_MEAN.get()
+        if cross_mean:
+            y, found_mean, found_variance = _synchronized(x, gamma, beta, mean, epsilon, order, cross_mean)
+        else:
+            y, found_mean, found_variance = tf.nn.fused_batch_norm(x, gamma, beta, epsilon=epsilon, data_format=order)
         for moving, found in ((mean, found_mean), (variance, found_variance)):
             update = moving.assign_sub((moving.read_value() - found) * (1 - decay))
             tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, update)
         return y
+
+
+def _synchronized(
+    x: tf.Tensor,
+    gamma: tf.Tensor | tf.Variable,
+    beta: tf.Variable,
+    moving_mean: tf.Variable,
+    epsilon: float,
+    order: str,
+    cross_mean: CrossMean,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalizes by the means and variances of all towers; returns them too, the latter without bias.
+
+    With dx' = gamma / sigma * dy, what the fused operation gives for given statistics, and means over the whole batch,
+    dx = dx' - gamma / sigma * (mean(dy) + y' * mean(dy * y')), where y' = (x - mean) / sigma (Ioffe and Szegedy 2015).
+    """
+    axes = [axis for axis, name in enumerate(order) if name != "C"]
+    along = [-1 if name == "C" else 1 for name in order]
+    count = tf.cast(tf.size(x) // int(x.shape[order.index("C")]), tf.float32)  # of this tower
+
+    def forward(
+        x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, reference: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, ...], Callable[..., tuple[tf.Tensor | None, ...]]]:
+        own_mean, own_variance = tf.nn.moments(tf.cast(x, tf.float32), axes)
+        # Against a number near the mean, which all towers share: squares of large means would take the digits.
+        distance = own_mean - reference
+        shift, square = tf.unstack(cross_mean.mean(tf.stack([distance, own_variance + tf.square(distance)])))
+        mean, variance = reference + shift, tf.maximum(square - tf.square(shift), 0.0)
+        given = [tf.stop_gradient(mean), tf.stop_gradient(variance)]
+        y, _, _ = tf.nn.fused_batch_norm(x, gamma, beta, *given, epsilon=epsilon, data_format=order, is_training=False)
+
+        def gradient(dy: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+            dx, d_gamma, d_beta = tf.gradients(y, [x, gamma, beta], dy)
+            mean_dy, mean_dy_y = tf.unstack(cross_mean.mean(tf.stack([d_beta, d_gamma]) / count))
+            inverse = tf.math.rsqrt(variance + epsilon)
+            slope = gamma * tf.square(inverse) * mean_dy_y
+            offset = gamma * inverse * mean_dy - mean * slope
+            change = tf.cast(x, tf.float32) * tf.reshape(slope, along) + tf.reshape(offset, along)
+            return dx - tf.cast(change, dx.dtype), d_gamma, d_beta, None
+
+        return (y, mean, variance), gradient
+
+    y, mean, variance = tf.custom_gradient(forward)(
+        *(tf.convert_to_tensor(each) for each in (x, gamma, beta, moving_mean))
+    )
+    every = count * cross_mean.towers
+    return y, mean, variance * every / (every - 1)
 
 
 def _is_frozen() -> bool:

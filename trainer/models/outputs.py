@@ -21,6 +21,7 @@ class ModelOutput(NamedTuple):
     updates: Mapping[str, tf.Tensor] = {}  # by variable: its value after this step, as batch normalization's means
     idle: Sequence[str] = ()  # variables whose updates nobody runs
     draws: Sequence[str] = ()  # operations that draw random numbers by themselves
+    own_statistics: Sequence[str] = ()  # operations that normalize by the statistics of one tower
 
 
 def read_logits(model: str, built: Any) -> tuple[Any, list[Any]]:

@@ -17,6 +17,7 @@ from trainer.placing.strategy import NUM_VOTES, MeansCheck, OneProcess, Votes, W
 from trainer.tf1 import tf
 
 GROUP_KEY = 1  # of all workers
+KEYS = "collective_keys"  # the collection of a graph that holds its CollectiveKeys
 TWO_RINGS_BYTES = 4 << 20  # measured: 1.6 MB are faster in one ring, 6.6 MB in two
 
 
@@ -46,6 +47,15 @@ class CollectiveKeys:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+def keys_of_graph() -> CollectiveKeys:
+    """Finds the keys of the default graph."""
+    found = tf.get_collection_ref(KEYS)
+    if not found:
+        found.append(CollectiveKeys())
+    keys: CollectiveKeys = found[0]
+    return keys
+
+
 class AllReduce(OneProcess):
     """Averages tensors over all workers, each of which then makes the same update."""
 
@@ -57,7 +67,7 @@ class AllReduce(OneProcess):
           bucket_bytes: tensors travel together, up to so many bytes; 0: each by itself.
         """
         self.workers = workers
-        self.keys = CollectiveKeys()
+        self.keys = keys_of_graph()
         self._bucket_bytes = bucket_bytes
 
     def _mean(self, name: str, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

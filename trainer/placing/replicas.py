@@ -7,14 +7,13 @@ from typing import Any
 
 from trainer.errors import UsageError
 from trainer.models.sharing import REPLICA
-from trainer.placing.all_reduce import CollectiveKeys
+from trainer.placing.all_reduce import keys_of_graph
 from trainer.placing.devices import Placement
 from trainer.placing.means_check import difference_from_plain, uniform_values
 from trainer.placing.reductions import split_into_buckets, tower_sum
 from trainer.tf1 import tf
 
 GROUP_KEY = 1  # of all towers of this process
-KEYS = "collective_keys"  # the collection of a graph that holds its CollectiveKeys
 
 
 class Replicas:
@@ -141,7 +140,7 @@ def _sum_by_tree(tensors: Sequence[tf.Tensor], devices: Sequence[str], _: Placem
 
 def _sum_collectively(tensors: Sequence[tf.Tensor], devices: Sequence[str], _: Placement) -> list[tf.Tensor]:
     """Adds by TensorFlow's own ring over the devices of this process."""
-    key = _keys().key("towers/all_reduce")
+    key = keys_of_graph().key("towers/all_reduce")
     sums = []
     for tensor, device in zip(tensors, devices, strict=True):
         with tf.device(device):
@@ -162,7 +161,7 @@ def _sum_collectively(tensors: Sequence[tf.Tensor], devices: Sequence[str], _: P
 
 def _sum_by_nccl(tensors: Sequence[tf.Tensor], devices: Sequence[str], _: Placement) -> list[tf.Tensor]:
     """Adds by NVIDIA's library, between GPUs."""
-    name = f"all_reduce_{_keys().key('towers/all_reduce')}"
+    name = f"all_reduce_{keys_of_graph().key('towers/all_reduce')}"
     sums = []
     for tensor, device in zip(tensors, devices, strict=True):
         with tf.device(device):
@@ -170,15 +169,6 @@ def _sum_by_nccl(tensors: Sequence[tf.Tensor], devices: Sequence[str], _: Placem
             sums.append(tf.ensure_shape(total, tensor.shape))
     with tf.control_dependencies(sums):
         return [tf.identity(total) for total in sums]
-
-
-def _keys() -> CollectiveKeys:
-    """Finds the keys of the default graph."""
-    found = tf.get_collection_ref(KEYS)
-    if not found:
-        found.append(CollectiveKeys())
-    keys: CollectiveKeys = found[0]
-    return keys
 
 
 REDUCTIONS: dict[str, Callable[[Sequence[tf.Tensor], Sequence[str], Placement], list[tf.Tensor]]] = {

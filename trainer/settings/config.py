@@ -45,8 +45,7 @@ def validate(config: Config) -> Config:
         raise UsageError("--train_steps and --epochs conflict: give one of them")
     if config.staging == "yes" and config.input not in QUEUED_INPUTS:
         raise UsageError(f"--staging=yes needs an input that queues batches: --input={' or '.join(QUEUED_INPUTS)}")
-    if config.batch_size % config.num_gpus:
-        raise UsageError(uneven_split(config.batch_size, config.num_gpus))
+    check_split(config, config.num_gpus, f"{config.num_gpus} towers")
     if parse_period("warmup", config.warmup).unit == "seconds":
         raise UsageError(f"warmup={config.warmup}: the warm-up must be in steps or epochs")
     _check_warm_start(config)
@@ -94,11 +93,24 @@ def _check_warm_start(config: Config) -> None:
         raise UsageError("--warm_start_exclude, --warm_start_rename and --ignore_missing need --warm_start=CHECKPOINT")
 
 
-def uneven_split(batch_size: int, num_towers: int, over: str = "") -> str:
-    """Says that a batch does not split evenly over so many towers, with the two nearest sizes that do."""
-    lower = batch_size // num_towers * num_towers
-    sizes = f"{lower} or {lower + num_towers}" if lower else f"{lower + num_towers}"
-    return f"batch_size={batch_size} does not split over {over or f'{num_towers} towers'}; use {sizes}"
+def check_split(config: Config, num_towers: int, over: str) -> None:
+    """Checks that a batch splits evenly.
+
+    Args:
+      config: of the run.
+      num_towers: of all workers.
+      over: says them, for a message.
+
+    Raises:
+      UsageError: it does not; the message names the two nearest sizes that do.
+    """
+    pieces = num_towers * config.accumulate
+    if config.batch_size % pieces == 0:
+        return
+    lower = config.batch_size // pieces * pieces
+    sizes = f"{lower} or {lower + pieces}" if lower else f"{lower + pieces}"
+    over += f" in {config.accumulate} pieces each" if config.accumulate > 1 else ""
+    raise UsageError(f"batch_size={config.batch_size} does not split over {over}; use {sizes}")
 
 
 def to_json(config: Config) -> str:

@@ -16,6 +16,12 @@ class LearningSettings:
     """How long, by which optimizer, at which rate."""
 
     batch_size: int = option(64, "images of one step, over all towers", legal=between(1, MAX_COUNT))
+    accumulate: int = option(
+        1,
+        "pieces into which each tower splits its images, computed one after the other within a step, so that large "
+        "batches fit into memory",
+        legal=between(1, MAX_COUNT),
+    )
     train_steps: int = option(0, "last step (default: --epochs)", legal=between(0, MAX_STEPS))
     epochs: float = option(
         0.0, "passes over the training set, instead of --train_steps (default: 60)", legal=between(0, MAX_STEPS)

@@ -23,6 +23,7 @@ MODELS = {
     **{f"resnet_v1_{depth}": f"trainer.models.resnet:resnet_v1_{depth}" for depth in (50, 101, 152)},
     **{f"resnet_v2_{depth}": f"trainer.models.resnet:resnet_v2_{depth}" for depth in (50, 101, 152)},
 }
+BATCH_NORMS = ("tower", "sync")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -57,6 +58,12 @@ class ModelSettings:
         "type of the activations, and of what multiplies them; the rest stays float32; float16 scales the loss, and "
         "halves the scale where a gradient overflows",
         PRECISIONS,
+    )
+    batch_norm: str = option(
+        "tower",
+        "statistics of trainer.models.layers.batch_norm in training: tower: of each tower's part of the batch; sync: "
+        "of the whole batch, over all towers and the workers of --strategy=collective",
+        BATCH_NORMS,
     )
     warm_start: str = option(
         "", "checkpoint, or run directory, whose weights a new run begins with", scope=TASK, path=True
