@@ -184,7 +184,7 @@ def _follow(work: Work, rundir: RunDir, board: Scoreboard) -> int:
     """Evaluates checkpoints as they come; returns how many stayed and could not be read."""
     from trainer.data.spec import DataError
     from trainer.evaluating.following import Candidate, Follower
-    from trainer.saving.best import link_checkpoint
+    from trainer.saving.files import link_checkpoint
 
     def new_kinds(found: Candidate) -> list[str]:
         return [weights for weights in work.kinds if not board.knows(found.path, found.written, work.split, weights)]

@@ -8,18 +8,19 @@ from typing import NamedTuple
 
 from trainer.errors import UsageError, unknown_name
 
-DECAYS = ("constant", "exponential", "piecewise", "cosine")
-CLIPS = ("none", "norm", "global_norm", "value")
+DECAYS = ("constant", "exponential", "piecewise", "cosine", "plateau")
+CLIPS = ("none", "norm", "global_norm", "value", "clip_to_zero")
 # Beyond these are mistakes, and numbers that float32 and the graph cannot hold.
 MAX_COUNT, MAX_STEPS, MAX_RATE = 1_000_000, 10**12, 1e30
 MAX_PIXELS = 89_478_485  # of a picture, as pillow's own limit
 # Of a file in a run directory, whose names have up to so many bytes more, as .part or .data-00000-of-00001.
 MAX_NAME_BYTES, MAX_PATH_BYTES = 200, 3_900
-PERIOD_UNITS = {"": "steps", "steps": "steps", "epochs": "epochs", "epoch": "epochs", "s": "seconds"}
+PERIOD_UNITS = {"": "steps", "steps": "steps", "epochs": "epochs", "epoch": "epochs"}
+SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Period(NamedTuple):
-    """How often something happens: `100` (steps), `2epochs` or `60s`; 0 is never."""
+    """How often something happens: `100` (steps), `2epochs`, `60s`, `5m` or `6h`; 0 is never."""
 
     amount: float
     unit: str  # "steps", "epochs" or "seconds"
@@ -40,19 +41,22 @@ class Decay(NamedTuple):
     every: Period = Period(1, "epochs")
     staircase: bool = False
     pieces: tuple[tuple[Period, float], ...] = ()  # (from here on, this rate)
+    patience: int = 0  # evaluations, of a plateau
 
 
 def parse_period(name: str, text: str) -> Period:
-    """Reads `100`, `100steps`, `2epochs` or `60s`.
+    """Reads `100`, `100steps`, `2epochs`, `60s`, `5m` or `6h`.
 
     Raises:
       UsageError: the text is none of these.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(steps|epochs|epoch|s|)", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(steps|epochs|epoch|[smh]|)", text)
     if not match or (match[2] in ("", "steps") and "." in match[1]):
-        raise UsageError(f"{name}={text!r} is no period: write 100 (steps), 2epochs, 60s or 0 (never)")
+        raise UsageError(f"{name}={text!r} is no period: write 100 (steps), 2epochs, 60s, 6h or 0 (never)")
     if float(match[1]) > MAX_STEPS:
         raise UsageError(f"{name}={text!r} is out of range: at most {MAX_STEPS:,}")
+    if match[2] in SECONDS:
+        return Period(float(match[1]) * SECONDS[match[2]], "seconds")
     return Period(float(match[1]), PERIOD_UNITS[match[2]])
 
 
@@ -131,7 +135,7 @@ def check_pattern(name: str, text: str) -> None:
 
 
 def parse_clip(text: str) -> tuple[str, float]:
-    """Reads `none`, `norm:MAX`, `global_norm:MAX` or `value:MAX` into the kind and the maximum."""
+    """Reads `none`, or `norm`, `global_norm`, `value` or `clip_to_zero` with `:MAX`, into the kind and the maximum."""
     kind, _, maximum = text.partition(":")
     if kind not in CLIPS:
         raise unknown_name("clip", kind, CLIPS)
@@ -156,9 +160,18 @@ def parse_decay(text: str) -> Decay:
         return Decay(kind, parse_number(name, parts[0]), every, len(parts) == 3)
     if kind == "piecewise":
         return Decay(kind, pieces=_parse_pieces(name, rest))
+    if kind == "plateau":
+        return _parse_plateau(name, rest)
     if rest:
         raise UsageError(f"{name}: {kind} takes no arguments")
     return Decay(kind)
+
+
+def _parse_plateau(name: str, text: str) -> Decay:
+    rate, _, patience = text.partition(":")
+    if not re.fullmatch(r"[1-9]\d{0,5}", patience or "1") or not 0 < parse_number(name, rate) < 1:
+        raise UsageError(f"{name}: write plateau:RATE[:EVALUATIONS], as plateau:0.1:3, with a rate below 1")
+    return Decay("plateau", float(rate), patience=int(patience or 1))
 
 
 def _parse_pieces(name: str, text: str) -> tuple[tuple[Period, float], ...]:

@@ -30,6 +30,7 @@ class RunDir:
         self.eval_events = self.path / "eval"
         self.evaluations = self.eval_events / "evaluations.jsonl"
         self.best = self.path / "best"
+        self.kept = self.path / "kept"
         self.export = self.path / "export"
         self.checkpoint_prefix = self.path / CHECKPOINT_PREFIX
 

@@ -37,6 +37,10 @@ class Every:
         """Takes note that it was done at `step`."""
         self._done_step, self._done_time = step, self._clock()
 
+    def done_before(self, seconds: float) -> None:
+        """Takes note that it was done so long ago, where the period is one of seconds."""
+        self._done_time = self._clock() - seconds
+
     @property
     def is_never(self) -> bool:
         return not self._steps and not self._seconds

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from trainer import grammars
+from trainer.graph.learning_rate import LearningRate
 from trainer.graph.tower import LOSS, StepPlaces, TowerBuilder, TowerResult, variables_by_name
 from trainer.graph.update import Counters, Updater
 from trainer.inputs.batch import Features
-from trainer.learning import clipping, finiteness, loss_scaling, schedules
+from trainer.learning import clipping, finiteness, loss_scaling
 from trainer.learning.task import Task
 from trainer.learning.updates import build_updates
 from trainer.placing.devices import Placement
@@ -20,12 +23,15 @@ from trainer.settings.config import Config
 from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
+TO_ZERO = "clip_to_zero"  # of --clip
+
 
 class Checked(NamedTuple):
     """Names of what a step looks at, for NaN and infinity."""
 
     rows: list[str]  # the towers, the mean
-    columns: list[str]  # the loss, gradients
+    columns: list[str]  # the loss, updates, gradients
+    outlier: str | None = None  # what the column behind these says, where outliers are not applied
 
 
 class Step(NamedTuple):
@@ -86,7 +92,6 @@ class StepBuilder:
         """
         self._config, self._counters, self._strategy, self._places = config, counters, strategy, places
         self._bucket_bytes = int(max(0.0, config.bucket_mb) * 1e6)
-        self._train_steps, self._steps_per_epoch, self._steps_ahead = train_steps, steps_per_epoch, steps_ahead
         self._towers = TowerBuilder(config, task, counters.step, strategy, places)
         self.replicas = self._towers.replicas
         self._rate: tf.Tensor | None = None  # of the step that is being built
@@ -94,6 +99,16 @@ class StepBuilder:
             self._loss_scale = loss_scaling.LossScale() if config.precision == "float16" else None
         self._updater = Updater(config, counters, lambda: self._rate, self._loss_scale, code or UserCode())
         self.averages = self._updater.averages
+        self._learning_rate = LearningRate(
+            config,
+            counters.step,
+            strategy,
+            parameter_device=places.parameters,
+            train_steps=train_steps,
+            steps_per_epoch=steps_per_epoch,
+            steps_ahead=steps_ahead,
+        )
+        self.plateau = self._learning_rate.plateau
         self.notes = self._towers.notes
 
     def build(self, batch: Features) -> Step:
@@ -115,7 +130,7 @@ class StepBuilder:
         for mean, replica in zip(means, replicas, strict=True):
             with tf.device(replica.device), tf.name_scope("clip"):
                 clipped.append(clipping.clip_gradients(mean.gradients, *clip))
-        self._rate = self._build_rate()
+        self._rate = self._learning_rate.build(means[0].scalars)
         # Clipping by value would make a number of infinity; a norm that overflows makes NaN of numbers.
         loss = means[0].scalars[LOSS]
         updates = means[0].updates
@@ -123,13 +138,20 @@ class StepBuilder:
         # One tower is its own mean.
         several = len(towers) * strategy.workers.count > 1
         rows = [*(tower.checked() for tower in towers if several), last]
+        if clip[0] == TO_ZERO:
+            rows = self._with_outliers(rows, means[0].gradients, clip[1])
         puts = self._towers.take_puts()
         every = [variable for replica in replicas for variable in replica.variables]
         flat = [gradient for mine in clipped for gradient in mine]
         pairs = list(zip(flat, every, strict=True))
         before = [*puts, *(gradient.op for gradient in flat)]
         not_finite = self._updater.build(
-            rows, pairs, before, lambda: self._build_updates(updates), first_gradient=1 + len(updates)
+            rows,
+            pairs,
+            before,
+            lambda: self._build_updates(updates),
+            first_gradient=1 + len(updates),
+            outlier=len(last) if clip[0] == TO_ZERO else None,
         )
         if self.replicas:
             self.replicas.keep_out_of_checkpoints()
@@ -165,7 +187,7 @@ class StepBuilder:
         return Step(
             scalars={**mean.scalars, LOSS: loss},
             gradients=mean.gradients,
-            learning_rate=self._build_rate(),
+            learning_rate=self._learning_rate.build(mean.scalars),
             not_finite=not_finite,
             checked=self._names_of(rows, mean, 0),
             stage_first=puts,
@@ -175,7 +197,17 @@ class StepBuilder:
     def _names_of(self, rows: list[list[tf.Tensor]], tower: TowerResult, first_tower: int) -> Checked:
         columns = ["the loss", *(f"the update of {name}" for name in tower.updates)]
         columns += [f"the gradient of {variable.op.name}" for variable in tf.trainable_variables()]
-        return Checked(finiteness.names_of_rows(rows, first_tower), columns)
+        kind, maximum = grammars.parse_clip(self._config.clip)
+        outlier = f"the norm of all gradients is above {maximum:g}" if kind == TO_ZERO else None
+        return Checked(finiteness.names_of_rows(rows, first_tower), columns, outlier)
+
+    def _with_outliers(
+        self, rows: list[list[tf.Tensor]], gradients: list[tf.Tensor], maximum: float
+    ) -> list[list[tf.Tensor]]:
+        """Adds a column to what is looked at, which is not finite where the mean gradients are too large together."""
+        norm = tf.global_norm(gradients)
+        excess = tf.where(norm > maximum, np.float32(np.inf), np.float32(0))
+        return [*([*row, tf.zeros([])] for row in rows[:-1]), [*rows[-1], excess]]
 
     def _build_updates(self, means: dict[str, tf.Tensor]) -> list[tf.Operation]:
         replicas = self.replicas
@@ -192,6 +224,7 @@ class StepBuilder:
             scalars = {name: tower_mean([tower.scalars[name] for tower in towers]) for name in towers[0].scalars}
         with tf.name_scope("updates"):
             updates = {name: tower_mean([tower.updates[name] for tower in towers]) for name in towers[0].updates}
+        scalars |= self._learning_rate.scalars()
         if self.replicas:
             return TowerResult(scalars, updates, [])  # The gradients' means are not in one place.
         gradients = average_gradients(
@@ -249,17 +282,3 @@ class StepBuilder:
                 gradients = [gradient if more is None else gradient + more for gradient, more in both]
                 scalars = {**mean.scalars, LOSS: mean.scalars[LOSS] + regularization}
                 return mean._replace(scalars=scalars, gradients=gradients)
-
-    def _build_rate(self) -> tf.Tensor:
-        config = self._config
-        with tf.name_scope("learning_rate"):
-            return schedules.build_learning_rate(
-                self._counters.step,
-                base=config.learning_rate,
-                decay=grammars.parse_decay(config.decay),
-                warmup=grammars.parse_period("warmup", config.warmup),
-                train_steps=self._train_steps,
-                ends_by_epochs=not config.train_steps,
-                steps_per_epoch=self._steps_per_epoch,
-                steps_ahead=self._steps_ahead,
-            )

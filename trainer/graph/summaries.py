@@ -19,15 +19,14 @@ def scalar_summaries(step: Step, fill: tf.Tensor | None) -> tf.Tensor:
       fill: float32 [], fraction of the input queue that holds batches; None: there is none.
     """
     with tf.name_scope("summaries"), tf.device("/cpu:0"):  # Summaries have no kernels for other devices.
-        values = {
-            **step.scalars,
-            "learning_rate": step.learning_rate,
-            "gradient_norm": tf.global_norm(step.gradients),
-        }
+        norms = tf.stack([tf.norm(gradient) for gradient in step.gradients])
+        tags = [f"gradient_norms/{variable.op.name}" for variable in tf.trainable_variables()]
+        values = {**step.scalars, "learning_rate": step.learning_rate, "gradient_norm": tf.norm(norms)}
         optional = {"queue_fill": fill, "loss_scale": step.loss_scale, "staleness": step.staleness}
         values |= {name: value for name, value in optional.items() if value is not None}
         # Raw operations, because `tf.summary` makes the name scope a part of the tag.
-        return tf.summary.merge([tf.raw_ops.ScalarSummary(tags=tag, values=value) for tag, value in values.items()])
+        scalars = [tf.raw_ops.ScalarSummary(tags=tag, values=value) for tag, value in values.items()]
+        return tf.summary.merge([*scalars, tf.raw_ops.ScalarSummary(tags=tags, values=norms)])
 
 
 def histogram_summaries(

@@ -76,6 +76,7 @@ class Updater:
         before: list[tf.Operation],
         of_model: Callable[[], list[tf.Operation]],
         first_gradient: int = 1,
+        outlier: int | None = None,
     ) -> tf.Tensor:
         """Builds the update that happens if all `rows` are finite; returns what forbade it.
 
@@ -86,6 +87,7 @@ class Updater:
             changed nothing.
           of_model: adds the updates of variables that no gradient trains.
           first_gradient: of a row; in front of it stand what no smaller loss scale makes finite.
+          outlier: of a row, what is not finite where all else is, but the gradients are too large; None: never.
         """
         # Before the branch: what an optimizer makes inside of one would belong to it.
         with tf.name_scope("update"):
@@ -93,7 +95,7 @@ class Updater:
             return finiteness.update_if_finite(
                 rows,
                 update=lambda: self._update_all(gradients_and_variables, of_model),
-                otherwise=lambda not_finite: self._otherwise(not_finite, first_gradient),
+                otherwise=lambda not_finite: self._otherwise(not_finite, first_gradient, outlier),
                 before=before,
             )
 
@@ -126,11 +128,23 @@ class Updater:
     def _refuse(self, not_finite: tf.Tensor) -> tf.Tensor:
         if self._config.nonfinite == "stop":
             return tf.identity(not_finite)  # A run that goes on from here sees the same batch again.
+        return self._pass_over(not_finite)
+
+    def _pass_over(self, not_finite: tf.Tensor) -> tf.Tensor:
         counters = self._counters
         passed = [counters.position.assign_add(self._config.batch_size), counters.skipped.assign_add(1)]
         return finiteness.after(passed, not_finite)
 
-    def _otherwise(self, not_finite: tf.Tensor, first_gradient: int) -> tf.Tensor:
+    def _otherwise(self, not_finite: tf.Tensor, first_gradient: int, outlier: int | None) -> tf.Tensor:
+        if outlier is None:
+            return self._refuse_or_rescale(not_finite, first_gradient)
+        return tf.cond(
+            tf.reduce_all(tf.equal(not_finite[:, 1], outlier)),
+            lambda: self._pass_over(not_finite),
+            lambda: self._refuse_or_rescale(not_finite, first_gradient),
+        )
+
+    def _refuse_or_rescale(self, not_finite: tf.Tensor, first_gradient: int) -> tf.Tensor:
         loss_scale = self._loss_scale
         if loss_scale is None:
             return self._refuse(not_finite)

@@ -8,6 +8,7 @@ from trainer.tf1 import tf
 
 CLIPPERS: dict[str, Callable[[Sequence[tf.Tensor], float], list[tf.Tensor]]] = {
     "none": lambda gradients, maximum: list(gradients),
+    "clip_to_zero": lambda gradients, maximum: list(gradients),  # Of a step that is applied.
     "norm": lambda gradients, maximum: [tf.clip_by_norm(gradient, maximum) for gradient in gradients],
     "global_norm": lambda gradients, maximum: list(tf.clip_by_global_norm(gradients, maximum)[0]),
     "value": lambda gradients, maximum: [tf.clip_by_value(gradient, -maximum, maximum) for gradient in gradients],

@@ -16,6 +16,7 @@ def build_learning_rate(
     ends_by_epochs: bool,
     steps_per_epoch: float,
     steps_ahead: int = 0,
+    factor: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Computes the rate of the update that follows `step` finished ones: float32 [].
 
@@ -24,13 +25,14 @@ def build_learning_rate(
       base: rate before decay and warm-up.
       decay: constant; exponential, base * rate^(step / every), with whole exponents where it is a staircase;
         piecewise, another rate from each boundary on; cosine, base * (1 + cos(pi * step / train_steps)) / 2
-        (Loshchilov and Hutter 2017, without restarts).
+        (Loshchilov and Hutter 2017, without restarts); plateau, base * factor.
       warmup: the rate is multiplied with (step + 1) / warmup before that step (Goyal et al. 2017).
       train_steps: where the cosine reaches zero.
       ends_by_epochs: does that follow from a number of epochs.
       steps_per_epoch: turns epochs into steps.
       steps_ahead: where earlier steps had batches of another size, by how many more of today's size the epochs are
         farther; what is measured in epochs goes on from there.
+      factor: float32 [], of a plateau.
     """
 
     def counted(by_epochs: bool) -> tf.Tensor:
@@ -48,6 +50,8 @@ def build_learning_rate(
     elif decay.kind == "cosine":
         ahead = steps_ahead if ends_by_epochs else 0
         rate = tf.train.cosine_decay(base, counted(ends_by_epochs), train_steps + ahead)
+    elif factor is not None:
+        rate *= factor
     warmup_steps = warmup.to_steps(steps_per_epoch)
     if not warmup_steps:
         return rate

@@ -55,6 +55,7 @@ class LoopLimits(NamedTuple):
 
     last_step: int
     max_skips: int = 0  # steps that may be not finite
+    max_outliers: int = 0  # steps that may be skipped in all, of which the last has gradients that are too large
     steps_per_loop: int = 1  # most steps of one run, where the graph has a loop; fewer where they take long
 
 
@@ -99,7 +100,7 @@ def run_steps(
                 _, step_v, loss_v, not_finite_v = fast()
         updates = state.finish(int(step_v), float(loss_v))
         if len(not_finite_v):
-            _skip(graph.checked, state, not_finite_v, limits.max_skips, say)
+            _skip(graph.checked, state, not_finite_v, limits, say)
         else:
             # A loop that has ended early leaves open how many of its steps overflowed.
             state.overflows += max(0, max(1, made) - updates)
@@ -143,22 +144,33 @@ def _run_loop(
         raise
 
 
-def _skip(checked: Checked, state: LoopState, not_finite_v: Any, max_skips: int, say: Callable[[str], None]) -> None:
+def _skip(
+    checked: Checked, state: LoopState, not_finite_v: Any, limits: LoopLimits, say: Callable[[str], None]
+) -> None:
     """Counts a step that was not applied, and says why it was not."""
-    line = f"step {state.step + 1} is not finite and not applied: {describe(not_finite_v, checked)}"
-    if state.skipped >= max_skips:
+    is_outlier = checked.outlier and all(column == len(checked.columns) for _, column in not_finite_v)
+    if is_outlier:
+        what, most = f"not applied: {checked.outlier}", limits.max_outliers
+    else:
+        what, most = f"not finite and not applied: {describe(not_finite_v, checked)}", limits.max_skips
+    line = f"step {state.step + 1} is {what}"
+    if state.skipped >= most:
         after = f"; {state.skipped} were skipped before it" if state.skipped else ""
-        more = f"a larger --max_skips than {max_skips}" if max_skips else "--nonfinite=skip"
+        more = f"a larger --max_skips than {most}" if most else "--nonfinite=skip"
         raise NotFiniteError(f"{line}{after}; a lower --learning_rate or --clip may help, or {more}")
     state.skipped += 1
-    say(f"{line}; skipped ({state.skipped} of at most --max_skips={max_skips})")
+    say(f"{line}; skipped ({state.skipped} of at most --max_skips={most})")
 
 
 def describe(not_finite_v: Any, checked: Checked, most: int = 3) -> str:
     """Names the tensors of each tower: `the loss, the gradient of fc1/weights and 4 more in tower 1`."""
     described = []
     for row in sorted({int(row) for row, _ in not_finite_v}):
-        names = [checked.columns[column] for other, column in not_finite_v if other == row]
+        names = [
+            checked.columns[column]
+            for other, column in not_finite_v
+            if other == row and column < len(checked.columns)  # Its norm is another sight of a gradient.
+        ]
         more = f" and {len(names) - most} more" if len(names) > most else ""
         described.append(f"{', '.join(names[:most])}{more} in {checked.rows[row]}")
     # What is wrong in a tower is wrong in the mean too, which is last.

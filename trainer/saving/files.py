@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -94,3 +96,34 @@ def move_aside(rundir: RunDir) -> Path | None:
     while (target := rundir.path.with_name(f"{rundir.path.name}.{number}")).exists():
         number += 1
     return rundir.path.rename(target)
+
+
+def link_checkpoint(path: str, folder: Path) -> str:
+    """Gives the files of a checkpoint second names in a folder, which is made; returns its path there.
+
+    Raises:
+      OSError: it cannot be written, or the checkpoint has gone.
+    """
+    folder.mkdir(exist_ok=True)
+    files = [file for file in Path(path).parent.glob(f"{Path(path).name}.*") if FILE_PATTERN.fullmatch(file.name)]
+    if not any(file.suffix == ".index" for file in files):
+        raise FileNotFoundError(errno.ENOENT, "the checkpoint has gone", path)
+    for file in files:
+        _link(file, folder / file.name)
+    return str(folder / Path(path).name)
+
+
+def _link(file: Path, target: Path) -> None:
+    if target.exists() and target.samefile(file):
+        return
+    aside = target.with_name(f"{target.name}.{os.getpid()}.part")
+    with contextlib.suppress(FileNotFoundError):
+        aside.unlink()
+    try:
+        os.link(file, aside)
+    except FileNotFoundError:
+        raise
+    except OSError:  # A file system without links.
+        shutil.copyfile(file, aside)
+        sync(aside)
+    aside.replace(target)

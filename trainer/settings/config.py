@@ -18,7 +18,7 @@ from trainer.rundir import RunDir
 from trainer.settings.cluster import ClusterSettings
 from trainer.settings.data import QUEUED_INPUTS, DataSettings
 from trainer.settings.fields import IDENTITY, JOB, check_fields, differences, flag_text
-from trainer.settings.learning import LearningSettings
+from trainer.settings.learning import MAX_SKIPS, LearningSettings
 from trainer.settings.model import ModelSettings, model_name
 from trainer.settings.placement import PlacementSettings
 from trainer.settings.run import RunSettings
@@ -49,8 +49,14 @@ def validate(config: Config) -> Config:
     if parse_period("warmup", config.warmup).unit == "seconds":
         raise UsageError(f"warmup={config.warmup}: the warm-up must be in steps or epochs")
     _check_warm_start(config)
-    parse_clip(config.clip)
-    parse_decay(config.decay)
+    clip, decay = parse_clip(config.clip), parse_decay(config.decay)
+    if config.max_skips != MAX_SKIPS and config.nonfinite != "skip" and clip[0] != "clip_to_zero":
+        raise UsageError(
+            f"--max_skips={config.max_skips} is of --nonfinite=skip and --clip=clip_to_zero:MAX: leave it out, or undo "
+            f"it with --max_skips={MAX_SKIPS}"
+        )
+    if decay.kind == "plateau" and not parse_period("eval_every", config.eval_every).amount:
+        raise UsageError(f"--decay={config.decay} waits for evaluations, and --eval_every=0 makes none")
     if config.input == "files":
         config = _with_source(config)
     # Empty: what the manifest says.
@@ -143,6 +149,9 @@ def identity_differences(old: Config, new: Config) -> list[str]:
     pairs = [(name, bool(a), bool(b)) if name == "ema_decay" else (name, a, b) for name, a, b in pairs]
     if "float16" in (old.precision, new.precision):  # Its checkpoints hold the loss scale too.
         pairs.append(("precision", old.precision, new.precision))
+    kinds = [config.decay.partition(":")[0] for config in (old, new)]
+    if "plateau" in kinds and kinds[0] != kinds[1]:  # Its checkpoints hold what has been seen of it.
+        pairs.append(("decay", old.decay, new.decay))
     # A data set without a name is that of the directory, which is compared by its content.
     return [_change(*pair) for pair in pairs if pair[1] != pair[2] and not (pair[0] == "dataset" and "" in pair[1:])]
 

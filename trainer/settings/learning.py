@@ -8,6 +8,7 @@ from trainer.grammars import MAX_COUNT, MAX_RATE, MAX_STEPS
 from trainer.settings.fields import FRACTION, IDENTITY, REFERENCE, WITHIN, Use, above, between, option
 
 LOSSES = ("", "softmax", "sigmoid", "mse", "huber", "hinge")
+MAX_SKIPS = 100
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw")
 
 
@@ -71,10 +72,14 @@ class LearningSettings:
     decay: str = option(
         "cosine",
         "constant | exponential:RATE:PERIOD[:staircase] | piecewise:PERIOD=RATE,... | cosine "
-        "(to zero at the last step)",
+        "(to zero at the last step) | plateau:RATE[:N] (times RATE after each N evaluations without a better one)",
     )
     warmup: str = option("0", "period over which the rate rises linearly to its value", period=True)
-    clip: str = option("none", "none | norm:MAX (each gradient) | global_norm:MAX | value:MAX")
+    clip: str = option(
+        "none",
+        "none | norm:MAX (each gradient) | global_norm:MAX | value:MAX | clip_to_zero:MAX (a step whose gradients have "
+        "a larger norm, all together, is not applied, and counted)",
+    )
     weight_decay: float = option(
         0.0,
         "L2 factor on weights, never on biases: loss += factor * sum(w^2) / 2; of adamw, decoupled from the loss",
@@ -93,10 +98,9 @@ class LearningSettings:
         ("stop", "skip"),
     )
     max_skips: int = option(
-        100,
-        "steps that --nonfinite=skip skips before it stops too",
+        MAX_SKIPS,
+        "steps that --nonfinite=skip and --clip=clip_to_zero:MAX skip before the run stops",
         legal=between(0, MAX_STEPS),
-        used_by=Use("nonfinite", ("skip",)),
     )
     seed: int = option(1, "seed of the weights, the order of the records and dropout", legal=between(0, 2**31 - 1))
     deterministic: bool = option(

@@ -57,6 +57,12 @@ class RunSettings:
         "60s", "period of checkpoints: 100 (steps), 2epochs, 60s or 0 (only at the end)", scope=TASK, period=True
     )
     keep_checkpoints: int = option(5, "newest checkpoints that are kept", scope=TASK, legal=between(1, MAX_COUNT))
+    keep_every: str = option(
+        "0",
+        "period of checkpoints that stay for ever, in kept/ of the run directory: 6h, 10epochs or 1000 (steps)",
+        scope=TASK,
+        period=True,
+    )
     summary_every: str = option("100", "period of scalar summaries", scope=TASK, period=True)
     histogram_every: str = option(
         "5epochs", "period of weight and gradient histograms and of the image grid", scope=TASK, period=True

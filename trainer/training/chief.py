@@ -16,7 +16,7 @@ from trainer.reporting.result import input_verdict
 from trainer.running import lifecycle
 from trainer.running.hooks.checkpointing import WHAT
 from trainer.running.hooks.votes import VoteHook
-from trainer.running.loop import LoopLimits, LoopState, run_steps
+from trainer.running.loop import LoopState, run_steps
 from trainer.running.session import OpenSession
 from trainer.running.stalls import StallWatcher
 from trainer.saving.checkpoints import CheckpointOps
@@ -155,11 +155,7 @@ def _train_steps(chief: Chief, opened: OpenSession) -> None:
             graphs.train,
             chief.periodic.hooks,
             chief.state,
-            LoopLimits(
-                last_step=job.last_step,
-                max_skips=config.max_skips if config.nonfinite == "skip" else 0,
-                steps_per_loop=config.steps_per_loop,
-            ),
+            job.limits(),
             should_stop=chief.should_stop,
             after_steps=chief.report.throughput.steps,
             say=job.console.say,

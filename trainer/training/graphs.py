@@ -15,6 +15,7 @@ from trainer.graph.training import TrainGraph, build_train_graph
 from trainer.graph.update import Counters, build_counters
 from trainer.inputs.batch import RECORD, Input
 from trainer.inputs.build import InputSettings, build_input
+from trainer.learning.plateau import Plateau
 from trainer.placing.all_reduce import AllReduce
 from trainer.placing.devices import Placement
 from trainer.placing.means_check import check_means
@@ -37,6 +38,7 @@ class Graphs(NamedTuple):
     rendezvous: RendezvousVariables | None  # on parameter servers
     wake: list[tf.Operation]  # makes a step fail that waits for other workers
     note_stream: tf.Operation  # writes into the counters how this start of the run reads its records
+    plateau: Plateau | None  # of the learning rate
     notes: list[str]  # what the user should know about the model
     build_verify: Callable[[Callable[[], None]], Verify | None]  # see `_build_verify`
 
@@ -86,6 +88,7 @@ def build_graphs(job: Job) -> Graphs:
         rendezvous=variables,
         wake=strategy.build_wake(),
         note_stream=counters.stream.assign(job.start.stream(), read_value=False),
+        plateau=builder.plateau,
         notes=builder.notes(),
         build_verify=lambda check: _build_verify(job, strategy, variables, builder.replicas, parameters, check),
     )

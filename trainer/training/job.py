@@ -14,6 +14,7 @@ from trainer.learning.task import Task
 from trainer.placing.devices import Devices, gpu_memory_mib, make_session_config
 from trainer.reporting.status_file import StatusFile
 from trainer.rundir import RunDir
+from trainer.running.loop import LoopLimits
 from trainer.saving.lock import RunLock
 from trainer.saving.progress import Progress
 from trainer.settings.config import Config
@@ -82,6 +83,16 @@ class Job(NamedTuple):
         """Reads a period's flag."""
         period = grammars.parse_period(flag, getattr(self.config, flag))
         return Every.from_period(period, self.steps_per_epoch, self.start.step, time.monotonic)
+
+    def limits(self) -> LoopLimits:
+        """Reads how far the training goes, over how many steps that are not applied."""
+        config = self.config
+        return LoopLimits(
+            last_step=self.last_step,
+            max_skips=config.max_skips if config.nonfinite == "skip" else 0,
+            max_outliers=config.max_skips,
+            steps_per_loop=config.steps_per_loop,
+        )
 
     def session_config(self) -> tf.ConfigProto:
         """Makes the settings of a session that runs the steps."""

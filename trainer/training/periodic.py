@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from trainer.learning.plateau import Plateau
 from trainer.reporting.report import Report
 from trainer.running.hooks.checkpointing import CheckpointHook
 from trainer.running.hooks.input_fill import InputFillHook
@@ -18,8 +19,10 @@ from trainer.running.hooks.validation import ValidationHook
 from trainer.running.hooks.votes import VoteHook
 from trainer.saving import best
 from trainer.saving.checkpoints import CheckpointOps
+from trainer.saving.kept import last_kept
 from trainer.signals import Signals
 from trainer.tf1 import tf
+from trainer.timing import Every
 from trainer.training.graphs import Graphs
 from trainer.training.job import Job
 from trainer.training.preparation import remake_rundir
@@ -60,6 +63,7 @@ def make_periodic(
         job.rundir,
         train,
         every=job.every("checkpoint_every"),
+        keep_every=_make_keep_every(job),
         keep=job.config.keep_checkpoints,
         saved=job.start.step,
         signals=signals,
@@ -70,13 +74,44 @@ def make_periodic(
         train,
         every=job.every("eval_every"),
         evaluate=functools.partial(evaluate, split="validation"),
-        report=functools.partial(report_validation, job, report, checkpoint),
+        report=functools.partial(_take_validation, job, report, checkpoint, graphs.plateau),
         stops_later=votes is not None,
     )
     reporting = [bar, _make_report_hook(job, graphs, report), fill, *_make_event_hooks(job, graphs, report)]
     reporting += make_own_hooks(job.config.hooks, job.code)
-    hooks = [*([votes] if votes else []), *reporting, checkpoint, validation]
+    # A plateau is a part of the checkpoint: one of the same step holds what the evaluation has come to.
+    last = [validation, checkpoint] if graphs.plateau else [checkpoint, validation]
+    hooks = [*([votes] if votes else []), *reporting, *last]
     return Periodic(hooks, bar, checkpoint, fill.samples)
+
+
+def _make_keep_every(job: Job) -> Every:
+    """Makes the period of what is kept for ever, which goes on where an earlier start has left it."""
+    every = job.every("keep_every")
+    if (last := last_kept(job.rundir)) is not None:
+        every.done_before(max(0.0, time.time() - last))
+    return every
+
+
+def _take_validation(
+    job: Job,
+    report: Report,
+    checkpoint: CheckpointHook,
+    plateau: Plateau | None,
+    session: tf.Session,
+    step: int,
+    metrics: Mapping[str, float],
+) -> bool:
+    """Does what `report_validation` does, once the learning rate's plateau has taken note."""
+    goal = job.task.metrics.goal
+    fallen = plateau.note(session, metrics[goal.name], goal) if plateau else None
+    ends = report_validation(job, report, checkpoint, session, step, metrics)
+    if fallen:
+        report.say(
+            f"no better {goal.name} than {fallen.best:g}: from here on the learning rate is "
+            f"{job.config.learning_rate * fallen.factor:g}"
+        )
+    return ends
 
 
 def report_validation(

@@ -8,7 +8,7 @@ from trainer.cluster.ps_rendezvous import wait_for_ended
 from trainer.cluster.rendezvous import wait_at_barrier
 from trainer.cluster.server import describe_silent
 from trainer.running.hooks.votes import VoteHook
-from trainer.running.loop import LoopLimits, LoopState, run_steps
+from trainer.running.loop import LoopState, run_steps
 from trainer.running.session import OpenSession
 from trainer.running.stalls import StallWatcher
 from trainer.signals import Signals
@@ -53,7 +53,7 @@ def train_worker(job: Job, member: Member, graphs: Graphs, opened: OpenSession, 
                 graphs.train,
                 [votes],
                 state,
-                LoopLimits(last_step=job.last_step, max_skips=config.max_skips if config.nonfinite == "skip" else 0),
+                job.limits(),
                 should_stop=votes.should_stop,
                 after_steps=lambda count: None,
                 say=job.console.say,

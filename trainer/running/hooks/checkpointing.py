@@ -8,6 +8,7 @@ from trainer.graph.training import TrainGraph
 from trainer.reporting.failures import Failures
 from trainer.rundir import RunDir
 from trainer.saving import checkpoints
+from trainer.saving.kept import keep_for_ever
 from trainer.signals import Signals
 from trainer.tf1 import tf
 from trainer.timing import Every
@@ -19,7 +20,7 @@ class CheckpointHook(tf.train.SessionRunHook):
     """Saves after the steps that are due or asked for by a signal, and once more on `save`.
 
     Where a save fails the training goes on; only that of `save` itself is an error. `saved` is the step that is on
-    disk already.
+    disk already. Where `keep_every` is due, the checkpoint stays for ever.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class CheckpointHook(tf.train.SessionRunHook):
         graph: TrainGraph,
         *,
         every: Every,
+        keep_every: Every,
         keep: int,
         saved: int,
         signals: Signals,
@@ -42,7 +44,7 @@ class CheckpointHook(tf.train.SessionRunHook):
         self._ops = ops
         self._rundir = rundir
         self._graph = graph
-        self._every = every
+        self._every, self._keep_every = every, keep_every
         self._keep = keep
 
     def due(self, step: int) -> bool:
@@ -67,3 +69,7 @@ class CheckpointHook(tf.train.SessionRunHook):
             self._prepare()
             checkpoints.save(self._ops, session, self._rundir, step, self._keep)
             self.saved = step
+            if self._keep_every.due(step):
+                with self._failures.tolerated(f"{self._rundir.kept.name}/"):
+                    keep_for_ever(self._rundir, step)
+                self._keep_every.done(step)
