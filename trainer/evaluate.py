@@ -130,7 +130,7 @@ def _find_data(model: Model, settings: EvaluateSettings) -> DatasetSpec:
         known.append(RunDir(settings.logdir).files_data)
     there = [folder for folder in known if folder.is_dir()]
     folder = Path(settings.data_dir) if settings.data_dir else (there or [Path(model.config.data_dir)])[0]
-    spec = load_manifest(folder)
+    spec = load_manifest(folder).with_labels_offset(model.config.labels_offset)
     wanted, got = (model.spec.stored_shape, model.spec.class_names), (spec.stored_shape, spec.class_names)
     if wanted != got:
         raise UsageError(

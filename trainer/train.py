@@ -45,7 +45,8 @@ def _check_task(config: Config, console: Console) -> None:
     from trainer.saving.code import open_current  # TensorFlow is imported after parsing.
     from trainer.saving.models import task_of
 
-    task_of(config, load_manifest(Path(config.data_dir)), open_current(config, RunDir(config.logdir), console.say))
+    spec = load_manifest(Path(config.data_dir)).with_labels_offset(config.labels_offset)
+    task_of(config, spec, open_current(config, RunDir(config.logdir), console.say))
 
 
 def _program(argv: Sequence[str], console: Console, signals: Signals, follow: Run) -> int:

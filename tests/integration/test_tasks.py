@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.conftest import read_metrics
 from trainer import api
+from trainer.data.spec import DataError
 from trainer.errors import UsageError
 from trainer.rundir import RunDir
 from trainer.saving.best import load_best
@@ -175,3 +176,49 @@ def test_a_loss_for_other_labels_is_refused_at_the_start(data, tmp_path):
     with pytest.raises(UsageError, match="--loss=softmax is for labels of kind class, and these are of kind several"):
         run(data, tmp_path, "several", loss="softmax")
     assert not (tmp_path / "run").exists()
+
+
+def test_labels_may_count_a_class_that_is_none(train, run_here, tmp_path):
+    """A class `background` more, as weights of 1,001 classes have it, and one less again."""
+    settings = {"epochs": 5.0, "model": "mlp", "labels_offset": -1, "quiet": True}
+    logdir = train(**settings)
+    evaluated = run_here("trainer.evaluate", f"--logdir={logdir}", "--json")
+    found = json.loads(evaluated.out.splitlines()[-1])
+    assert (
+        found["accuracy"] > 0.8
+        and found["accuracy"] == json.loads((logdir / "result.json").read_text())["test_accuracy"]
+    )
+    names = json.loads((logdir / "data.json").read_text())["class_names"]
+    assert names == ["background", *map(str, range(10))]
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "one.png")
+    predicted = run_here("trainer.predict", f"--model={logdir}", "--csv", str(tmp_path / "one.png"))
+    assert "background" in predicted.out.splitlines()[0]
+
+
+def test_labels_may_begin_at_one(tmp_path):
+    from trainer.convert import main
+
+    rng = np.random.default_rng(1)
+    labels = rng.integers(1, 3, 200)
+    images = (labels * 100)[:, None, None].astype(np.uint8) + rng.integers(0, 9, (200, 8, 8), np.uint8)
+    np.savez(tmp_path / "one.npz", x_train=images, y_train=labels)
+    assert main(["convert", f"--source={tmp_path / 'one.npz'}", f"--data_dir={tmp_path / 'data'}"]) == 0
+    result = api.train(
+        data_dir=tmp_path / "data", logdir=tmp_path / "run", model="mlp", labels_offset=1, epochs=20, quiet=True,
+        batch_size=20,
+        learning_rate=0.02,
+        model_args=["hidden_sizes=16, dropout=0"],
+    )  # fmt: skip
+    assert result.test["accuracy"] == 1
+    spec = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert spec["class_names"] == ["1", "2"] and spec["fields"]["label_offset"] == 1
+
+
+def test_a_class_that_is_left_out_and_has_pictures_is_an_error(train):
+    with pytest.raises(DataError, match=r"label -1 is out of range 0\.\.8"):
+        train(epochs=1.0, labels_offset=1)
+
+
+def test_numbers_have_no_offset(data, tmp_path):
+    with pytest.raises(DataError, match="is for data with one class a picture"):
+        run(data, tmp_path, "numbers", labels_offset=1)

@@ -134,6 +134,23 @@ class DatasetSpec:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    def with_labels_offset(self, offset: int) -> DatasetSpec:
+        """Returns the same data with labels that are less by so many; -1 puts a class `background` first.
+
+        Raises:
+          DataError: labels are no classes, or none is left.
+        """
+        if not offset:
+            return self
+        names = self.class_names[offset:] if offset > 0 else ("background",) * -offset + self.class_names
+        if self.label_kind != CLASS or not names:
+            raise DataError(
+                f"--labels_offset={offset} is for data with one class a picture, of more than {offset}; those of "
+                f"{self.data_dir} are {self.label_kind}, {len(self.class_names)}"
+            )
+        fields = self.fields._replace(label_offset=self.fields.label_offset + offset)
+        return dataclasses.replace(self, class_names=names, fields=fields)
+
     def num_examples(self, split: str) -> int:
         return sum(shard.num_examples for shard in self.splits[split])
 

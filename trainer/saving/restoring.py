@@ -24,6 +24,7 @@ class WarmStart(NamedTuple):
     excluded: list[str]  # variables
     missing: list[str]  # variables
     different: list[str]  # variables, each with what differs
+    widths: set[tuple[int, int]]  # of what differs in its last dimension alone: in the model, in the checkpoint
     extra: list[str]  # tensors that nothing takes
 
 
@@ -53,7 +54,7 @@ def plan_warm_start(
     for pattern in exclude:
         if not any(_in_pattern(name, pattern) for name in wanted):
             raise UsageError(f"warm_start_exclude={pattern} matches no variable; there are {', '.join(sorted(wanted))}")
-    plan = WarmStart(path, {}, {}, [], [], [], [])
+    plan = WarmStart(path, {}, {}, [], [], [], set(), [])
     for name, variable in {**wanted, **averages}.items():
         source = sources.get(name)
         if any(_in_pattern(name, pattern) for pattern in exclude):
@@ -64,6 +65,9 @@ def plan_warm_start(
             plan.cast[name] = source
         elif tensors[source] != variable:
             plan.different.append(f"{name} is {variable}, in the checkpoint {tensors[source]}")
+            one, other = variable.shape, tensors[source].shape
+            if one and other and one[:-1] == other[:-1]:
+                plan.widths.add((one[-1], other[-1]))
         else:
             plan.loaded[name] = source
     plan.extra.extend(sorted(set(tensors) - set(plan.loaded.values()) - set(plan.cast.values())))
@@ -114,7 +118,21 @@ def check_warm_start(plan: WarmStart, *, ignore_missing: bool) -> None:
         raise UsageError(
             f"--warm_start={plan.path} does not fit the model; --warm_start_exclude=SCOPE leaves variables at their "
             f"initial values, --ignore_missing those that are missing, --warm_start_rename=old=>new renames:{listed}"
+            f"{_explain_heads(plan)}"
         )
+
+
+def _explain_heads(plan: WarmStart) -> str:
+    """Says what to do where the checkpoint is of another number of classes."""
+    lines = []
+    for here, there in sorted(plan.widths):
+        if here != there:
+            lines.append(
+                f"the data have {here:,} classes, if these are heads, and the checkpoint {there:,}: leave them out"
+            )
+        if abs(here - there) == 1:
+            lines.append(f"or, if one of them counts a class `background` as the first: --labels_offset={here - there}")
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def describe(plan: WarmStart) -> list[str]:

@@ -36,6 +36,13 @@ class DataSettings:
         scope=IDENTITY,
         used_by=Use("input", ("files",)),
     )
+    labels_offset: int = option(
+        0,
+        "is subtracted from the labels: 1 drops a class 0 that is none, -1 adds one, as published weights of 1,001 "
+        "classes have it",
+        scope=IDENTITY,
+        legal=between(-1, MAX_COUNT),
+    )
     preprocess: str = option(
         "",
         "what is done to the pictures of the training: operations joined by |, as 'pad(4)|random_crop(32)|flip_lr', or "

@@ -58,7 +58,7 @@ def prepare_data(config: Config, console: Console) -> Data:
         _index_files(config, folder, console)
     elif config.dataset == "digits" and not conversion.is_converted("digits", folder):
         _convert_digits(folder, console)
-    found = open_data(config.dataset, folder)
+    found = open_data(config.dataset, folder).with_labels_offset(config.labels_offset)
     salvage = Salvage([])
     if config.skip_corrupt:
         salvage = find_damage(found, config.skip_corrupt)

@@ -15,6 +15,7 @@ from trainer.cluster.spec import Cluster
 from trainer.console import Console
 from trainer.data.records import explain_input_error
 from trainer.errors import OK, NotFiniteError, Stopped
+from trainer.models.published import describe_difference
 from trainer.reporting.report import Report
 from trainer.reporting.result import RunResult, load_result
 from trainer.running.session import OpenSession, open_session
@@ -146,6 +147,8 @@ def _make_restore(job: Job, ops: checkpoints.CheckpointOps) -> Callable[[tf.Sess
         return functools.partial(checkpoints.restore, ops, path=job.start.path)
     if not config.warm_start:
         return None
+    if difference := describe_difference(config.model, job.task.preprocessing):
+        job.console.say(difference)
     return restoring.build_warm_start(
         config.warm_start,
         exclude=config.warm_start_exclude,

@@ -65,6 +65,19 @@ def test_what_is_missing_or_different_is_refused_with_its_names():
         check_warm_start(plan({"a": TensorInfo((), "float64")}, ["a"]), ignore_missing=True)
 
 
+@pytest.mark.parametrize(
+    ("here", "there", "told"),
+    [(10, 1001, "the data have 10 classes, if these are heads"), (1000, 1001, "--labels_offset=-1"), (1000, 999, "=1")],
+)
+def test_a_head_of_another_size_is_told_with_what_to_do(here, there, told):
+    sizes = [
+        {"head/weights": TensorInfo((7, n), "float32"), "head/biases": TensorInfo((n,), "float32")}
+        for n in (there, here)
+    ]
+    with pytest.raises(UsageError, match=told):
+        check_warm_start(plan(*sizes), ignore_missing=True)
+
+
 def build_model(averaged=True, seed=0.0):
     """Declares a model 64-4-10 as layers do, with averages where asked for."""
     kinds = [tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES]
