@@ -126,7 +126,7 @@ def _find_data(model: Model, settings: EvaluateSettings) -> DatasetSpec:
     from trainer.data.manifest import load_manifest
 
     known = [model.spec.data_dir, Path(model.config.data_dir)]
-    if model.config.source:  # The run directory holds the manifest, and may have been moved.
+    if model.config.keeps_data:  # The run directory holds the manifest, and may have been moved.
         known.append(RunDir(settings.logdir).files_data)
     there = [folder for folder in known if folder.is_dir()]
     folder = Path(settings.data_dir) if settings.data_dir else (there or [Path(model.config.data_dir)])[0]

@@ -16,7 +16,9 @@ class RunDir:
         self.path = path if path.name not in ("", "..") else path.resolve()  # `.` has no name to move aside
         self.config = self.path / "config.json"
         self.data = self.path / "data.json"
-        self.files_data = self.path / "data"  # of --input=files: its manifest, and no picture
+        self.files_data = (
+            self.path / "data"
+        )  # of --input=files: its manifest, and no picture; of a function: what it gives to evaluations
         self.code = self.path / "code"
         self.code_index = self.code / "code.json"
         self.flags = self.path / "flags.txt"

@@ -58,7 +58,7 @@ def _program(argv: Sequence[str], console: Console, signals: Signals, follow: Ru
         return OK
     if config.dry_run:
         choose_strategy(config, cluster_of(config, os.environ))
-        reads_data = config.dry_run == "data" and not config.source  # Of a source the path was looked at.
+        reads_data = config.dry_run == "data" and not config.keeps_data  # Of a source the path was looked at.
         if reads_data:
             check_data(config.dataset, Path(config.data_dir))
             _check_task(config, console)

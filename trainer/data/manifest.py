@@ -74,7 +74,7 @@ def check_shards(spec: DatasetSpec) -> None:
     Raises:
       DataError: one differs; the message names the first.
     """
-    for shards in spec.splits.values():
+    for shards in spec.stored().values():
         for shard in shards:
             path, again = spec.path_of(shard), f"remove {spec.data_dir} and convert the data again"
             if not path.is_file():
@@ -89,7 +89,7 @@ def check_shards(spec: DatasetSpec) -> None:
 
 def differing_checksum(spec: DatasetSpec) -> Shard | None:
     """Finds the first shard whose content is not what was written; reads every byte."""
-    for shards in spec.splits.values():
+    for shards in spec.stored().values():
         for shard in shards:
             if sha256_of(spec.path_of(shard)) != shard.sha256:
                 return shard

@@ -14,6 +14,7 @@ from trainer.data.framing import FRAME_BYTES
 from trainer.data.manifest import differing_checksum
 from trainer.data.pictures import decode_stored, describe_error, read_orientation
 from trainer.data.spec import CLASS, FILE_BYTES, LABEL, SEVERAL, Box, DataError, DatasetSpec, RecordFields, Shard
+from trainer.errors import UsageError
 from trainer.tf1 import tf
 
 
@@ -198,8 +199,11 @@ def record_batches(spec: DatasetSpec, split: str, batch_size: int) -> Iterator[l
 
     Raises:
       DataError: a record is damaged, or a shard holds another number of records than its manifest says.
+      UsageError: the split does not lie in shards.
     """
     batch: list[bytes] = []
+    if split not in spec.stored():
+        raise UsageError(f"the {split} set comes from {spec.fields.generator} and lies nowhere: take another split")
     for shard in spec.splits[split]:
         count = 0
         for record in read_records(spec.path_of(shard), spec):
@@ -246,7 +250,7 @@ def check_count(spec: DatasetSpec, shard: Shard, count: int) -> None:
 def explain_input_error(spec: DatasetSpec, split: str) -> DataError | None:
     """Looks for the first bad record of a split, after a reader in the graph failed on it; None if all are good."""
     try:
-        for shard in spec.splits[split]:
+        for shard in spec.stored().get(split, ()):
             count = sum(1 for _ in read_examples(spec.path_of(shard), spec))
             check_count(spec, shard, count)
     except DataError as error:

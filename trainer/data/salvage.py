@@ -41,7 +41,7 @@ def find_damage(spec: DatasetSpec, limit: int) -> Salvage:
     """
     damages = []
     # Each once: the same shards may stand for two splits.
-    for shard in {shard.file: shard for shards in spec.splits.values() for shard in shards}.values():
+    for shard in {shard.file: shard for shards in spec.stored().values() for shard in shards}.values():
         path = spec.path_of(shard)
         if not path.is_file():
             raise DataError(f"{path} is missing or no file: --skip_corrupt skips records, not shards")

@@ -58,6 +58,7 @@ class RecordFields(NamedTuple):
     are_sized: bool = True
     path: str = ""  # feature of the path of an image file, in the place of its bytes; empty: all hold these
     binary: str = ""  # no Examples, but binary records, as `binary.parse_layout` reads it
+    generator: str = ""  # function of the user's, which gives the training set; only the other splits lie in shards
 
     def corners(self) -> tuple[str, ...]:
         """Returns the features of the boxes' corners, in the order of `Box`."""
@@ -153,6 +154,10 @@ class DatasetSpec:
 
     def num_examples(self, split: str) -> int:
         return sum(shard.num_examples for shard in self.splits[split])
+
+    def stored(self) -> dict[str, tuple[Shard, ...]]:
+        """Returns the splits that lie in shards."""
+        return {name: shards for name, shards in self.splits.items() if name != "train" or not self.fields.generator}
 
     def path_of(self, shard: Shard) -> Path:
         return self.data_dir / shard.file

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from trainer.data.layout import Layout
+from trainer.data.sources.generated import Examples
 from trainer.data.spec import DatasetSpec
-from trainer.inputs import feed, preloaded, queues, synthetic
+from trainer.inputs import feed, generated, preloaded, queues, synthetic
 from trainer.inputs.batch import Input
 from trainer.inputs.caching import make_cache
 from trainer.inputs.loading import load_training
@@ -66,14 +70,18 @@ def _build_preloaded(s: InputSettings) -> Input:
 
 def _build_feed(s: InputSettings) -> Input:
     images, labels = load_training(s.spec, s.side)
+    order = {"batch_size": s.batch_size, "position": s.position, "seed": s.seed}
+    return _feed(s, functools.partial(feed.batches_of, images, labels, **order))
+
+
+def _feed(s: InputSettings, batches: Callable[[], Iterator[Mapping[str, np.ndarray]]]) -> Input:
     return feed.build(
-        images,
-        labels,
+        batches,
         s.spec,
-        batch_size=s.batch_size,
+        image_shape=s.side.batch_shape,
+        image_dtype=s.side.batch_dtype,
         shard=s.shard,
-        position=s.position,
-        seed=s.seed,
+        shard_size=len(range(s.batch_size)[s.shard]),
         capacity=_capacity(s),
     )
 
@@ -89,6 +97,13 @@ INPUTS: dict[str, Callable[[InputSettings], Input]] = {
     "feed": _build_feed,
     "synthetic": _build_synthetic,
 }
+
+
+def build_own_input(examples: Examples, s: InputSettings) -> Input:
+    """Builds the input of a function of the user's, on the host."""
+    order = {"batch_size": s.batch_size, "position": s.position, "seed": s.seed}
+    with tf.device("/cpu:0"), tf.variable_scope("input"):
+        return _feed(s, functools.partial(generated.batches, examples, s.spec, shuffle_bytes=s.shuffle_bytes, **order))
 
 
 def build_input(name: str, settings: InputSettings) -> Input:

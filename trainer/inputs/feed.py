@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -13,29 +13,27 @@ from trainer.tf1 import tf
 
 
 def build(
-    images: np.ndarray,
-    labels: np.ndarray,
+    batches: Callable[[], Iterator[Mapping[str, np.ndarray]]],
     spec: DatasetSpec,
     *,
-    batch_size: int,
+    image_shape: tuple[int, int, int],
+    image_dtype: tf.DType,
     shard: slice,
-    position: int,
-    seed: int,
+    shard_size: int,
     capacity: int,
 ) -> Input:
-    """Builds a queue of batches that a Python thread fills from arrays in memory.
+    """Builds a queue of batches that a Python thread fills.
 
     Args:
-      images: uint8 or float32 [n, height, width, depth].
-      labels: of each, as batches have them.
+      batches: begins to give batches, without end: their features by name.
       spec: of the data set.
-      batch_size: images of a step.
+      image_shape: height, width, depth of their pictures.
+      image_dtype: uint8 or float32.
       shard: of each batch, that goes on the queue.
-      position: examples that earlier steps have consumed.
-      seed: of the order.
+      shard_size: pictures of it.
       capacity: whole batches that the queue holds.
     """
-    features = batch_feature_shapes(spec, len(range(batch_size)[shard]), images.shape[1:], tf.as_dtype(images.dtype))
+    features = batch_feature_shapes(spec, shard_size, image_shape, image_dtype)
     queue = tf.FIFOQueue(capacity, *zip(*features.values(), strict=True), name="batches")
     placeholders = [tf.placeholder(dtype, shape) for dtype, shape in features.values()]
     enqueue, close = queue.enqueue(placeholders), queue.close(cancel_pending_enqueues=True)
@@ -44,12 +42,11 @@ def build(
         # An error in here ends the run, with its own message.
         with coord.stop_on_exception():
             put = session.make_callable(enqueue, feed_list=placeholders)
-            for keys in batch_keys(len(labels), batch_size, position, seed):
-                mine = keys[shard]
-                records = mine % len(labels)
-                values = {IMAGE: images[records], LABEL: labels[records], RECORD: mine}
+            for batch in batches():
+                if coord.should_stop():
+                    return
                 try:
-                    put(*(values[name] for name in features))
+                    put(*(batch[name][shard] for name in features))
                 except tf.errors.CancelledError:
                     return  # The queue was closed because the run stops.
 
@@ -73,6 +70,23 @@ def _start_thread(
     coord.register_thread(thread)
     thread.start()
     return thread
+
+
+def batches_of(
+    images: np.ndarray, labels: np.ndarray, *, batch_size: int, position: int, seed: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields batches of arrays in memory, without end.
+
+    Args:
+      images: uint8 or float32 [n, height, width, depth].
+      labels: of each, as batches have them.
+      batch_size: images of a step.
+      position: examples that earlier steps have consumed.
+      seed: of the order.
+    """
+    for keys in batch_keys(len(labels), batch_size, position, seed):
+        records = keys % len(labels)
+        yield {IMAGE: images[records], LABEL: labels[records], RECORD: keys}
 
 
 def batch_keys(num_examples: int, batch_size: int, position: int, seed: int) -> Iterator[np.ndarray]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainer.settings.data import QUEUED_INPUTS
+from trainer.settings.data import queues_batches
 from trainer.tf1 import tf
 
 
 def should_stage(staging: str, source: str, tower_devices: Sequence[str]) -> bool:
     """Reads --staging for an input (--input) and the towers' devices."""
     on_gpu = tower_devices[0].startswith("/gpu")
-    return staging == "yes" or (staging == "auto" and on_gpu and source in QUEUED_INPUTS)
+    return staging == "yes" or (staging == "auto" and on_gpu and queues_batches(source))
 
 
 class Staging:

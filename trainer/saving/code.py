@@ -191,7 +191,11 @@ def _named_code(config: Config) -> list[str]:
 
 def _digest(config: Config, references: Mapping[str, tuple[str, str]], contents: Mapping[str, bytes]) -> str:
     """Hashes the code and what it is asked for: an installed module, named with arguments, can do anything too."""
-    asked = [getattr(config, name) for name in sorted(CODE_SETTINGS)] + [*config.model_args, *config.loss_args]
+    asked = [getattr(config, name) for name in sorted(CODE_SETTINGS)] + [
+        *config.model_args,
+        *config.loss_args,
+        *config.input_args,
+    ]
     places = sorted((path, *place) for path, place in references.items())
     files = sorted((name, hashlib.sha256(content).hexdigest()) for name, content in contents.items())
     return hashlib.sha256(json.dumps([asked, places, files]).encode()).hexdigest()

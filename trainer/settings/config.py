@@ -16,8 +16,8 @@ from trainer.errors import UsageError
 from trainer.grammars import check_path, check_pattern, parse_clip, parse_decay, parse_period, parse_rename
 from trainer.rundir import RunDir
 from trainer.settings.cluster import ClusterSettings
-from trainer.settings.data import QUEUED_INPUTS, DataSettings
-from trainer.settings.fields import IDENTITY, JOB, check_fields, differences, flag_text
+from trainer.settings.data import QUEUED_INPUTS, DataSettings, queues_batches
+from trainer.settings.fields import IDENTITY, JOB, check_fields, differences, flag_text, is_reference
 from trainer.settings.learning import MAX_SKIPS, LearningSettings
 from trainer.settings.model import ModelSettings, model_name
 from trainer.settings.placement import PlacementSettings
@@ -28,6 +28,11 @@ from trainer.settings.run import RunSettings
 @dataclass(frozen=True)
 class Config(ClusterSettings, PlacementSettings, LearningSettings, ModelSettings, DataSettings, RunSettings):
     """One run of the trainer. The defaults train LeNet on the embedded digits."""
+
+    @property
+    def keeps_data(self) -> bool:
+        """Does the run directory hold what is known of the data, which lie elsewhere?"""
+        return bool(self.source) or is_reference(self.input)
 
 
 _ONCE = {field.name for field in dataclasses.fields(Config) if field.metadata["once"]}
@@ -43,7 +48,7 @@ def validate(config: Config) -> Config:
     check_path("logdir", config.logdir)
     if config.train_steps and config.epochs:
         raise UsageError("--train_steps and --epochs conflict: give one of them")
-    if config.staging == "yes" and config.input not in QUEUED_INPUTS:
+    if config.staging == "yes" and not queues_batches(config.input):
         raise UsageError(f"--staging=yes needs an input that queues batches: --input={' or '.join(QUEUED_INPUTS)}")
     check_split(config, config.num_gpus, f"{config.num_gpus} towers")
     if parse_period("warmup", config.warmup).unit == "seconds":
@@ -59,16 +64,22 @@ def validate(config: Config) -> Config:
         raise UsageError(f"--decay={config.decay} waits for evaluations, and --eval_every=0 makes none")
     if config.input == "files":
         config = _with_source(config)
+    own = model_name(config.input) if is_reference(config.input) else ""
+    if own and config.source:
+        raise UsageError(f"--source and --input={config.input} conflict: give one of them")
     # Empty: what the manifest says.
-    dataset = config.dataset or ("" if config.data_dir or config.source else "digits")
+    dataset = config.dataset or own or ("" if config.data_dir or config.source else "digits")
     logdir = (
         config.logdir or f"runs/{dataset or Path(config.source or config.data_dir).name}_{model_name(config.model)}"
     )
+    kept = str(RunDir(logdir).files_data)
+    if own and config.data_dir not in ("", kept):
+        raise UsageError(f"--data_dir and --input={config.input} conflict: your function gives the data")
     return dataclasses.replace(
         config,
         dataset=dataset,
         logdir=logdir,
-        data_dir=config.data_dir or (str(RunDir(logdir).files_data) if config.source else f"data/{dataset}"),
+        data_dir=config.data_dir or (kept if config.keeps_data else f"data/{dataset}"),
         epochs=config.epochs or (0.0 if config.train_steps else 60.0),
     )
 

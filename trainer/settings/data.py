@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.grammars import MAX_COUNT, MAX_STEPS
-from trainer.settings.fields import IDENTITY, TASK, WITHIN, Use, between, option
+from trainer.settings.fields import IDENTITY, OWN, REFERENCE, TASK, WITHIN, Use, between, is_reference, option
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar100_coarse")
 INPUTS = ("queue", "files", "preloaded", "feed", "synthetic")
 READING_INPUTS = ("queue", "files")  # which read shards by threads
 QUEUED_INPUTS = (*READING_INPUTS, "feed")  # A batch of theirs is another one whenever it is taken.
+
+
+def queues_batches(source: str) -> bool:
+    """Does this --input put batches on a queue?"""
+    return source in QUEUED_INPUTS or is_reference(source)
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,19 @@ class DataSettings:
         "", "name of the data set (default: what lies in --data_dir, else digits, which are embedded)", scope=IDENTITY
     )
     data_dir: str = option("", "directory of its TFRecord shards (default: data/DATASET)", scope=TASK, path=True)
-    input: str = option("queue", "how batches reach the towers", INPUTS)
+    input: str = option(
+        "queue",
+        "how batches reach the towers; or your function examples(split) of arrays and labels, as my_data.py or "
+        "package.module:function",
+        INPUTS,
+        code=REFERENCE,
+    )
+    input_args: tuple[str, ...] = option(
+        (),
+        "options of your function, as 'path=/data, size=32'; may be repeated",
+        repeated=True,
+        used_by=Use("input", (OWN,)),
+    )
     source: str = option(
         "",
         "files: your pictures, which are read where they lie: a folder with one for each class (or such in train, val, "
@@ -66,14 +83,14 @@ class DataSettings:
         "whole batches that the input queue holds",
         scope=TASK,
         legal=between(1, MAX_COUNT),
-        used_by=Use("input", QUEUED_INPUTS),
+        used_by=Use("input", (*QUEUED_INPUTS, OWN)),
     )
     queue_mb: int = option(
         256,
         "MiB that the batches on the input queue take at most, beside --queue_capacity",
         scope=TASK,
         legal=between(1, 1 << 20),
-        used_by=Use("input", QUEUED_INPUTS),
+        used_by=Use("input", (*QUEUED_INPUTS, OWN)),
     )
     decode_threads: int = option(
         0,
@@ -94,7 +111,7 @@ class DataSettings:
         "MiB of records that are shuffled together at most; another number gives another order",
         legal=between(1, 1 << 20),
         scope=IDENTITY,
-        used_by=Use("input", READING_INPUTS),
+        used_by=Use("input", (*READING_INPUTS, OWN)),
     )
     skip_corrupt: int = option(
         0, "damaged records that are skipped; 0: the first one is an error", legal=between(0, MAX_STEPS)

@@ -20,6 +20,7 @@ IDENTITY = "identity"  # only another log directory
 # How a setting may name functions of the user's:
 REFERENCE = "reference"  # it is a name that is known, or `file.py:function`
 WITHIN = "within"  # somewhere in it
+OWN = "file.py:function"  # in `Use`: any function of the user's
 
 
 class Legal(NamedTuple):
@@ -130,7 +131,10 @@ def check_fields(settings: Any) -> None:
 
 def _check_use(settings: Any, field: dataclasses.Field[Any], value: Any) -> None:
     use: Use | None = field.metadata["used_by"]
-    if use is None or value == field.default or getattr(settings, use.name) in use.values:
+    if use is None or value == field.default:
+        return
+    other = getattr(settings, use.name)
+    if other in use.values or (OWN in use.values and is_reference(other)):
         return
     owners = " or ".join(f"--{use.name}={name}" for name in use.values)
     raise UsageError(

@@ -188,7 +188,7 @@ def to_flagfile(config: Config) -> str:
     """Writes a config as a flag file that gives it again."""
     lines = []
     for field in dataclasses.fields(config):
-        if field.metadata["once"] or (field.name == "data_dir" and config.source):  # That follows from the logdir.
+        if field.metadata["once"] or (field.name == "data_dir" and config.keeps_data):  # That follows from the logdir.
             continue
         value = getattr(config, field.name)
         values = value if field.metadata["repeated"] else (value,)

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from trainer.cluster import ps_rendezvous, rendezvous
 from trainer.cluster.ps_variables import RendezvousVariables
+from trainer.data.sources.generated import open_examples
 from trainer.graph.evaluation import EvalGraph, build_eval_graph
 from trainer.graph.step import StepBuilder
 from trainer.graph.tower import StepPlaces
 from trainer.graph.training import TrainGraph, build_train_graph
 from trainer.graph.update import Counters, build_counters
 from trainer.inputs.batch import RECORD, Input
-from trainer.inputs.build import InputSettings, build_input
+from trainer.inputs.build import InputSettings, build_input, build_own_input
 from trainer.learning.plateau import Plateau
 from trainer.placing.all_reduce import AllReduce
 from trainer.placing.devices import Placement
@@ -22,6 +23,7 @@ from trainer.placing.means_check import check_means
 from trainer.placing.ps_exchange import GradientQueues, OwnUpdates
 from trainer.placing.replicas import Replicas, build_means_check
 from trainer.placing.strategy import OneProcess, Strategy, Votes
+from trainer.settings.fields import is_reference
 from trainer.tf1 import tf
 from trainer.training.job import Job
 
@@ -124,6 +126,8 @@ def _build_source(job: Job, counters: Counters, strategy: Strategy) -> Input:
         queue_bytes=config.queue_mb << 20,
         shard=job.batch_shard,
     )
+    if is_reference(config.input):
+        return build_own_input(open_examples(config.input, config.input_args, config.seed, job.code), settings)
     return build_input(config.input, settings)
 
 

@@ -26,16 +26,13 @@ from trainer.settings.model import model_name
 from trainer.settings.plugins import UserCode
 from trainer.tf1 import NUM_PHYSICAL_GPUS
 from trainer.training.job import Job, session_config
-from trainer.training.preparation import (
+from trainer.training.preparation import check_rundir, compare_data, prepare_rundir, say_changed_settings
+from trainer.training.preparing_data import (
     Data,
-    check_rundir,
-    compare_data,
     is_checked,
     keep_source,
     prepare_data,
-    prepare_rundir,
     prepare_source,
-    say_changed_settings,
     skip_damaged,
 )
 
@@ -60,8 +57,8 @@ def prepare(
     if is_chief:
         check_rundir(config, rundir)
     config = prepare_source(config, rundir, stack, is_chief=is_chief)
-    data = prepare_data(config, console)
     code = open_current(config, rundir, console.say)
+    data = prepare_data(config, code, console)
     task = task_of(config, data.spec, code)  # Before anything is moved aside: it may be refused.
     _load_rest(config, code)
     lock, begin = None, Progress.at_start(config.batch_size)
