@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -42,6 +43,13 @@ class EvaluateSettings:
     top_k: int = option(5, "an image also counts where its label is among so many of the largest logits")
     worst: int = option(25, "of the pictures that were taken for another class, how many are drawn, the worst first")
     trust_code: bool = option(False, "run the user's code that the run holds, also where you have not run it before")
+    model: str = option(
+        "", "a frozen graph or SavedModel, in the place of --logdir; --data_dir names the data", path=True
+    )
+    input_tensor: str = option("", "of --model by others: the tensor of the images, as input:0")
+    output_tensor: str = option("", "of --model by others: the tensor of a number for each class")
+    preprocess: str = option("", "of --model by others: what is done to pictures, as inception(224)")
+    labels: str = option("", "of --model by others: file with a name of a class on each line", path=True)
     json: bool = option(False, "end with one line of JSON (with --follow, one for each checkpoint)")
 
 
@@ -65,6 +73,8 @@ def run(argv: Sequence[str], console: Console, signals: Signals) -> int:
     """Evaluates as a command line says, whose first word is the program; returns the exit code."""
     settings: EvaluateSettings = flags.parse_flags(EvaluateSettings, argv, USAGE)
     _check(settings)
+    if settings.model:
+        return _evaluate_graph(settings, console, signals)
     rundir = RunDir(settings.logdir)
     signals.shield()  # Before TensorFlow's first thread.
 
@@ -100,8 +110,53 @@ def run(argv: Sequence[str], console: Console, signals: Signals) -> int:
     return ERROR if board.failures.counts or left_out else OK
 
 
+def _evaluate_graph(settings: EvaluateSettings, console: Console, signals: Signals) -> int:
+    """Evaluates a graph that no run directory belongs to."""
+    signals.shield()  # Before TensorFlow's first thread.
+
+    from trainer.data.looking import open_data  # TensorFlow is imported after parsing.
+    from trainer.evaluating.foreign import make_ends
+    from trainer.evaluating.graphs import evaluate_graph
+    from trainer.evaluating.predicting import open_predictor
+
+    if (Path(settings.model) / "config.json").is_file():
+        raise UsageError(f"--model={settings.model} is a run directory: name it by --logdir")
+    ends = make_ends(settings.input_tensor, settings.output_tensor, settings.preprocess, settings.labels)
+    spec, split = open_data("", Path(settings.data_dir)), settings.split or "test"
+    signals.defer()
+    with (
+        open_predictor(settings.model, ends=ends, say=console.say) as predictor,
+        progress(console, f"evaluating {Path(settings.model).name}", spec.num_examples(split)) as advance,
+    ):
+        found = evaluate_graph(
+            predictor,
+            spec,
+            split,
+            top_k=settings.top_k,
+            batch_size=settings.batch_size,
+            reading=signals.interruptible,
+            after_batch=advance,
+        )
+    classes = len(spec.class_names)
+    console.say(
+        f"{split} accuracy {found.accuracy:.2%}, among the {classes:,} classes of the data "
+        f"{found.accuracy_of_classes:.2%}  top-{settings.top_k} {found.top_k_accuracy:.2%}  "
+        f"{found.num_examples:,} images"
+    )
+    if settings.json:
+        console.say(json.dumps({"split": split, "top_k": settings.top_k, **found._asdict()}))
+    return OK
+
+
 def _check(settings: EvaluateSettings) -> None:
-    if not settings.logdir:
+    ends = [settings.input_tensor, settings.output_tensor, settings.preprocess, settings.labels]
+    if settings.model and (settings.logdir or settings.follow or settings.checkpoint or settings.weights):
+        raise UsageError("--model and --logdir conflict, with --follow, --checkpoint and --weights: they are of a run")
+    if settings.model and not settings.data_dir:
+        raise UsageError("--data_dir is missing: the data by which --model is judged")
+    if any(ends) and not settings.model:
+        raise UsageError("--input_tensor, --output_tensor, --preprocess and --labels are of --model")
+    if not settings.logdir and not settings.model:
         raise UsageError("--logdir is missing: the directory of the run that is to be evaluated")
     for name, choices in CHOICES.items():
         value = getattr(settings, name)

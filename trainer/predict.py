@@ -19,7 +19,6 @@ from trainer.signals import Signals
 
 if TYPE_CHECKING:
     from trainer.data.pictures import Picture
-    from trainer.evaluating.foreign import Ends
     from trainer.evaluating.predicting import Predictor
 
 USAGE = "python -m trainer.predict --model=PATH [--flag=value ...] IMAGE..."
@@ -58,6 +57,7 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
     signals.shield()  # Before TensorFlow's first thread.
 
     from trainer.data.pictures import read_pictures  # TensorFlow is imported after parsing.
+    from trainer.evaluating.foreign import make_ends
     from trainer.evaluating.predicting import open_predictor
 
     signals.defer()
@@ -68,7 +68,7 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
         weights=settings.weights,
         trust_code=settings.trust_code,
         say=console.say,
-        ends=_ends_of(settings),
+        ends=make_ends(settings.input_tensor, settings.output_tensor, settings.preprocess, settings.labels),
     ) as predictor:
         if None in predictor.image_shape and settings.resize != "stretch":
             raise UsageError(
@@ -96,22 +96,6 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
     if failed:
         console.error(f"{failed} of {count} images could not be read")
     return ERROR if failed else OK
-
-
-def _ends_of(settings: PredictSettings) -> Ends | None:
-    """Returns what was told of a graph of others.
-
-    Raises:
-      UsageError: only one end was told.
-    """
-    from trainer.evaluating.foreign import Ends
-
-    ends = Ends(settings.input_tensor, settings.output_tensor, settings.preprocess, settings.labels)
-    if not any(ends):
-        return None
-    if not (ends.input_tensor and ends.output_tensor):
-        raise UsageError("a graph of others needs both --input_tensor and --output_tensor")
-    return ends
 
 
 def _check(settings: PredictSettings, names: Sequence[str]) -> None:

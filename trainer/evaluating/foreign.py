@@ -27,6 +27,20 @@ class Ends(NamedTuple):
     labels: str = ""  # file with a name of a class on each line, or `0:name`; empty: their numbers
 
 
+def make_ends(input_tensor: str, output_tensor: str, preprocess: str, labels: str) -> Ends | None:
+    """Takes what was told of a graph of others; None where nothing was.
+
+    Raises:
+      UsageError: only one end was told.
+    """
+    ends = Ends(input_tensor, output_tensor, preprocess, labels)
+    if not any(ends):
+        return None
+    if not (input_tensor and output_tensor):
+        raise UsageError("a graph of others needs both --input_tensor and --output_tensor")
+    return ends
+
+
 class Foreign(NamedTuple):
     """A loaded graph of others."""
 

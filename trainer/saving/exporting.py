@@ -15,6 +15,7 @@ from trainer.errors import NotFiniteError, TrainerError, reason
 from trainer.preprocessing.decoding import DECODABLE_DEPTHS, decode_any, decode_images
 from trainer.preprocessing.preprocessing import Side
 from trainer.saving.files import READ_ERRORS
+from trainer.saving.folding import fold_batch_norms
 from trainer.saving.models import Model, build_outputs, make_model, map_weights
 from trainer.tf1 import tf, tf_path
 
@@ -133,7 +134,7 @@ def write_frozen(serving: Serving, target: Path) -> list[str]:
 def _freeze(serving: Serving) -> tf.GraphDef:
     kept = [tensor.op.name for tensor in (*serving.outputs.values(), serving.class_names)]
     constant = tf.graph_util.convert_variables_to_constants(serving.session, serving.session.graph.as_graph_def(), kept)
-    return tf.graph_util.remove_training_nodes(constant, protected_nodes=kept)
+    return fold_batch_norms(tf.graph_util.remove_training_nodes(constant, protected_nodes=kept), kept)
 
 
 def write_graph(serving: Serving, target: Path) -> list[str]:
