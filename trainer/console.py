@@ -21,6 +21,7 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from trainer import notebook
 from trainer.errors import ERROR, Stopped, TrainerError, TrainerWarning, reason
 from trainer.signals import Signals
 
@@ -59,6 +60,11 @@ class Console:
     @property
     def is_terminal(self) -> bool:
         return self.rich.is_terminal
+
+    @property
+    def shows_bar(self) -> bool:
+        """Does a bar tell how far the work is? Where lines are wanted by nobody, it does not."""
+        return not self.rich.quiet and (self.is_terminal or notebook.is_notebook())
 
     @contextmanager
     def user_umask(self) -> Iterator[None]:
@@ -113,9 +119,11 @@ class Console:
 
 
 class StepBar:
-    """A progress bar of steps with a text that changes; it shows nothing where there is no terminal."""
+    """A progress bar of steps with a text that changes; it shows nothing where there is no terminal, or notebook."""
 
     def __init__(self, console: Console, total: int, start: int) -> None:
+        shows = console.shows_bar and notebook.is_notebook()
+        self._of_notebook = notebook.Bar(total, start) if shows else None
         self._progress = Progress(
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
@@ -128,13 +136,16 @@ class StepBar:
         self._task: TaskID = self._progress.add_task("starting", total=total, completed=start)
 
     def start(self) -> None:
-        self._progress.start()
+        (self._of_notebook or self._progress).start()
 
     def update(self, step: int, text: str) -> None:
-        self._progress.update(self._task, completed=step, description=text)
+        if self._of_notebook:
+            self._of_notebook.update(step, text)
+        else:
+            self._progress.update(self._task, completed=step, description=text)
 
     def stop(self) -> None:
-        self._progress.stop()
+        (self._of_notebook or self._progress).stop()
 
 
 @contextmanager

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from trainer.data.spec import DatasetSpec
     from trainer.evaluating.evaluator import Evaluation, Evaluator
     from trainer.evaluating.scoreboard import Scoreboard
-    from trainer.saving.models import Model
 
 USAGE = "python -m trainer.evaluate --logdir=DIR [--follow] [--flag=value ...]"
 CHOICES = {"split": ("train", "validation", "test"), "weights": ("ema", "raw", "both"), "device": ("cpu", "gpu")}
@@ -79,7 +78,7 @@ def run(argv: Sequence[str], console: Console, signals: Signals) -> int:
     signals.shield()  # Before TensorFlow's first thread.
 
     from trainer.evaluating import scoreboard  # TensorFlow is imported after parsing.
-    from trainer.evaluating.evaluator import open_evaluator
+    from trainer.evaluating.evaluator import find_data, open_evaluator
     from trainer.evaluating.following import index_time
     from trainer.saving import models
     from trainer.saving.lock import RunLock
@@ -92,7 +91,7 @@ def run(argv: Sequence[str], console: Console, signals: Signals) -> int:
     split = settings.split or ("validation" if settings.follow else "test")
     kinds = models.WEIGHTS if settings.weights == "both" else (settings.weights or model.default_weights,)
     signals.defer()
-    spec, goal = _find_data(model, settings), model.task.metrics.goal
+    spec, goal = find_data(model, rundir, settings.data_dir), model.task.metrics.goal
     with (
         open_evaluator(model, settings.device) as evaluator,
         scoreboard.Scoreboard(rundir, model.spec.class_names, goal, settings.top_k, console) as board,
@@ -174,29 +173,6 @@ def _check(settings: EvaluateSettings) -> None:
             raise UsageError(f"{name}={getattr(settings, name)} is out of range: {low} to {high:g}")
     if settings.follow and settings.checkpoint:
         raise UsageError("--follow and --checkpoint conflict: give one of them")
-
-
-def _find_data(model: Model, settings: EvaluateSettings) -> DatasetSpec:
-    """Finds the shards, and refuses those of another data set."""
-    from trainer.data.manifest import load_manifest
-
-    known = [model.spec.data_dir, Path(model.config.data_dir)]
-    if model.config.keeps_data:  # The run directory holds the manifest, and may have been moved.
-        known.append(RunDir(settings.logdir).files_data)
-    there = [folder for folder in known if folder.is_dir()]
-    folder = Path(settings.data_dir) if settings.data_dir else (there or [Path(model.config.data_dir)])[0]
-    spec = load_manifest(folder).with_labels_offset(model.config.labels_offset)
-    wanted, got = (model.spec.stored_shape, model.spec.class_names), (spec.stored_shape, spec.class_names)
-    if wanted != got:
-        raise UsageError(
-            f"{folder} holds images of {_size(got[0])} in {len(got[1])} classes, the model wants {_size(wanted[0])} in "
-            f"{len(wanted[1])}; give the --data_dir of the run's data set, or one with the same classes"
-        )
-    return spec
-
-
-def _size(shape: tuple[int | None, int | None, int]) -> str:
-    return "x".join(str(size or "any") for size in shape)
 
 
 def _score(work: Work, path: str, kinds: Sequence[str]) -> list[Evaluation]:

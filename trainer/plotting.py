@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import matplotlib
+from matplotlib.figure import Figure  # Not pyplot, which would choose the display of a notebook's own figures.
 from PIL import Image
 
-matplotlib.use("agg")  # No display is needed.
-from matplotlib import pyplot
-
-matplotlib.rcParams["text.parse_math"] = False  # Names of classes are no formulas.
 warnings.filterwarnings("ignore", "Glyph .* missing from font")  # A box stands for it.
+as_text = matplotlib.rc_context({"text.parse_math": False})  # Names of classes are no formulas.
 
 
+@as_text
 def plot_windows(figures: dict[str, Any], path: Path) -> None:
     """Draws the time of a step as its parts, and that of each window."""
     parts = figures["microseconds"]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 4))
+    figure, (left, right) = _subplots(1, 2, figsize=(9, 4))
     begin = 0.0
     for name in ("input", "compute", "update", "hooks"):
         length = max(0.0, parts[name])
@@ -37,9 +36,10 @@ def plot_windows(figures: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+@as_text
 def plot_scaling(figures: dict[str, Any], path: Path) -> None:
     """Draws images a second over towers and over batch sizes."""
-    figure, panels = pyplot.subplots(1, 2, figsize=(9, 4))
+    figure, panels = _subplots(1, 2, figsize=(9, 4))
     for panel, name, key in zip(panels, ("towers", "batches"), ("towers", "batch_size"), strict=True):
         rows = figures[name]
         middle = [row["median"] for row in rows]
@@ -50,10 +50,11 @@ def plot_scaling(figures: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+@as_text
 def plot_confusion(counts: Any, names: Sequence[str], path: Path) -> None:
     """Draws how many images of each class (rows) were taken for each class, int64 [classes, classes]."""
     size = 2.5 + 0.45 * len(names)
-    figure, panel = pyplot.subplots(figsize=(size, size))
+    figure, panel = _subplots(figsize=(size, size))
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in [(row, column) for row in range(len(names)) for column in range(len(names))]:
@@ -66,9 +67,10 @@ def plot_confusion(counts: Any, names: Sequence[str], path: Path) -> None:
     _save(figure, path)
 
 
+@as_text
 def plot_curves(precision: Any, recall: Any, names: Sequence[str], path: Path) -> None:
     """Draws precision against recall of each class over the thresholds, float64 [classes, thresholds]."""
-    figure, panel = pyplot.subplots(figsize=(7, 6))
+    figure, panel = _subplots(figsize=(7, 6))
     for values, reached, name in zip(precision, recall, names, strict=True):
         panel.plot(reached, values, marker=".", label=name)
     panel.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -76,6 +78,7 @@ def plot_curves(precision: Any, recall: Any, names: Sequence[str], path: Path) -
     _save(figure, path)
 
 
+@as_text
 def plot_images(images: Sequence[Any], titles: Sequence[str], path: Path) -> None:
     """Draws images, [height, width, depth], in a grid, each under its title.
 
@@ -83,7 +86,7 @@ def plot_images(images: Sequence[Any], titles: Sequence[str], path: Path) -> Non
     """
     columns = min(5, len(images))
     rows = math.ceil(len(images) / columns)
-    figure, panels = pyplot.subplots(rows, columns, figsize=(1.9 * columns, 2.1 * rows), squeeze=False)
+    figure, panels = _subplots(rows, columns, figsize=(1.9 * columns, 2.1 * rows), squeeze=False)
     for panel in panels.flat:
         panel.axis("off")
     for panel, image, title in zip(panels.flat, images, titles, strict=False):
@@ -92,6 +95,7 @@ def plot_images(images: Sequence[Any], titles: Sequence[str], path: Path) -> Non
     _save(figure, path)
 
 
+@as_text
 def plot_sheet(columns: Sequence[Any], titles: Sequence[str], names: Sequence[str], path: Path) -> None:
     """Draws pictures in rows, under the titles of their columns, each row with its name.
 
@@ -105,7 +109,7 @@ def plot_sheet(columns: Sequence[Any], titles: Sequence[str], names: Sequence[st
       path: of the file.
     """
     size = (1.5 * len(columns) + 1, 1.5 * len(names) + 0.5)
-    figure, panels = pyplot.subplots(len(names), len(columns), figsize=size, squeeze=False)
+    figure, panels = _subplots(len(names), len(columns), figsize=size, squeeze=False)
     for column, (pictures, title) in enumerate(zip(columns, titles, strict=True)):
         low, high = _limits(pictures)
         scale = "" if (low, high) == (0, 255) else f"\n{low:.3g} to {high:.3g}"
@@ -118,6 +122,24 @@ def plot_sheet(columns: Sequence[Any], titles: Sequence[str], names: Sequence[st
     for row, name in enumerate(names):
         panels[row][0].set_ylabel(name, fontsize=8)
     _save(figure, path)
+
+
+@as_text
+def plot_training(rows: Sequence[Mapping[str, float]], goal: str, path: Path) -> None:
+    """Draws the loss over steps, and the goal on the validation set, from the rows of metrics.jsonl."""
+    figure, (left, right) = _subplots(1, 2, figsize=(9, 3.2))
+    for panel, name, title in ((left, "loss", "training loss"), (right, f"validation_{goal}", f"validation {goal}")):
+        found = [(row["step"], row[name]) for row in rows if name in row]
+        panel.plot([step for step, _ in found], [value for _, value in found], marker="." if len(found) < 60 else "")
+        panel.set(xlabel="step", title=title)
+    _save(figure, path)
+
+
+def _subplots(
+    rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], squeeze: bool = True
+) -> tuple[Figure, Any]:
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(rows, columns, squeeze=squeeze)
 
 
 def _shade(picture: Any, low: float, high: float) -> Any:
@@ -141,7 +163,7 @@ def png_size(file: BinaryIO) -> tuple[int, int]:
     return width, height
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     figure.tight_layout()
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")  # Nobody sees half of it.
     try:
@@ -149,4 +171,3 @@ def _save(figure: Any, path: Path) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-        pyplot.close(figure)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -75,6 +76,39 @@ def read_pictures(
                 yield Picture(name, _fit(image, shape, resize, invert))
         except Exception as error:  # Damaged files make pillow's decoders raise almost anything.
             yield Picture(path, None, describe_error(error))
+
+
+def to_arrays(images: Sequence[Any], shape: tuple[int | None, int | None, int]) -> list[np.ndarray]:
+    """Makes what a model takes of paths and arrays: uint8 [height, width, depth] each.
+
+    Args:
+      images: paths of picture files, which are stretched where the model takes one size; or arrays, uint8
+        [height, width] or [height, width, depth].
+      shape: of the model's images; None: of any size.
+
+    Raises:
+      UsageError: a file cannot be read, or an array is of another type or shape.
+    """
+    found = []
+    for number, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            for picture in read_pictures([os.fspath(image)], shape=shape, resize="stretch", invert=False):
+                if picture.image is None:
+                    raise UsageError(f"{picture.name}: {picture.error}")
+                found.append(picture.image)
+            continue
+        array = np.asarray(image)
+        array = array[..., np.newaxis] if array.ndim == 2 else array
+        fits = array.ndim == 3 and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
+        if array.dtype != np.uint8 or not fits:
+            wanted = "x".join(str(size or "any") for size in shape)
+            raise UsageError(
+                f"image {number} is {array.dtype} {list(array.shape)}; wanted uint8 of {wanted}, or a path"
+            )
+        found.append(array)
+    if not found:
+        raise UsageError("there are no images")
+    return found
 
 
 def _expand(name: str) -> list[str]:

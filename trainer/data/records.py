@@ -237,6 +237,23 @@ def load_split(spec: DatasetSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
+def load_examples(spec: DatasetSpec, split: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """Reads a split, also of pictures of several sizes: uint8 [height, width, depth] each, and labels as in batches.
+
+    Raises:
+      DataError: a record is damaged or wrong.
+      UsageError: the split does not lie in shards.
+    """
+    if split not in spec.stored():
+        raise UsageError(f"the {split} set comes from {spec.fields.generator} and lies nowhere: take another split")
+    images, labels = [], []
+    for shard in spec.splits[split]:
+        for image, label in read_examples(spec.path_of(shard), spec):
+            images.append(image)
+            labels.append(label)
+    return images, np.array(labels, spec.features[LABEL].dtype)
+
+
 def check_count(spec: DatasetSpec, shard: Shard, count: int) -> None:
     """Compares the number of records that were read with the manifest's.
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from trainer.data.manifest import load_manifest
 from trainer.data.spec import CLASS, IMAGE, LABEL, DatasetSpec
 from trainer.errors import NotFiniteError, TrainerError, UsageError, reason
 from trainer.evaluating.evaluation import evaluate
 from trainer.graph.evaluation import build_eval_graph
 from trainer.learning.scores import Scores
 from trainer.placing.devices import choose_devices, gpu_memory_mib, make_session_config
+from trainer.rundir import RunDir
 from trainer.saving.files import READ_ERRORS
 from trainer.saving.models import Model, map_weights, step_of
 from trainer.tf1 import NUM_PHYSICAL_GPUS, tf, tf_path
@@ -144,3 +147,34 @@ def open_evaluator(model: Model, device: str) -> Iterator[Evaluator]:
     )
     with tf.Graph().as_default(), tf.Session(config=settings) as session:
         yield Evaluator(session, model, devices.towers[0])
+
+
+def find_data(model: Model, rundir: RunDir, data_dir: str = "") -> DatasetSpec:
+    """Finds the shards by which a run is judged.
+
+    Args:
+      model: of the run.
+      rundir: of the run.
+      data_dir: of the shards; empty: those of the run.
+
+    Raises:
+      UsageError: they are of another data set.
+      DataError: there are none.
+    """
+    known = [model.spec.data_dir, Path(model.config.data_dir)]
+    if model.config.keeps_data:  # The run directory holds the manifest, and may have been moved.
+        known.append(rundir.files_data)
+    there = [folder for folder in known if folder.is_dir()]
+    folder = Path(data_dir) if data_dir else (there or [Path(model.config.data_dir)])[0]
+    spec = load_manifest(folder).with_labels_offset(model.config.labels_offset)
+    wanted, got = (model.spec.stored_shape, model.spec.class_names), (spec.stored_shape, spec.class_names)
+    if wanted != got:
+        raise UsageError(
+            f"{folder} holds images of {_size(got[0])} in {len(got[1])} classes, the model wants {_size(wanted[0])} in "
+            f"{len(wanted[1])}; give the --data_dir of the run's data set, or one with the same classes"
+        )
+    return spec
+
+
+def _size(shape: tuple[int | None, int | None, int]) -> str:
+    return "x".join(str(size or "any") for size in shape)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -44,6 +44,7 @@ def open_predictor(
     trust_code: bool = False,
     say: Callable[[str], None] = print,
     ends: Ends | None = None,
+    given: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Iterator[Predictor]:
     """Loads a model, on the CPU.
 
@@ -54,6 +55,7 @@ def open_predictor(
       trust_code: of a run directory: run the user's code that lies there, also where this user has not run it before.
       say: is told what could not be noted.
       ends: of a graph of others.
+      given: of a run directory: functions that Python gives.
 
     Raises:
       UsageError: there is no such model, or not one for images.
@@ -68,7 +70,8 @@ def open_predictor(
         )
     if (folder / "config.json").is_file():
         rundir = RunDir(folder)
-        with _open_run(rundir, load_model(rundir, say, trust_code=trust_code), checkpoint, weights) as predictor:
+        model = load_model(rundir, say, trust_code=trust_code, given=given)
+        with _open_run(rundir, model, checkpoint, weights) as predictor:
             yield predictor
         return
     if checkpoint or weights:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trainer.errors import UsageError
 from trainer.rundir import RunDir, replace_bytes, replace_text
@@ -99,23 +99,28 @@ def load_kept(rundir: RunDir) -> Kept:
         raise UsageError(f"{rundir.code_index} cannot be read: {error}") from error
 
 
-def open_kept(rundir: RunDir, *, trust: bool, say: Callable[[str], None]) -> UserCode:
+def open_kept(
+    rundir: RunDir, *, trust: bool, say: Callable[[str], None], given: Mapping[str, Callable[..., Any]] | None = None
+) -> UserCode:
     """Makes the user code of a run directory, all of it copies, which runs only what this user has run before.
 
     Args:
       rundir: of the run.
       trust: run it also where it came from elsewhere, and note that.
       say: is told where that cannot be noted.
+      given: functions that Python gives.
 
     Raises:
       UsageError: the directory is damaged; or, when code is loaded, this user has not run it yet.
     """
     kept = load_kept(rundir)
     check = functools.partial(_check, rundir, kept, trust=trust, say=say)
-    return UserCode(kept.places, only_kept=True, before_run=check)
+    return UserCode(kept.places, only_kept=True, given=given, before_run=check)
 
 
-def open_current(config: Config, rundir: RunDir, say: Callable[[str], None]) -> UserCode:
+def open_current(
+    config: Config, rundir: RunDir, say: Callable[[str], None], given: Mapping[str, Callable[..., Any]] | None = None
+) -> UserCode:
     """Makes the user code of a training: the files that its settings name, and copies of those that have changed.
 
     Files that are as the run keeps them are taken from where the settings say, and need nobody's trust.
@@ -124,13 +129,14 @@ def open_current(config: Config, rundir: RunDir, say: Callable[[str], None]) -> 
       config: of the run.
       rundir: of the run, perhaps one that goes on.
       say: is told where it cannot be noted that this code was run.
+      given: functions that Python gives.
     """
     if config.code == "current" or config.resume == "never" or not has_files(rundir):
-        return UserCode()
+        return UserCode(given=given)
     kept = load_kept(rundir)
     changed = changed_files(kept)
     check = functools.partial(_check, rundir, kept, trust=config.trust_code, say=say)
-    return UserCode(changed, before_run=check if changed else lambda: None)
+    return UserCode(changed, given=given, before_run=check if changed else lambda: None)
 
 
 def say_changed_code(code: UserCode, config: Config, rundir: RunDir, say: Callable[[str], None]) -> None:

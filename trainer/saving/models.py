@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from trainer.data.manifest import load_run_data
 from trainer.data.spec import IMAGE, DatasetSpec
@@ -40,13 +40,20 @@ class Model(NamedTuple):
         return "ema" if self.config.ema_decay else "raw"
 
 
-def load_model(rundir: RunDir, say: Callable[[str], None], *, trust_code: bool = False) -> Model:
+def load_model(
+    rundir: RunDir,
+    say: Callable[[str], None],
+    *,
+    trust_code: bool = False,
+    given: Mapping[str, Callable[..., Any]] | None = None,
+) -> Model:
     """Reads what the trainer has written of its run.
 
     Args:
       rundir: of the run.
       say: is told what could not be noted.
       trust_code: run the user's code that lies there, also where this user has not run it before.
+      given: functions that Python gives.
 
     Raises:
       UsageError: there is no run, what it wrote is damaged, or its code may not be run.
@@ -55,7 +62,7 @@ def load_model(rundir: RunDir, say: Callable[[str], None], *, trust_code: bool =
     if not rundir.config.is_file():
         raise UsageError(f"{rundir.path} holds no {rundir.config.name}; --logdir is the directory of a run")
     config, spec = validate(load_config(rundir.config)), load_run_data(rundir.data)
-    return make_model(config, spec, open_kept(rundir, trust=trust_code, say=say))
+    return make_model(config, spec, open_kept(rundir, trust=trust_code, say=say, given=given))
 
 
 def make_model(config: Config, spec: DatasetSpec, code: UserCode) -> Model:

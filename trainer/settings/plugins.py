@@ -22,12 +22,30 @@ from typing import Any, NamedTuple
 from trainer.errors import TrainerError, UsageError, reason, unknown_name
 from trainer.settings.importing import Finder, Loader, Place, allow_legacy_layers, find_file, find_module, is_below
 
+GIVEN = "given."  # in front of the path of a function that Python gives
+
 
 class UserFile(NamedTuple):
     """A file of the user's that was run."""
 
     place: Place
     content: bytes
+
+
+def given_reference(setting: str, function: Callable[..., Any]) -> tuple[str, str | None]:
+    """Names a function that Python gives for a setting.
+
+    Returns:
+      The reference, and the path in it by which `UserCode` is given the function; None where it is that of a file,
+      which the run keeps as any other.
+    """
+    name = getattr(function, "__name__", type(function).__name__).strip("<>")
+    module = inspect.getmodule(function)
+    file = getattr(module, "__file__", None)
+    in_file = file and module and module.__name__ != "__main__" and getattr(module, name, None) is function
+    if in_file and Path(str(file)).suffix == ".py":
+        return f"{Path(str(file)).absolute()}:{name}", None
+    return f"{GIVEN}{setting}.{name}:{name}", f"{GIVEN}{setting}.{name}"
 
 
 def load_function(path: str) -> Callable[..., Any]:
@@ -45,6 +63,7 @@ class UserCode:
         kept: Mapping[str, Place] | None = None,
         *,
         only_kept: bool = False,
+        given: Mapping[str, Callable[..., Any]] | None = None,
         before_run: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes where code lies that is not taken from where it says.
@@ -52,9 +71,10 @@ class UserCode:
         Args:
           kept: places by the path in a reference, in front of the colon.
           only_kept: is a file that is not among them missing.
+          given: functions that Python has given, by the path in a reference, see `given_reference`.
           before_run: is called before each import of code; raises where it must not be run.
         """
-        self._kept = kept or {}
+        self._kept, self._given = kept or {}, given or {}
         self._only_kept = only_kept
         self._before_run = before_run
         self._modules: dict[str, tuple[ModuleType, Path | None]] = {}  # by path: with its root, None for installed ones
@@ -73,6 +93,13 @@ class UserCode:
           UsageError: there is no such file, module or function, or it fails when it is imported.
         """
         path, _, name = reference.rpartition(":") if ":" in reference else (reference, "", "")
+        if path in self._given:
+            return self._wrap(self._given[path], path, None)
+        if path.startswith(GIVEN):
+            raise UsageError(
+                f"{reference} is a function that Python gave to trainer.api.train: give it again, or put it into a "
+                "file, and name that"
+            )
         if path not in self._modules:
             self._before_run()
             allow_legacy_layers()
@@ -90,7 +117,9 @@ class UserCode:
             if not name:
                 raise UsageError(f"{path}: name the function, as {path}:{own[0]}; it defines {', '.join(own)}")
             raise unknown_name(f"{path}: function", name, own)
+        return self._wrap(found, path, root)
 
+    def _wrap(self, found: Callable[..., Any], path: str, root: Path | None) -> Callable[..., Any]:
         @functools.wraps(found)
         def call(*args: Any, **kwargs: Any) -> Any:
             with self._importing_from(root), errors_named(path, root):
@@ -101,7 +130,7 @@ class UserCode:
     def errors_of(self, reference: str) -> Callable[[], AbstractContextManager[None]]:
         """Makes what names the user's file in errors of what a loaded function has returned."""
         path = reference.rpartition(":")[0] if ":" in reference else reference
-        return functools.partial(errors_named, path, self._modules[path][1])
+        return functools.partial(errors_named, path, self._modules[path][1] if path in self._modules else None)
 
     def files(self) -> list[UserFile]:
         """Lists the files that were run so far, in a fixed order; none of installed packages."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 from trainer import grammars
 from trainer.cluster.member import losses_named
@@ -57,15 +58,19 @@ def train(config: Config, console: Console, signals: Signals, cluster: Cluster |
 
 
 def train_to_result(
-    config: Config, console: Console, signals: Signals, cluster: Cluster | None = None
+    config: Config,
+    console: Console,
+    signals: Signals,
+    cluster: Cluster | None = None,
+    given: Mapping[str, Callable[..., Any]] | None = None,
 ) -> RunResult | None:
-    """Does what `train` does; returns the result, None for a worker that is not the chief."""
+    """Does what `train` does, with functions that Python gives; returns the result, None for a worker."""
     begin = time.monotonic()
     signals.grace_seconds = config.grace_seconds
     try:
         with ExitStack() as stack:
             stack.enter_context(op_determinism(config.deterministic))
-            job = prepare(config, console, stack, cluster, signals.check)
+            job = prepare(config, console, stack, cluster, signals.check, given)
             if not job.is_chief:
                 _run_worker(job, signals)
                 return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 from trainer.cluster import ps_rendezvous, rendezvous
 from trainer.cluster.member import Member
@@ -43,6 +44,7 @@ def prepare(
     stack: ExitStack,
     cluster: Cluster | None = None,
     check: Callable[[], None] = lambda: None,
+    given: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Job:
     """Checks everything that can be checked before the graph is built, and says what will be done.
 
@@ -52,12 +54,13 @@ def prepare(
       stack: gets what has to be closed at the end of the run.
       cluster: of which this process is a worker, whose tasks are waited for here.
       check: raises where a signal asks to stop.
+      given: functions that Python gives, see `plugins.given_reference`.
     """
     devices, rundir, is_chief = _choose_devices(config), RunDir(config.logdir), cluster is None or cluster.is_chief
     if is_chief:
         check_rundir(config, rundir)
     config = prepare_source(config, rundir, stack, is_chief=is_chief)
-    code = open_current(config, rundir, console.say)
+    code = open_current(config, rundir, console.say, given)
     data = prepare_data(config, code, console)
     task = task_of(config, data.spec, code)  # Before anything is moved aside: it may be refused.
     _load_rest(config, code)

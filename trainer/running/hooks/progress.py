@@ -26,7 +26,7 @@ class BarHook(tf.train.SessionRunHook):
         images_per_second: Callable[[], float | None],
         clock: Clock,
     ) -> None:
-        self._is_terminal = console.is_terminal
+        self._shows = console.shows_bar
         self._graph = graph
         self._images_per_second = images_per_second
         self._bar = StepBar(console, last_step, first_step)
@@ -40,7 +40,7 @@ class BarHook(tf.train.SessionRunHook):
         self._bar.stop()
 
     def due(self, step: int) -> bool:
-        return self._is_terminal and self._every.due(step)
+        return self._shows and self._every.due(step)
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
         return tf.train.SessionRunArgs([self._graph.step, self._graph.loss])
@@ -98,8 +98,8 @@ class ReportHook(tf.train.SessionRunHook):
         if speed and average:
             left = (self._last_step - step) * self._batch_size / average
             line += f"  {speed:,.0f} images/s"
-            line += "" if self._console.is_terminal else f"  {format_seconds(left)} left"
-        if self._console.is_terminal:  # There is the bar.
+            line += "" if self._console.shows_bar else f"  {format_seconds(left)} left"
+        if self._console.shows_bar:  # There is the bar.
             self._console.log_only(line)
         else:
             self._console.say(line)
