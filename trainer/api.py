@@ -27,7 +27,10 @@ __all__ = ["Dataset", "Predictions", "evaluate", "load_dataset", "make_config", 
 if TYPE_CHECKING:
     import numpy as np
 
+    from trainer.data.spec import DatasetSpec
+    from trainer.evaluating.evaluator import Evaluation
     from trainer.reporting.result import RunResult
+    from trainer.saving.models import Model
 
 
 TOP_K, NUM_WRONG, BATCH_SIZE = 5, 25, 500  # of an evaluation
@@ -123,42 +126,51 @@ def evaluate(
       TrainerError: the checkpoint or a record is damaged.
     """
     from trainer.data.spec import SPLITS  # TensorFlow is imported after the checks.
-    from trainer.evaluating.evaluator import find_data, open_evaluator
-    from trainer.evaluating.following import index_time
-    from trainer.evaluating.scoreboard import Scoreboard
+    from trainer.evaluating.evaluator import find_data
     from trainer.saving.models import WEIGHTS, choose_checkpoint, load_model
 
     for name, value, choices in (("split", split, SPLITS), ("weights", weights, ("", *WEIGHTS))):
         if value not in choices:
             raise unknown_name(name, value, choices)
-    rundir, given = RunDir(Path(logdir)), _functions_of(logdir, functions)
+    rundir = RunDir(Path(logdir))
     with _open_console(quiet) as console:
-        model = load_model(rundir, console.say, trust_code=trust_code, given=given)
-        goal, path = model.task.metrics.goal, choose_checkpoint(rundir, str(checkpoint))
-        kind, spec = weights or model.default_weights, find_data(model, rundir, str(data_dir))
-        with (
-            open_evaluator(model, "cpu") as evaluator,
-            Scoreboard(rundir, model.spec.class_names, goal, TOP_K, console) as board,
-            progress(console, f"evaluating {Path(path).name}", spec.num_examples(split)) as advance,
-        ):
-            found = evaluator.evaluate(
-                path,
-                weights=kind,
-                spec=spec,
-                split=split,
-                top_k=TOP_K,
-                num_wrong=NUM_WRONG,
-                batch_size=BATCH_SIZE,
-                reading=nullcontext,
-                after_batch=advance,
-            )
-            board.log([found], path, index_time(path))
-            board.show([found], path, tables=False, as_json=False)
+        model = load_model(rundir, console.say, trust_code=trust_code, given=_functions_of(logdir, functions))
+        path, spec = choose_checkpoint(rundir, str(checkpoint)), find_data(model, rundir, str(data_dir))
+        found = _evaluate_checkpoint(rundir, model, path, spec, split, weights or model.default_weights, console)
     if is_notebook() and not quiet and found.scores:
         for name in PICTURES:
-            if (picture := rundir.picture(split, kind, name)).is_file():
+            if (picture := rundir.picture(split, found.weights, name)).is_file():
                 show_picture(picture)
     return dict(found.metrics)
+
+
+def _evaluate_checkpoint(
+    rundir: RunDir, model: Model, path: str, spec: DatasetSpec, split: str, weights: str, console: Console
+) -> Evaluation:
+    """Evaluates a checkpoint, and writes what `trainer.evaluate` writes of it."""
+    from trainer.evaluating.evaluator import open_evaluator
+    from trainer.evaluating.following import index_time
+    from trainer.evaluating.scoreboard import Scoreboard
+
+    with (
+        open_evaluator(model, "cpu") as evaluator,
+        Scoreboard(rundir, model.spec.class_names, model.task.metrics.goal, TOP_K, console) as board,
+        progress(console, f"evaluating {Path(path).name}", spec.num_examples(split)) as advance,
+    ):
+        found = evaluator.evaluate(
+            path,
+            weights=weights,
+            spec=spec,
+            split=split,
+            top_k=TOP_K,
+            num_wrong=NUM_WRONG,
+            batch_size=BATCH_SIZE,
+            reading=nullcontext,
+            after_batch=advance,
+        )
+        board.log([found], path, index_time(path))
+        board.show([found], path, tables=False, as_json=False)
+        return found
 
 
 def predict(

@@ -65,6 +65,14 @@ def choose_strategy(config: Config, cluster: Cluster | None) -> Config:
         )
         raise UsageError(f"--strategy={strategy}, but {cluster.source} names {found}: {wanted}")
     _check_cluster(cluster)
+    _check_workers(config, strategy)
+    _check_batch(config, cluster, strategy)
+    bucket_mb = BUCKET_MB if config.bucket_mb < 0 and strategy == "collective" else config.bucket_mb
+    return dataclasses.replace(config, strategy=strategy, bucket_mb=bucket_mb)
+
+
+def _check_workers(config: Config, strategy: str) -> None:
+    """Refuses what the workers of a cluster cannot do together."""
     if config.steps_per_loop > 1:
         raise UsageError("--steps_per_loop is of one process: with a cluster leave it at 1")
     if config.batch_norm == "sync" and strategy != "collective":
@@ -77,9 +85,6 @@ def choose_strategy(config: Config, cluster: Cluster | None) -> Config:
             "--precision=float16 has one loss scale, which workers with their own updates cannot share: use bfloat16, "
             "or --strategy=ps_sync"
         )
-    _check_batch(config, cluster, strategy)
-    bucket_mb = BUCKET_MB if config.bucket_mb < 0 and strategy == "collective" else config.bucket_mb
-    return dataclasses.replace(config, strategy=strategy, bucket_mb=bucket_mb)
 
 
 def _check_cluster(cluster: Cluster) -> None:

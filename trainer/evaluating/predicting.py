@@ -61,17 +61,16 @@ def open_predictor(
       UsageError: there is no such model, or not one for images.
       TrainerError: it is damaged.
     """
-    folder = Path(path)
+    folder, is_run = Path(path), (Path(path) / "config.json").is_file()
     if not folder.exists():
         raise UsageError(f"--model={path}: no such file or directory")
-    if ends and (folder / "config.json").is_file():
+    if ends and is_run:
         raise UsageError(
             "--input_tensor, --output_tensor, --preprocess and --labels are of graphs of others, not of a run"
         )
-    if (folder / "config.json").is_file():
-        rundir = RunDir(folder)
-        model = load_model(rundir, say, trust_code=trust_code, given=given)
-        with _open_run(rundir, model, checkpoint, weights) as predictor:
+    if is_run:
+        model = load_model(RunDir(folder), say, trust_code=trust_code, given=given)
+        with _open_run(RunDir(folder), model, checkpoint, weights) as predictor:
             yield predictor
         return
     if checkpoint or weights:

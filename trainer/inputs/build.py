@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from trainer.data.given.examples import Examples
 from trainer.data.layout import Layout
-from trainer.data.sources.generated import Examples
 from trainer.data.spec import DatasetSpec
 from trainer.inputs import feed, generated, preloaded, queues, synthetic
 from trainer.inputs.batch import Input

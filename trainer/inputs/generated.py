@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from trainer.data.sources.generated import Examples
-from trainer.data.sources.given_labels import label_of
+from trainer.data.given.examples import Examples
+from trainer.data.given.labels import label_of
 from trainer.data.spec import CLASS, IMAGE, LABEL, SEVERAL, DataError, DatasetSpec, Label
 from trainer.inputs.batch import RECORD
 

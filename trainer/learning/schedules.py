@@ -52,8 +52,7 @@ def build_learning_rate(
         rate = tf.train.cosine_decay(base, counted(ends_by_epochs), train_steps + ahead)
     elif factor is not None:
         rate *= factor
-    warmup_steps = warmup.to_steps(steps_per_epoch)
-    if not warmup_steps:
-        return rate
-    now = counted(warmup.unit == "epochs")
-    return rate * tf.minimum(1.0, (tf.cast(now, tf.float32) + 1) / warmup_steps)
+    if warmup_steps := warmup.to_steps(steps_per_epoch):
+        now = counted(warmup.unit == "epochs")
+        rate *= tf.minimum(1.0, (tf.cast(now, tf.float32) + 1) / warmup_steps)
+    return rate

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from trainer.cluster import ps_rendezvous, rendezvous
 from trainer.cluster.ps_variables import RendezvousVariables
-from trainer.data.sources.generated import open_examples
+from trainer.data.given.examples import open_examples
 from trainer.graph.evaluation import EvalGraph, build_eval_graph
 from trainer.graph.step import StepBuilder
 from trainer.graph.tower import StepPlaces

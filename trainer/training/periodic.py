@@ -19,7 +19,7 @@ from trainer.running.hooks.validation import ValidationHook
 from trainer.running.hooks.votes import VoteHook
 from trainer.saving import best
 from trainer.saving.checkpoints import CheckpointOps
-from trainer.saving.kept import last_kept
+from trainer.saving.files import last_kept
 from trainer.signals import Signals
 from trainer.tf1 import tf
 from trainer.timing import Every

@@ -15,9 +15,10 @@ from typing import NamedTuple
 from trainer import grammars
 from trainer.console import Console
 from trainer.data import conversion, manifest, records
+from trainer.data.given import examples as given_examples
 from trainer.data.looking import open_data
 from trainer.data.salvage import Salvage, find_damage, write_clean_shards
-from trainer.data.sources import generated, own
+from trainer.data.sources import own
 from trainer.data.sources.named import SOURCES
 from trainer.data.sources.splitting import parse_shares
 from trainer.data.spec import DatasetSpec
@@ -112,9 +113,9 @@ def _asked_of(config: Config) -> str:
 
 def _look_at_examples(config: Config, folder: Path, code: UserCode, console: Console) -> None:
     """Makes a pass over what the user's function gives; once for a run."""
-    examples = generated.open_examples(config.input, config.input_args, config.seed, code)
+    examples = given_examples.open_examples(config.input, config.input_args, config.seed, code)
     if not (folder / manifest.MANIFEST).is_file():
-        generated.look_at(
+        given_examples.look_at(
             examples, name=config.dataset, attribution=_asked_of(config), data_dir=folder, console=console
         )
 

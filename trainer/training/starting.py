@@ -15,6 +15,7 @@ from trainer.console import Console
 from trainer.data.layout import find_layout
 from trainer.data.spec import DatasetSpec
 from trainer.inputs import order
+from trainer.learning.task import Task
 from trainer.placing.devices import Devices, choose_devices
 from trainer.reporting.status_file import StatusFile
 from trainer.rundir import RunDir
@@ -62,8 +63,7 @@ def prepare(
     config = prepare_source(config, rundir, stack, is_chief=is_chief)
     code = open_current(config, rundir, console.say, given)
     data = prepare_data(config, code, console)
-    task = task_of(config, data.spec, code)  # Before anything is moved aside: it may be refused.
-    _load_rest(config, code)
+    task = _load_task(config, data.spec, code)  # Before anything is moved aside: it may be refused.
     lock, begin = None, Progress.at_start(config.batch_size)
     if is_chief:
         lock, begin = prepare_rundir(config, rundir, console, stack)
@@ -91,11 +91,13 @@ def prepare(
     return job
 
 
-def _load_rest(config: Config, code: UserCode) -> None:
-    """Imports the user's code that is called later."""
+def _load_task(config: Config, spec: DatasetSpec, code: UserCode) -> Task:
+    """Makes the task, and imports the user's code that is called later."""
+    task = task_of(config, spec, code)
     for name, reference in (("optimizer", config.optimizer), ("hooks", config.hooks)):
         if is_reference(reference):
             code.load(reference, default=name)
+    return task
 
 
 def _open_log(rundir: RunDir, cluster: Cluster | None, console: Console, data: Data) -> DatasetSpec:

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from trainer.data.sources.generated import Examples
+from trainer.data.given.examples import Examples
 from trainer.data.spec import Shard, describe_images
 from trainer.inputs.batch import RECORD
 from trainer.inputs.generated import batches, shuffled

@@ -18,6 +18,8 @@ from trainer.settings.model import MODELS
         ("2epochs", Period(2, "epochs")),
         ("0.5epochs", Period(0.5, "epochs")),
         ("60s", Period(60, "seconds")),
+        ("5m", Period(300, "seconds")),
+        ("6h", Period(21600, "seconds")),
         ("0", Period(0, "steps")),
     ],
 )
@@ -25,9 +27,9 @@ def test_a_period_is_steps_epochs_or_seconds(text, period):
     assert grammars.parse_period("eval_every", text) == period
 
 
-@pytest.mark.parametrize("text", ["", "ten", "-1", "1.5", "1m", "1e3", "epochs", "10 s", "nan"])
+@pytest.mark.parametrize("text", ["", "ten", "-1", "1.5", "1d", "1e3", "epochs", "10 s", "nan"])
 def test_another_period_is_refused_with_the_forms_that_are_legal(text):
-    with pytest.raises(UsageError, match=r"eval_every=.* is no period: write 100 \(steps\), 2epochs, 60s or 0"):
+    with pytest.raises(UsageError, match=r"eval_every=.* is no period: write 100 \(steps\), 2epochs, 60s, 6h or 0"):
         grammars.parse_period("eval_every", text)
 
 

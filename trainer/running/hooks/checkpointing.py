@@ -8,7 +8,7 @@ from trainer.graph.training import TrainGraph
 from trainer.reporting.failures import Failures
 from trainer.rundir import RunDir
 from trainer.saving import checkpoints
-from trainer.saving.kept import keep_for_ever
+from trainer.saving.files import keep_for_ever
 from trainer.signals import Signals
 from trainer.tf1 import tf
 from trainer.timing import Every

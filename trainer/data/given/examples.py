@@ -15,7 +15,7 @@ import numpy as np
 
 from trainer.console import Console
 from trainer.data.conversion import EVAL_SHARDS, write_aside
-from trainer.data.sources.given_labels import Labels, label_of
+from trainer.data.given.labels import Labels, label_of
 from trainer.data.spec import OWN_FIELDS, SPLITS, DataError, DatasetSpec, Shard, describe_images
 from trainer.data.writing import write_shards
 from trainer.errors import UsageError
