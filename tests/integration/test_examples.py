@@ -45,3 +45,10 @@ def test_the_program_and_what_becomes_of_it_both_learn(digits_dir, tmp_path):
         num_gpus=2, quiet=True,
     )  # fmt: skip
     assert result.test["accuracy"] > 0.85
+
+
+def test_data_of_ones_own_is_learned(tmp_path):
+    from trainer import api
+
+    settings = {"input": f"{EXAMPLES / 'own_data' / 'shapes.py'}", "input_args": "size=16", "logdir": tmp_path / "run"}
+    assert api.train(**settings, epochs=20.0, learning_rate=0.003, quiet=True).test["accuracy"] > 0.9
