@@ -18,6 +18,27 @@ def draws_by_itself(node: tf.NodeDef) -> bool:
     return "seed2" in node.attr or node.op in GENERATORS
 
 
+def names_that_draw(operations: Iterable[tf.Operation], graph: tf.Graph) -> list[str]:
+    """Names the operations that draw random numbers by themselves, also inside of functions."""
+    found, has_functions = [], False
+    for op in operations:
+        if op.type in ("Const", "VarHandleOp"):
+            continue
+        node = op.node_def
+        if draws_by_itself(node):
+            found.append(op.name)
+        has_functions |= any(value.HasField("func") for value in node.attr.values())
+    if has_functions:
+        library = graph.as_graph_def().library
+        found += [
+            f"{function.signature.name}/{node.name}"
+            for function in library.function
+            for node in function.node_def
+            if draws_by_itself(node)
+        ]
+    return found
+
+
 def ancestors(
     ends: Iterable[tf.Tensor | tf.Operation], within: Collection[tf.Operation] | None = None
 ) -> set[tf.Operation]:

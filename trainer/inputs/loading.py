@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import psutil
 
-from trainer.data.records import load_split, record_batches
+from trainer.data.given.examples import Examples
+from trainer.data.records import load_split, read_records, record_batches
 from trainer.data.spec import IMAGE, LABEL, DatasetSpec
 from trainer.errors import UsageError
 from trainer.inputs.parsing import parse_examples
-from trainer.preprocessing.preprocessing import Side
+from trainer.preprocessing.preprocessing import Preprocessing, Side
 from trainer.tf1 import tf
 
 AT_ONCE = 256  # records
@@ -48,6 +50,35 @@ def load_training(spec: DatasetSpec, side: Side) -> tuple[np.ndarray, np.ndarray
                 whole[done : done + len(part)] = part
             done += len(found[1])
     return images, labels
+
+
+def load_sample(spec: DatasetSpec, preprocessing: Preprocessing, examples: Examples | None, count: int) -> np.ndarray:
+    """Reads some pictures of the training set as a model sees them: float32 [n, height, width, depth].
+
+    Args:
+      spec: of the data set.
+      preprocessing: of which nothing random is done.
+      examples: the function that gives the training set; None: it lies in shards, of each of which some are taken.
+      count: most pictures.
+
+    Raises:
+      DataError: a record is damaged.
+    """
+    side = preprocessing.elsewhere
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
+        if examples:
+            value = np.stack([image for image, _ in itertools.islice(examples.read("train"), count)])
+            stored = pictures = tf.placeholder(tf.uint8, [None, *spec.image_shape])
+        else:
+            paths = [spec.path_of(shard) for shard in spec.splits["train"]]
+            some = [itertools.islice(read_records(path, spec), math.ceil(count / len(paths))) for path in paths]
+            value = np.array(list(itertools.chain(*some))[:count], object)
+            stored = tf.placeholder(tf.string, [None])
+            pictures = parse_examples(stored, spec, side)[IMAGE]
+        seen = side.in_batches(pictures)
+        floats = tf.cast(seen, tf.float32) * (1 / 255 if seen.dtype == tf.uint8 else 1)
+        sample: np.ndarray = session.run(floats, {stored: value})
+    return sample
 
 
 def _check_memory(spec: DatasetSpec, side: Side) -> None:

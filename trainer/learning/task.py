@@ -12,10 +12,12 @@ from trainer.inputs.batch import RECORD, Features
 from trainer.learning.losses import AUXILIARY_WEIGHT, Loss
 from trainer.learning.metrics import LOSS, OF_KIND, Goal, Metrics, Part, is_correct, make_metrics, means
 from trainer.models.building import build_model
-from trainer.models.functions import ModelFunction
+from trainer.models.functions import SAMPLE, ModelFunction
 from trainer.models.outputs import ModelOutput
 from trainer.preprocessing.preprocessing import Preprocessing, Side, preprocessing_of
 from trainer.tf1 import tf
+
+ONE_VIEW, MIRROR = "one", "mirror"  # of --eval_views
 
 
 class Task(NamedTuple):
@@ -30,6 +32,7 @@ class Task(NamedTuple):
     metrics: Metrics  # of an evaluation; among them `loss`
     predictions: Callable[[tf.Tensor], dict[str, tf.Tensor]]  # logits -> what an export gives
     weight_decay: float = 0.0  # of all weights; 0 where the model chooses them itself
+    takes_sample: bool = False  # does the model compute initial values from pictures
 
 
 def make_task(
@@ -43,6 +46,7 @@ def make_task(
     preprocessing: Preprocessing | None = None,
     weight_decay: float = 0.0,
     seed: int = 0,
+    views: str = ONE_VIEW,
 ) -> Task:
     """Makes the task of a data set.
 
@@ -56,31 +60,31 @@ def make_task(
       preprocessing: of the pictures; None: the model sees them as they are stored.
       weight_decay: L2 factor; 0 where the decay of the weights is the optimizer's, and no part of the loss.
       seed: of the run, from which the masks of dropout follow.
+      views: what the logits of all but the training are the mean of: the picture, or MIRROR, it and its mirror image.
 
     Raises:
       UsageError: the goal is no metric, or two metrics have one name.
     """
     seen = preprocessing or preprocessing_of(spec)
-    build = functools.partial(
-        _build,
-        model=model,
-        seen=seen,
-        num_classes=spec.num_classes,
-        precision=precision,
-        regularizer=functools.partial(_l2_loss, weight_decay=weight_decay) if weight_decay else None,
-        seed=seed,
-    )
+    regularizer = functools.partial(_l2_loss, weight_decay=weight_decay) if weight_decay else None
+    settings: dict[str, Any] = {
+        "num_classes": spec.num_classes,
+        "precision": precision,
+        "regularizer": regularizer,
+        "seed": seed,
+    }
     of_kind, own_goal = OF_KIND[spec.label_kind]
     parts = [of_kind, means(lambda logits, labels: {LOSS: loss(logits, labels)}, [LOSS])]
     return Task(
         features=(IMAGE, LABEL, RECORD) if seen.training.is_random_in_batches else (IMAGE, LABEL),
         preprocessing=seen,
-        build=build,
+        build=functools.partial(_build, model=model, seen=seen, views=views, **settings),
         loss=functools.partial(_loss, loss=loss, side=seen.training),
         scalars=_class_scalars if spec.label_kind == CLASS else lambda logits, features: {},
         metrics=make_metrics([*parts, *([metrics] if metrics else [])], goal or own_goal),
         predictions=PREDICTIONS[spec.label_kind],
         weight_decay=0.0 if "regularizer" in model.takes else weight_decay,
+        takes_sample=SAMPLE in model.takes,
     )
 
 
@@ -92,12 +96,17 @@ def _build(
     precision: str,
     training: bool = False,
     preprocessed: bool = False,
+    views: str = ONE_VIEW,
     **settings: Any,
 ) -> ModelOutput:
     """Builds the preprocessing of a batch, and the model on it; `settings` are of `build_model`."""
     images, side = features[IMAGE], seen.training if training else seen.elsewhere
     pixels = images if preprocessed else side.in_batches(images, features.get(RECORD))
-    return build_model(model, as_floats(pixels, precision), training=training, **settings)
+    pixels = as_floats(pixels, precision)
+    if training or views == ONE_VIEW:
+        return build_model(model, pixels, training=training, **settings)
+    both = build_model(model, tf.concat([pixels, tf.reverse(pixels, [2])], 0), training=False, **settings)
+    return both._replace(logits=tf.add_n(tf.split(both.logits, 2)) / 2)
 
 
 def as_floats(images: tf.Tensor, precision: str) -> tf.Tensor:

@@ -8,15 +8,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from trainer.errors import UsageError
 from trainer.models import layers
 from trainer.models.functions import TRAINING, ModelFunction
 from trainer.models.normalization import CrossMean, statistics_over
 from trainer.models.outputs import ModelOutput, check_logits, read_logits
 from trainer.models.sharing import Sharing
-from trainer.subgraphs import ancestors, draws_by_itself
+from trainer.subgraphs import ancestors, names_that_draw
 from trainer.tf1 import tf
 
+SAMPLE_SIZE = 512  # most pictures of a sample
 LOSSES = (tf.GraphKeys.LOSSES, tf.GraphKeys.REGULARIZATION_LOSSES)
 COLLECTED = (*LOSSES, tf.GraphKeys.UPDATE_OPS)
 # How each kind of assignment makes a new value of the old one.
@@ -52,6 +55,7 @@ def build_model(
     seed: int = 0,
     draw: tf.Tensor | None = None,
     cross_mean: CrossMean | None = None,
+    sample: np.ndarray | None = None,
 ) -> ModelOutput:
     """Builds a model on images.
 
@@ -64,6 +68,8 @@ def build_model(
       regularizer: of weights, for a model that takes one.
       seed: of the run.
       draw: int64 [], another number for each step and tower, from which the masks of `layers.dropout` follow.
+      sample: float32 [n, height, width, depth], pictures of the training set as the model sees them, from which it may
+        compute initial values; None: all 0, where its weights come from elsewhere.
       cross_mean: averages the statistics of `layers.batch_norm` over towers; None: each tower has its own.
 
     Raises:
@@ -78,6 +84,7 @@ def build_model(
             reuse=tf.AUTO_REUSE,
             regularizer=regularizer,
             data_format=data_format,
+            sample=np.zeros([SAMPLE_SIZE, *map(int, images.shape[1:])], np.float32) if sample is None else sample,
         )
     logits, auxiliary = read_logits(function.name, built)
     checked = [check_logits(function.name, tensor, images, num_classes) for tensor in (logits, *auxiliary)]
@@ -151,7 +158,7 @@ class _Building:
         live = ancestors([logits, *auxiliary, *losses, *updates], within=mine)
         made = [each for each in self._assignments if each.result.op in live]
         idle = {self._name_of(each) for each in self._assignments if each.result.op not in live}
-        draws = sorted(_draws(live, self._graph))
+        draws = sorted(names_that_draw(live, self._graph))
         if draws and not training:
             raise UsageError(
                 f"{self._model} draws random numbers where it is not trained too ({draws[0]}): an evaluation would be "
@@ -184,7 +191,7 @@ class _Building:
         of_variables: list[tf.Tensor] = []
         for loss in losses:
             needs = ancestors([loss])
-            depends = images.op in needs or _draws(needs, self._graph)
+            depends = images.op in needs or names_that_draw(needs, self._graph)
             (of_batch if depends else of_variables).append(loss)
         return of_batch, of_variables
 
@@ -274,24 +281,3 @@ def _assign(
         return original(value, use_locking=use_locking, name=name, read_value=read_value)
     result = building.record(variable, kind, value)
     return result if read_value else result.op
-
-
-def _draws(operations: Iterable[tf.Operation], graph: tf.Graph) -> list[str]:
-    """Names the operations that draw random numbers by themselves, also inside of functions."""
-    found, has_functions = [], False
-    for op in operations:
-        if op.type in ("Const", "VarHandleOp"):
-            continue
-        node = op.node_def
-        if draws_by_itself(node):
-            found.append(op.name)
-        has_functions |= any(value.HasField("func") for value in node.attr.values())
-    if has_functions:
-        library = graph.as_graph_def().library
-        found += [
-            f"{function.signature.name}/{node.name}"
-            for function in library.function
-            for node in function.node_def
-            if draws_by_itself(node)
-        ]
-    return found

@@ -16,7 +16,8 @@ from trainer.tf1 import tf
 
 # What the trainer gives by name to a function that has such a parameter; all others are its options.
 TRAINING = ("training", "is_training", "train", "is_train", "phase_train")  # the names that it has in TF1 programs
-GIVEN = ("num_classes", *TRAINING, "reuse", "regularizer", "data_format")
+SAMPLE = "sample"
+GIVEN = ("num_classes", *TRAINING, "reuse", "regularizer", "data_format", SAMPLE)
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

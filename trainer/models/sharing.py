@@ -101,6 +101,10 @@ class Sharing:
             raise UsageError(f"{self._model} asks for a variable {name!r}, which is the trainer's: name it otherwise")
         if self._taken.setdefault(name, is_variable) != is_variable:
             raise UsageError(f"{self._model} makes a tf.Variable {name!r}, then asks get_variable for one of that name")
+        initial = kwargs.get("initializer")
+        if initial is not None and not callable(initial):
+            # Of a value, the type is its own: where a variable is found again, TensorFlow compares it with float32.
+            kwargs["dtype"] = initial.dtype if isinstance(initial, tf.Tensor) else tf.as_dtype(_type_of(initial))
         dtype = tf.as_dtype(kwargs.get("dtype") or tf.float32)
         # As in mixed precision elsewhere: what is multiplied has few bits, what is trained has all.
         is_low = dtype in LOW_PRECISION and kwargs.get("trainable") is not False
@@ -159,6 +163,14 @@ class Sharing:
             number += 1
             found = f"{base}_{number}"
         return found
+
+
+def _type_of(value: Any) -> np.dtype[Any]:
+    """Returns the type that TensorFlow gives a value: numbers of Python have 32 bits."""
+    dtype = np.asarray(value).dtype
+    if isinstance(value, np.ndarray | np.generic):
+        return dtype
+    return {"f": np.dtype(np.float32), "i": np.dtype(np.int32)}.get(dtype.kind, dtype)
 
 
 def _seeded(initial_value: Any, seed: int, name: str) -> Any:

@@ -82,6 +82,7 @@ def task_of(config: Config, spec: DatasetSpec, code: UserCode) -> Task:
         preprocessing=preprocessing_of(spec, config.preprocess, config.eval_preprocess, seed=config.seed, code=code),
         weight_decay=0.0 if config.optimizer in DECOUPLED else config.weight_decay,
         seed=config.seed,
+        views=config.eval_views,
     )
 
 

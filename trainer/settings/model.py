@@ -59,6 +59,12 @@ class ModelSettings:
         "halves the scale where a gradient overflows",
         PRECISIONS,
     )
+    eval_views: str = option(
+        "one",
+        "what the logits of evaluation, export and predict are the mean of: one: the picture; mirror: it and its "
+        "mirror image",
+        ("one", "mirror"),
+    )
     batch_norm: str = option(
         "tower",
         "statistics of trainer.models.layers.batch_norm in training: tower: of each tower's part of the batch; sync: "

@@ -67,12 +67,14 @@ def _move_aside(rundir: RunDir, console: Console) -> None:
         console.say(f"moved the earlier run to {moved}")
 
 
-def check_rundir(config: Config, rundir: RunDir) -> None:
-    """Refuses, before anything is written, a directory that cannot hold the run.
+def check_rundir(config: Config, rundir: RunDir, *, is_chief: bool) -> None:
+    """Refuses, before anything is written, a directory that cannot hold the run; it is the chief's.
 
     Raises:
       UsageError: it is a data set's, or holds no checkpoint where `--resume` asks for one.
     """
+    if not is_chief:
+        return
     if (rundir.path / manifest.MANIFEST).is_file():
         raise UsageError(f"--logdir={rundir.path} holds a data set; give a directory of the run's own")
     if (config.resume == "must" or _step_of(config) is not None) and not checkpoint_files.has_files(rundir):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 from collections.abc import Callable, Mapping
@@ -12,10 +13,13 @@ from trainer.cluster import ps_rendezvous, rendezvous
 from trainer.cluster.member import Member
 from trainer.cluster.spec import Cluster
 from trainer.console import Console
+from trainer.data.given.examples import open_examples
 from trainer.data.layout import find_layout
 from trainer.data.spec import DatasetSpec
 from trainer.inputs import order
+from trainer.inputs.loading import load_sample
 from trainer.learning.task import Task
+from trainer.models.building import SAMPLE_SIZE
 from trainer.placing.devices import Devices, choose_devices
 from trainer.reporting.status_file import StatusFile
 from trainer.rundir import RunDir
@@ -58,8 +62,7 @@ def prepare(
       given: functions that Python gives, see `plugins.given_reference`.
     """
     devices, rundir, is_chief = _choose_devices(config), RunDir(config.logdir), cluster is None or cluster.is_chief
-    if is_chief:
-        check_rundir(config, rundir)
+    check_rundir(config, rundir, is_chief=is_chief)
     config = prepare_source(config, rundir, stack, is_chief=is_chief)
     code = open_current(config, rundir, console.say, given)
     data = prepare_data(config, code, console)
@@ -71,6 +74,7 @@ def prepare(
     begin, member = _join(cluster, config, devices, data, code, begin, console, check) if cluster else (begin, None)
     spec = _open_log(rundir, cluster, console, data)
     start = begin.with_batch_size(config.batch_size)
+    task = _with_sample(task, config, spec, code) if not start.step else task
     job = Job(
         config=config,
         console=console,
@@ -98,6 +102,17 @@ def _load_task(config: Config, spec: DatasetSpec, code: UserCode) -> Task:
         if is_reference(reference):
             code.load(reference, default=name)
     return task
+
+
+def _with_sample(task: Task, config: Config, spec: DatasetSpec, code: UserCode) -> Task:
+    """Gives a new run's model some pictures, if it computes initial values from them."""
+    if not task.takes_sample:
+        return task
+    examples = None
+    if is_reference(config.input):
+        examples = open_examples(config.input, config.input_args, config.seed, code)
+    sample = load_sample(spec, task.preprocessing, examples, SAMPLE_SIZE)
+    return task._replace(build=functools.partial(task.build, sample=sample))
 
 
 def _open_log(rundir: RunDir, cluster: Cluster | None, console: Console, data: Data) -> DatasetSpec:
