@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trainer.saving.models import Model
 
 
-TOP_K, NUM_WRONG, BATCH_SIZE = 5, 25, 500  # of an evaluation
+TOP_K, NUM_WRONG = 5, 25  # of an evaluation
 PICTURES = ("confusion", "wrong")  # of an evaluation, that a notebook shows
 _given: dict[Path, Functions] = {}  # by run directory
 
@@ -164,7 +164,7 @@ def _evaluate_checkpoint(
             split=split,
             top_k=TOP_K,
             num_wrong=NUM_WRONG,
-            batch_size=BATCH_SIZE,
+            batch_size=0,
             reading=nullcontext,
             after_batch=advance,
         )

@@ -38,7 +38,9 @@ class EvaluateSettings:
     weights: str = option("", "ema | raw | both (default: ema where the run has averages)")
     data_dir: str = option("", "directory of the shards (default: that of the run)", path=True)
     device: str = option("cpu", "cpu leaves GPUs and their memory to the training", ("cpu", "gpu"))
-    batch_size: int = option(500, "images at a time; the result does not depend on it")
+    batch_size: int = option(
+        0, "images at a time; 0: chosen by their size, at most 500; the result does not depend on it"
+    )
     top_k: int = option(5, "an image also counts where its label is among so many of the largest logits")
     worst: int = option(25, "of the pictures that were taken for another class, how many are drawn, the worst first")
     trust_code: bool = option(False, "run the user's code that the run holds, also where you have not run it before")
@@ -164,7 +166,7 @@ def _check(settings: EvaluateSettings) -> None:
     ranges = (
         ("interval", 0.01, 86400),
         ("timeout", 0, 1e9),
-        ("batch_size", 1, 100_000),
+        ("batch_size", 0, 100_000),
         ("top_k", 1, 1000),
         ("worst", 1, 1000),
     )

@@ -36,7 +36,7 @@ class PredictSettings:
         "stretch", "images of another size: stretch them, pad them to keep their proportions, or no: an error", RESIZES
     )
     invert: bool = option(False, "turn dark on light, as on paper, into light on dark, as in MNIST")
-    batch_size: int = option(500, "images at a time")
+    batch_size: int = option(0, "images at a time; 0: chosen by their size, at most 500")
     input_tensor: str = option("", "of a graph of others: the tensor of the images, as input:0")
     output_tensor: str = option("", "of a graph of others: the tensor of a probability for each class")
     preprocess: str = option("", "of a graph of others: what is done to pictures, as inception(224)")
@@ -82,7 +82,7 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
             invert=settings.invert,
             reading=signals.interruptible,
         )
-        for batch in _batches(pictures, settings.batch_size):
+        for batch in _batches(pictures, settings.batch_size or predictor.at_once):
             signals.check()
             rows = _predictions(batch, predictor)
             if settings.csv and not count:
@@ -107,8 +107,8 @@ def _check(settings: PredictSettings, names: Sequence[str]) -> None:
         raise unknown_name("weights", settings.weights, ("ema", "raw"))
     if settings.json and settings.csv:
         raise UsageError("--json and --csv conflict: give one of them")
-    if not 1 <= settings.batch_size <= 100_000:
-        raise UsageError(f"batch_size={settings.batch_size} is out of range: 1 to 100000")
+    if not 0 <= settings.batch_size <= 100_000:
+        raise UsageError(f"batch_size={settings.batch_size} is out of range: 0 to 100000")
 
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:

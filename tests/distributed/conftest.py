@@ -7,9 +7,9 @@ import pytest
 def launch(program, digits_dir, tmp_path):
     """Starts a job on this machine."""
 
-    def start(*args, workers=2, name="job", flags=(), batch_size=0, **options):
+    def start(*args, workers=2, name="job", flags=(), batch_size=0, digits=True, **options):
         more = [*flags, *(f"--{key}={value}" for key, value in options.items())]
-        settings = [f"--logdir={tmp_path / name}", f"--data_dir={digits_dir}", "--eval_every=0"]
+        settings = [f"--logdir={tmp_path / name}", "--eval_every=0", *([f"--data_dir={digits_dir}"] if digits else [])]
         settings += [f"--batch_size={batch_size}"] if batch_size else []
         return program("launch", "local", f"--workers={workers}", *more, "--", *settings, *args)
 

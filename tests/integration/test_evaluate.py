@@ -213,7 +213,7 @@ def test_weights_that_are_not_finite_are_exit_code_3(run, run_here, layer, tmp_p
         (["--logdir=RUN", "--checkpoint=best"], "--follow keeps the best one"),
         (["--logdir=RUN", "--split=tset"], "did you mean test?"),
         (["--logdir=RUN", "--follow", "--checkpoint=80"], "conflict"),
-        (["--logdir=RUN", "--batch_size=0"], "out of range"),
+        (["--logdir=RUN", "--batch_size=-1"], "out of range"),
         (["--logdir=RUN", "--device=gpu"], "no GPU that TensorFlow can use"),
         (["--logdir=RUN", "--data_dir=OTHER"], "the model wants 8x8x1 in 10"),
         (["--logdir=NOTHING"], "holds no config.json"),

@@ -160,7 +160,7 @@ def test_pictures_become_what_the_model_takes(tmp_path):
         (["--model=README", "x.png"], "is no frozen graph"),
         (["--model=TESTS", "x.png"], "neither a run (config.json) nor a SavedModel"),
         (["--model=RUN", "EMPTY"], "empty: no images there"),
-        (["--model=RUN", "--batch_size=0", "x.png"], "out of range"),
+        (["--model=RUN", "--batch_size=-1", "x.png"], "out of range"),
         (["--model=README", "--weights=raw", "x.png"], "belong to a run directory"),
     ],
 )

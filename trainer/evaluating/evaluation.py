@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from trainer.data.records import explain_input_error, record_batches
-from trainer.data.spec import DataError, DatasetSpec
+from trainer.data.spec import IMAGE, DataError, DatasetSpec
 from trainer.errors import NotFiniteError, UsageError
 from trainer.graph.evaluation import EvalGraph
 from trainer.learning.metrics import Metrics, add_sums
 from trainer.tf1 import tf
 
-BATCH_SIZE = 500
+AT_ONCE, AT_ONCE_BYTES = 500, 24 << 20  # pictures of a batch of an evaluation, and what they take as float32, at most
 LOSS = "loss"  # among the metrics of every task
 
 # What a record may fail with, or a file that it names; a message may quote the record.
@@ -37,7 +37,7 @@ def evaluate(
     reading: Callable[[], AbstractContextManager[None]],
     after_batch: Callable[[int], None] = lambda count: None,
     observe: Callable[..., None] | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = 0,
 ) -> dict[str, float]:
     """Evaluates the session's weights on one split; returns its metrics by name.
 
@@ -50,7 +50,7 @@ def evaluate(
       reading: is entered while a batch is read; what it raises ends the evaluation.
       after_batch: is told after each batch how many examples it had.
       observe: gets logits and features of each batch.
-      batch_size: of the evaluation; the result does not depend on it.
+      batch_size: of the evaluation; 0: as `images_at_once` chooses. The result does not depend on it.
 
     Raises:
       NotFiniteError: the loss is NaN or infinite.
@@ -61,8 +61,9 @@ def evaluate(
         fetches |= {"logits": graph.logits, "features": dict(graph.features)}
     run = session.make_callable(fetches, feed_list=[graph.serialized])
     totals: dict[str, Any] = {}
+    size = batch_size or images_at_once(graph.features[IMAGE].shape.as_list()[1:])
     try:
-        for records in _read(record_batches(spec, split, batch_size), reading):
+        for records in _read(record_batches(spec, split, size), reading):
             found = run(records)
             totals = add_sums(totals, found["sums"])
             if observe:
@@ -71,6 +72,11 @@ def evaluate(
     except READING_ERRORS as error:
         raise explain_input_error(spec, split) or DataError(f"{spec.data_dir}, {split}: {error}") from error
     return _finish(metrics, totals, split)
+
+
+def images_at_once(shape: Sequence[int]) -> int:
+    """Chooses how many pictures of a shape a network takes at once: what it computes of them is many times as large."""
+    return max(1, min(AT_ONCE, AT_ONCE_BYTES // (4 * math.prod(shape))))
 
 
 def _finish(metrics: Metrics, totals: Mapping[str, Any], split: str) -> dict[str, float]:

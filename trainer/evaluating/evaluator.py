@@ -88,7 +88,7 @@ class Evaluator:
           split: of the data.
           top_k: of the top-k accuracy.
           num_wrong: the most wrong images that are kept.
-          batch_size: the result does not depend on it.
+          batch_size: as `evaluation.evaluate` takes it.
           reading: is entered while a batch is read; what it raises ends the evaluation.
           after_batch: is told how many examples were scored.
 

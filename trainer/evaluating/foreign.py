@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trainer.errors import UsageError, unknown_name
+from trainer.evaluating.evaluation import images_at_once
 from trainer.preprocessing.parsing import parse_pipeline
 from trainer.saving.frozen import load_graph
 from trainer.settings.plugins import UserCode
@@ -47,6 +48,7 @@ class Foreign(NamedTuple):
     depth: int  # of the pictures
     class_names: list[str]
     predict: Callable[[Sequence[np.ndarray]], np.ndarray]  # uint8 [h, w, d] of any size each -> float32 [n, classes]
+    at_once: int  # pictures that suit its memory
 
 
 def load_foreign(session: tf.Session, path: Path, ends: Ends) -> Foreign:
@@ -85,7 +87,7 @@ def load_foreign(session: tf.Session, path: Path, ends: Ends) -> Foreign:
         return np.concatenate(found).reshape(len(batch), -1)[: len(pictures)]
 
     classes = predict([np.zeros([*shape[1:]], np.uint8)]).shape[1]
-    return Foreign(shape[3], _read_labels(ends.labels, classes), predict)
+    return Foreign(shape[3], _read_labels(ends.labels, classes), predict, images_at_once(shape[1:]))
 
 
 def _find_tensor(graph: tf.Graph, name: str) -> tf.Tensor:

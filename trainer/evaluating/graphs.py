@@ -41,7 +41,7 @@ def evaluate_graph(
       spec: of the data set, whose classes are found among the graph's by their names.
       split: train, validation or test.
       top_k: an image also counts where its label is among so many of the largest outputs.
-      batch_size: images at a time; the result does not depend on it.
+      batch_size: images at a time; 0: as many as suit the graph. The result does not depend on it.
       reading: is entered while a batch is read; what it raises ends the evaluation.
       after_batch: is told after each batch how many examples it had.
 
@@ -58,7 +58,7 @@ def evaluate_graph(
     examples = _read(spec, split)
     while True:
         with reading():
-            some = list(itertools.islice(examples, batch_size))
+            some = list(itertools.islice(examples, batch_size or predictor.at_once))
         if not some:
             break
         outputs = predictor.predict([image for image, _ in some])

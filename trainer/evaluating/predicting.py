@@ -13,6 +13,7 @@ from PIL import Image
 from trainer.data.pictures import as_png
 from trainer.data.spec import CLASS, NUMBERS, SEVERAL
 from trainer.errors import TrainerError, UsageError, reason
+from trainer.evaluating.evaluation import images_at_once
 from trainer.evaluating.foreign import Ends, load_foreign
 from trainer.preprocessing.preprocessing import Side
 from trainer.rundir import RunDir
@@ -24,6 +25,7 @@ from trainer.tf1 import tf, tf_path
 SIGNATURES = ("uint8_images", "serving_default")  # the first that is there is taken
 OUTPUT_OF_KIND = {CLASS: "probabilities", SEVERAL: "probabilities", NUMBERS: "values"}
 NO_GPU = {"GPU": 0}
+FILES_AT_ONCE = 32  # of a model that takes pictures of several sizes
 
 
 class Predictor(NamedTuple):
@@ -32,6 +34,7 @@ class Predictor(NamedTuple):
     image_shape: tuple[int | None, int | None, int]  # height, width, depth; None: of any size
     class_names: list[str]  # or names of numbers
     predict: Callable[[Sequence[np.ndarray]], np.ndarray]  # uint8 [h, w, d] each -> float32 [n, classes or numbers]
+    at_once: int  # pictures that suit its memory
     label_kind: str = CLASS  # what is predicted: probabilities of classes or of several, or numbers
 
 
@@ -96,7 +99,7 @@ def _open_foreign(path: Path, ends: Ends) -> Iterator[Predictor]:
             foreign = load_foreign(session, _find_saved_model(path) or path, ends)
         except (tf.errors.OpError, OSError, ValueError, KeyError, RuntimeError) as error:
             raise TrainerError(f"--model={path} cannot be loaded: {reason(error)}") from error
-        yield Predictor((None, None, foreign.depth), foreign.class_names, foreign.predict)
+        yield Predictor((None, None, foreign.depth), foreign.class_names, foreign.predict, foreign.at_once)
 
 
 @contextmanager
@@ -114,6 +117,7 @@ def _open_run(rundir: RunDir, model: Model, checkpoint: str, weights: str) -> It
                 model.spec.stored_shape,
                 list(model.spec.class_names),
                 lambda images: predict(np.stack([alone(image) for image in images])),
+                images_at_once(model.task.preprocessing.shape),
                 model.spec.label_kind,
             )
 
@@ -170,7 +174,7 @@ def _predict_files(session: tf.Session, signature: tf.MetaGraphDef.SignatureDefE
         files = [as_png(Image.fromarray(image[..., 0] if depth == 1 else image)) for image in images]
         return np.asarray(run(files))
 
-    return Predictor((None, None, int(depth)), [name.decode() for name in names], predict, kind)
+    return Predictor((None, None, int(depth)), [name.decode() for name in names], predict, FILES_AT_ONCE, kind)
 
 
 def _kind_of(outputs: Collection[str]) -> str:
@@ -197,9 +201,11 @@ def _make_predictor(session: tf.Session, images: tf.Tensor, probabilities: tf.Te
     names = [str(number) for number in range(int(probabilities.shape[1]))]
     if CLASS_NAMES in {operation.name for operation in session.graph.get_operations()}:
         names = [name.decode() for name in session.run(f"{CLASS_NAMES}:0")]
-    run = session.make_callable(probabilities, feed_list=[images])
-    if images.dtype == tf.uint8:
-        return Predictor((height, width, depth), names, lambda pixels: run(np.stack(pixels)), kind)
+    run, shape = session.make_callable(probabilities, feed_list=[images]), (height, width, depth)
     unit = np.float32(1 / 255)
-    shape = (height, width, depth)
-    return Predictor(shape, names, lambda pixels: run(np.stack(pixels).astype(np.float32) * unit), kind)
+
+    def predict(pixels: Sequence[np.ndarray]) -> np.ndarray:
+        stacked = np.stack(pixels)
+        return np.asarray(run(stacked if images.dtype == tf.uint8 else stacked.astype(np.float32) * unit))
+
+    return Predictor(shape, names, predict, images_at_once(shape), kind)

@@ -66,19 +66,14 @@ def make_task(
       UsageError: the goal is no metric, or two metrics have one name.
     """
     seen = preprocessing or preprocessing_of(spec)
-    regularizer = functools.partial(_l2_loss, weight_decay=weight_decay) if weight_decay else None
-    settings: dict[str, Any] = {
-        "num_classes": spec.num_classes,
-        "precision": precision,
-        "regularizer": regularizer,
-        "seed": seed,
-    }
+    settings: dict[str, Any] = {"num_classes": spec.num_classes, "precision": precision, "seed": seed, "views": views}
+    settings["regularizer"] = functools.partial(_l2_loss, weight_decay=weight_decay) if weight_decay else None
     of_kind, own_goal = OF_KIND[spec.label_kind]
     parts = [of_kind, means(lambda logits, labels: {LOSS: loss(logits, labels)}, [LOSS])]
     return Task(
         features=(IMAGE, LABEL, RECORD) if seen.training.is_random_in_batches else (IMAGE, LABEL),
         preprocessing=seen,
-        build=functools.partial(_build, model=model, seen=seen, views=views, **settings),
+        build=functools.partial(_build, model=model, seen=seen, **settings),
         loss=functools.partial(_loss, loss=loss, side=seen.training),
         scalars=_class_scalars if spec.label_kind == CLASS else lambda logits, features: {},
         metrics=make_metrics([*parts, *([metrics] if metrics else [])], goal or own_goal),

@@ -6,7 +6,7 @@ import pytest
 from trainer.data.manifest import load_manifest
 from trainer.data.records import load_split
 from trainer.errors import NotFiniteError
-from trainer.evaluating.evaluation import evaluate
+from trainer.evaluating.evaluation import evaluate, images_at_once
 from trainer.graph.evaluation import EvalGraph, build_eval_graph
 from trainer.learning.losses import cross_entropy
 from trainer.learning.metrics import Goal, Metrics, add_sums
@@ -27,7 +27,7 @@ def test_a_loss_that_is_not_finite_is_an_error(digits_dir, loss):
     with tf.Graph().as_default(), tf.Session() as session:
         serialized = tf.placeholder(tf.string, [None])
         sums = {"count": tf.size(serialized), "loss": tf.constant(loss)}
-        graph = EvalGraph(serialized, sums, tf.constant(0.0), {})
+        graph = EvalGraph(serialized, sums, tf.constant(0.0), {"image": tf.zeros([1, 8, 8, 1])})
         metrics = Metrics(lambda z, y: sums, lambda totals: {"loss": float(totals["loss"])}, ("loss",), Goal("loss"))
         with pytest.raises(NotFiniteError, match=f"the loss on the test set is {loss}") as caught:
             run_evaluation(session, graph, metrics, load_manifest(digits_dir))
@@ -66,3 +66,10 @@ def test_sums_add_up_in_wide_types():
     for _ in range(3):
         totals = add_sums(totals, {"count": np.int32(2**31 - 1), "loss": np.float32(0.1)})
     assert totals["count"] == 3 * (2**31 - 1) and totals["loss"] == pytest.approx(3 * np.float64(np.float32(0.1)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"), [((28, 28, 1), 500), ((32, 32, 3), 500), ((224, 224, 3), 41), ((4000, 3000, 3), 1)]
+)
+def test_large_pictures_are_taken_few_at_a_time(shape, count):
+    assert images_at_once(shape) == count
