@@ -19,7 +19,7 @@ from tests.distributed.jobs import (
     variables,
     wait_for_line,
 )
-from tests.soak import amounts, pairs
+from tests.soak import pairs
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -37,7 +37,7 @@ SOURCES = ["queue", "preloaded", "feed", "synthetic"]
 
 @pairs(
     "source, shape",
-    [*zip(SOURCES, SHAPES, strict=True)],
+    [("feed", SHAPES[2]), ("synthetic", SHAPES[3])],
     [(source, shape) for source in SOURCES for shape in SHAPES],
 )
 @pytest.mark.timeout(600)
@@ -171,8 +171,7 @@ def test_an_evaluator_scores_every_checkpoint_and_ends_with_the_job(launch, tmp_
     assert (tmp_path / "job" / "best").is_dir()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ps", [0, 1])
+@pairs("ps", [(1,)], [(0,), (1,)])
 def test_a_finished_job_that_is_started_again_changes_nothing(ps, run_job):
     def contents(logdir):
         files = [path for path in logdir.rglob("*") if path.is_file() and path.suffix != ".log" and path.name != "lock"]
@@ -188,8 +187,7 @@ def test_a_finished_job_that_is_started_again_changes_nothing(ps, run_job):
 SPARE_RESTARTS = 2
 
 
-@amounts("kills", 1, 10)
-@pytest.mark.parametrize("victim", [0, 1])
+@pairs("kills, victim", [(1, 1)], [(kills, victim) for kills in (1, 10) for victim in (0, 1)])
 @pytest.mark.timeout(1200)
 def test_kills_of_a_worker_at_random_moments(kills, victim, launch, tmp_path):
     """The job starts again each time, and ends with its accuracy and nothing left running."""
@@ -317,8 +315,7 @@ def test_an_elastic_job_goes_on_without_a_lost_worker_and_takes_it_back(launch, 
     assert json.loads((tmp_path / "job" / "result.json").read_text())["step"] == 8000
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ps", [0, 1])
+@pairs("ps", [(1,)], [(0,), (1,)])
 def test_a_frozen_worker_is_named_by_the_others(ps, launch):
     flags = ("--train_steps=100000", "--stall_seconds=2", "--log_every=20")
     process = launch(*flags, ps=ps)

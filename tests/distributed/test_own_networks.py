@@ -8,8 +8,9 @@ import pytest
 
 from tests.distributed.jobs import same_losses, variables, wait_for_line
 from tests.integration.test_own_models import AVERAGING, NORMALIZED, OWN
+from tests.soak import pairs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 COMMON = ("--batch_size=48", "--decay=constant", "--weight_decay=0.001", "--optimizer=momentum", "--learning_rate=0.02")
 
 
@@ -17,8 +18,11 @@ def servers(strategy):
     return {"ps": 1} if strategy == "ps_sync" else {}
 
 
-@pytest.mark.parametrize("model", [AVERAGING, NORMALIZED])
-@pytest.mark.parametrize("strategy", ["collective", "ps_sync"])
+@pairs(
+    "strategy, model",
+    [("collective", AVERAGING), ("ps_sync", NORMALIZED)],  # The other way round they are stopped below.
+    [(strategy, model) for strategy in ("collective", "ps_sync") for model in (AVERAGING, NORMALIZED)],
+)
 def test_two_workers_train_as_two_towers_do(strategy, model, run_job, run_program, digits_dir, tmp_path):
     """The statistics of batch normalization are those of 24 pictures in both; its means are averaged alike."""
     if model == NORMALIZED:
@@ -34,6 +38,7 @@ def test_two_workers_train_as_two_towers_do(strategy, model, run_job, run_progra
         np.testing.assert_allclose(mine[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_workers_normalize_by_the_whole_batch_as_one_tower_does(run_job, run_program, digits_dir, tmp_path):
     flags = (*COMMON, f"--model={OWN / 'normalized.py'}", "--batch_norm=sync", "--train_steps=50", "--log_every=1")
     where = (f"--logdir={tmp_path / 'one'}", f"--data_dir={digits_dir}", "--eval_every=0")
@@ -41,6 +46,7 @@ def test_two_workers_normalize_by_the_whole_batch_as_one_tower_does(run_job, run
     same_losses(run_job(*flags), tmp_path / "one", steps=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "model"), [("collective", NORMALIZED), ("ps_sync", AVERAGING)])
 def test_a_stopped_job_goes_on_bit_for_bit(strategy, model, launch, run_job):
     if model == NORMALIZED:

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 
 from tests.conftest import environment
+from tests.integration.test_own_models import OWN
 from tests.integration.test_signals import newest_step
-from tests.soak import amounts
+from tests.soak import amounts, pairs
 from trainer.tf1 import tf
 
 pytestmark = pytest.mark.timeout(1800)
 # On a network with dropout and averages, so that weights tell of every record, mask and rate.
 RUN = ["--model=mlp", "--model_args=hidden_sizes=32", "--deterministic", "--decay=constant"]
+# A network of the user's, with batch normalization over two towers.
+OWN_RUN = [f"--model={OWN / 'normalized.py'}", "--model_args=rate=0.3", "--batch_norm=sync", "--num_gpus=2", *RUN[2:]]
 BUSY = ["--eval_every=40", "--summary_every=5", "--checkpoint_every=10", "--log_every=100"]
 RENAMES = "rename,renameat,renameat2"
 
@@ -41,10 +44,10 @@ def named_step(logdir):
     return int(path.rsplit("-", 1)[1]) if path else 0
 
 
-@amounts("kills", 4, 50)
-def test_kills_at_random_moments(kills, program, run_program, digits_dir, tmp_path):
+@pairs("kills, model", [(4, OWN_RUN)], [(4, RUN), (20, OWN_RUN), (50, RUN)])
+def test_kills_at_random_moments(kills, model, program, run_program, digits_dir, tmp_path):
     rng = random.Random(7)
-    args = [f"--data_dir={digits_dir}", *RUN]
+    args = [f"--data_dir={digits_dir}", *model]
     logdir = tmp_path / "run"
     step, phases = 0, []
     # How long this machine takes from the command to the first checkpoint.

@@ -90,12 +90,11 @@ def test_everything_is_due_at_its_own_step(train, tmp_path):
     assert {path.name for path in many.glob("*.index")} == {path.name for path in one.glob("*.index")}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "more"),
     [
-        pytest.param(None, [], marks=pytest.mark.slow),
-        ("blocked_reader", []),
+        pytest.param(None, [], marks=pytest.mark.soak),
+        pytest.param("blocked_reader", [], marks=pytest.mark.slow),
         pytest.param("blocked_reader", ["--staging=yes", "--num_gpus=2", "--steps_per_loop=1"], marks=pytest.mark.slow),
     ],
 )

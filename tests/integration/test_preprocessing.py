@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import read_metrics
+from tests.soak import pairs
 from trainer.data.manifest import load_run_data
 from trainer.data.records import load_split
 from trainer.evaluating.predicting import open_predictor
@@ -41,7 +42,7 @@ def losses(train, tmp_path):
     "more",
     [
         {"num_gpus": 4, "queue_readers": 3},
-        pytest.param({"steps_per_loop": 10}, marks=pytest.mark.slow),
+        pytest.param({"steps_per_loop": 10}, marks=pytest.mark.soak),
         pytest.param({"num_gpus": 2, "strategy": "replicated", "staging": "yes"}, marks=pytest.mark.slow),
     ],
     ids=["towers_and_readers", "loop", "replicated"],
@@ -50,8 +51,7 @@ def test_towers_readers_and_loops_see_the_same_pictures(losses, more):
     np.testing.assert_allclose(losses("other", **more), losses(), rtol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("more", [{"seed": 2}, {"preprocess": EVALUATION}], ids=["seed", "as_stored"])
+@pairs("more", [({"seed": 2},)], [({"seed": 2},), ({"preprocess": EVALUATION},)])
 def test_other_pictures_give_other_losses(losses, more):
     assert (np.abs(losses("other", **more) / losses() - 1) > 1e-3).any()
 

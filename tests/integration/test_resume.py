@@ -19,7 +19,7 @@ def weights(logdir):
 
 
 SOURCES = ["queue", *(pytest.param(name, marks=pytest.mark.slow) for name in ("preloaded", "feed"))]
-SLOW = [("queue", 4), ("preloaded", 2), ("feed", 4)]
+SLOW = [("queue", 4), ("feed", 4)]
 
 
 @pytest.mark.parametrize(

@@ -69,21 +69,23 @@ def outputs(build, images, values=None):
         return shapes, session.run([tensor for tensor in tensors if tensor is not None])
 
 
-@pytest.mark.parametrize("training", [False, True])
+IN_CI = {("resnet_v2_50", True), ("inception_v3", True), ("alexnet_v2", True), ("vgg_a", False)}
+
+
 @pytest.mark.parametrize(
-    ("name", "size"),
+    ("name", "size", "training"),
     [
-        ("resnet_v1_50", 65),
-        pytest.param("resnet_v2_50", 64, marks=slow),
-        pytest.param("inception_v1", 224, marks=soak),
-        pytest.param("inception_v3", 299, marks=slow),
-        pytest.param("resnet_v1_101", 33, marks=soak),
-        pytest.param("resnet_v2_152", 33, marks=soak),
-        pytest.param("alexnet_v2", 224, marks=slow),
-        pytest.param("vgg_a", 224, marks=slow),
-        pytest.param("vgg_16", 224, marks=soak),
+        pytest.param(
+            name, size, training, marks=() if name == "resnet_v1_50" else slow if (name, training) in IN_CI else soak
+        )
+        for name, size in {
+            "resnet_v1_50": 65, "resnet_v1_101": 33, "resnet_v1_152": 33, "resnet_v2_50": 64, "resnet_v2_101": 33,
+            "resnet_v2_152": 33, "inception_v1": 224, "inception_v3": 299, "alexnet_v2": 224, "vgg_a": 224,
+            "vgg_16": 224, "vgg_19": 224,
+        }.items()
+        for training in (False, True)
     ],
-)
+)  # fmt: skip
 def test_the_logits_are_those_of_tf_slim(name, size, training):
     slim = slim_network(name)
     images = np.random.default_rng(2).uniform(-1, 1, (3, size, size, 3)).astype(np.float32)

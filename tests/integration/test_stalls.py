@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.integration.test_signals import ENDLESS, newest_step, stop, wait_for
+from tests.soak import pairs
 
 pytestmark = pytest.mark.timeout(120)
 DEAD = "is dead or was never started"
@@ -38,15 +39,14 @@ def test_a_reader_that_blocks_is_reported_with_its_stack(program, args):
     stop(process, signal.SIGTERM)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "more", "message"),
-    [
-        ("blocked_reader", [], "queue input/reader_0 is empty and the thread that fills it is blocked"),
-        ("no_runners", [], f"queue input/reader_0 {DEAD}"),
-        ("feeder_that_ends", ["--input=feed"], f"queue input/batches {DEAD}"),
-    ],
-)
+FATAL = [
+    ("blocked_reader", [], "queue input/reader_0 is empty and the thread that fills it is blocked"),
+    ("no_runners", [], f"queue input/reader_0 {DEAD}"),
+    ("feeder_that_ends", ["--input=feed"], f"queue input/batches {DEAD}"),
+]
+
+
+@pairs("fault, more, message", FATAL[::2], FATAL)
 def test_a_fatal_stall_saves_and_ends_with_code_1(program, args, tmp_path, fault, more, message):
     process = program("tests.planted", fault, *args, *more, STALL, "--stall_fatal", "--log_every=1")
     begin = time.monotonic()
@@ -83,7 +83,7 @@ def test_a_slow_save_is_no_fatal_stall(program, args, tmp_path):
     assert process.returncode == 0 and f"nothing has ended for {STALL}" in out, err
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_zero_reports_nothing(program, args):
     process = program("tests.planted", "blocked_reader", *args, "--stall_seconds=0")
     wait_for(process, "PHASE")
