@@ -125,7 +125,7 @@ def _synchronized(
         *(tf.convert_to_tensor(each) for each in (x, gamma, beta, moving_mean))
     )
     every = count * cross_mean.towers
-    return y, mean, variance * every / (every - 1)
+    return y, mean, variance * every / tf.maximum(every - 1, 1.0)
 
 
 def _is_frozen() -> bool:
