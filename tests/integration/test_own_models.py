@@ -231,7 +231,7 @@ def test_options_are_checked(train, model_args, message):
         train(model=SLIM, model_args=model_args)
 
 
-def test_the_files_may_change_or_go_and_the_run_goes_on(digits_dir, tmp_path, run_program, monkeypatch):
+def test_the_files_may_change_or_go_and_the_run_goes_on(digits_dir, tmp_path, run_here, monkeypatch):
     """From another directory, by every program."""
     folder, logdir = tmp_path / "mine", tmp_path / "run"
     folder.mkdir()
@@ -251,9 +251,9 @@ def test_the_files_may_change_or_go_and_the_run_goes_on(digits_dir, tmp_path, ru
     result = api.train(**settings, train_steps=20)
     assert result.step == 20 and result.status == "done"
     monkeypatch.chdir(tmp_path)
-    evaluated = run_program("trainer.evaluate", f"--logdir={logdir}", "--json")
+    evaluated = run_here("trainer.evaluate", f"--logdir={logdir}", "--json")
     assert json.loads(evaluated.out.splitlines()[-1])["accuracy"] == pytest.approx(result.test["accuracy"])
-    exported = run_program("trainer.export", f"--logdir={logdir}", "--format=frozen", f"--output={tmp_path / 'net.pb'}")
+    exported = run_here("trainer.export", f"--logdir={logdir}", "--format=frozen", f"--output={tmp_path / 'net.pb'}")
     assert exported.code == 0, exported
 
 

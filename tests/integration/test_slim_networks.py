@@ -151,7 +151,9 @@ def test_pictures_that_do_not_fit_are_named():
         build_model(find_model("vgg_16", [], UserCode()), tf.zeros([2, 160, 160, 3]), num_classes=10, training=False)
 
 
-@pytest.mark.parametrize("model", ["resnet20", "mobilenet_v1"])
-def test_they_train_on_two_towers(train, model):
-    run = train(model=model, num_gpus=2, train_steps=3, batch_size=16, preprocess="resize(32,32)|scale(-1,1)")
+@pytest.mark.parametrize(("model", "args"), [("resnet20", ""), ("mobilenet_v1", "multiplier=0.25")])
+def test_they_train_on_two_towers(train, model, args):
+    run = train(
+        model=model, model_args=[args], num_gpus=2, train_steps=3, batch_size=16, preprocess="resize(32,32)|scale(-1,1)"
+    )
     assert "no gradient" not in (run / "train.log").read_text()

@@ -51,28 +51,28 @@ def run(data, tmp_path, kind, **settings):
     )  # fmt: skip
 
 
-def test_several_labels_are_learned(data, tmp_path, run_program):
+def test_several_labels_are_learned(data, tmp_path, run_here):
     result = run(data, tmp_path, "several", num_gpus=2)
     assert result.goal == "mean_average_precision" and result.test["mean_average_precision"] > 0.98
     assert result.test["precision"] > 0.9 and result.test["recall"] > 0.9
-    evaluated = run_program("trainer.evaluate", f"--logdir={tmp_path / 'run'}", "--json")
+    evaluated = run_here("trainer.evaluate", f"--logdir={tmp_path / 'run'}", "--json")
     found = json.loads(evaluated.out.splitlines()[-1])
     assert {name: found[name] for name in result.test} == pytest.approx(result.test)
-    check_predictions(data, tmp_path, run_program, lambda row: [float(row["left"]) > 0.5, float(row["right"]) > 0.5])
+    check_predictions(data, tmp_path, run_here, lambda row: [float(row["left"]) > 0.5, float(row["right"]) > 0.5])
 
 
-def test_numbers_are_learned(data, tmp_path, run_program):
+def test_numbers_are_learned(data, tmp_path, run_here):
     result = run(data, tmp_path, "numbers", loss="huber", loss_args="delta=0.5")
     assert result.goal == "mean_absolute_error" and result.test["mean_absolute_error"] < 0.05
     assert result.test["r2"] > 0.95 and result.best_validation == min(
         read_metrics(tmp_path / "run", f"validation_{result.goal}").values()
     )
-    shown = run_program("trainer.evaluate", f"--logdir={tmp_path / 'run'}")
+    shown = run_here("trainer.evaluate", f"--logdir={tmp_path / 'run'}")
     assert "test mean_absolute_error 0.0" in shown.out and "r2 0.9" in shown.out, shown
-    check_predictions(data, tmp_path, run_program, lambda row: [float(row["left"]), float(row["right"])])
+    check_predictions(data, tmp_path, run_here, lambda row: [float(row["left"]), float(row["right"])])
 
 
-def check_predictions(data, tmp_path, run_program, read):
+def check_predictions(data, tmp_path, run_here, read):
     """By the run, a SavedModel and a frozen graph the same, and right."""
     values = {"left": 230, "right": 20}
     pixels = np.repeat(np.array([[values["left"]] * 4 + [values["right"]] * 4], np.uint8), 8, 0)
@@ -82,11 +82,9 @@ def check_predictions(data, tmp_path, run_program, read):
         model = tmp_path / "run"
         if kind:
             model = tmp_path / f"exported_{kind}"
-            done = run_program(
-                "trainer.export", f"--logdir={tmp_path / 'run'}", f"--format={kind}", f"--output={model}"
-            )
+            done = run_here("trainer.export", f"--logdir={tmp_path / 'run'}", f"--format={kind}", f"--output={model}")
             assert done.code == 0, done
-        found = run_program("trainer.predict", f"--model={model}", "--csv", str(tmp_path / "one.png"))
+        found = run_here("trainer.predict", f"--model={model}", "--csv", str(tmp_path / "one.png"))
         (row,) = csv.DictReader(io.StringIO(found.out))
         rows.append(read(row))
     np.testing.assert_allclose(rows[0], [1, 0] if isinstance(rows[0][0], bool) else [0.9, 0.08], atol=0.1)
