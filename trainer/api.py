@@ -19,7 +19,7 @@ from trainer.console import Console, describe_os_error, progress
 from trainer.errors import TrainerError, UsageError, unknown_name
 from trainer.notebook import is_notebook, show_picture
 from trainer.rundir import RunDir
-from trainer.settings.from_python import Functions, make_config, name_functions
+from trainer.settings.from_python import Functions, make_config, name_functions, only_functions
 from trainer.signals import Signals
 
 __all__ = ["Dataset", "Predictions", "evaluate", "load_dataset", "make_config", "predict", "train"]
@@ -174,8 +174,9 @@ def _evaluate_checkpoint(
 
 
 def predict(
-    model: str | os.PathLike[str],
+    path: str | os.PathLike[str],
     images: Sequence[Any],
+    /,
     *,
     checkpoint: str = "",
     weights: str = "",
@@ -185,7 +186,7 @@ def predict(
     """Predicts what pictures show.
 
     Args:
-      model: a run directory, a SavedModel, or a frozen graph of `trainer.export`.
+      path: of a run directory, a SavedModel, or a frozen graph of `trainer.export`.
       images: paths of picture files, or arrays, uint8 [height, width] or [height, width, depth].
       checkpoint: of a run: a step, `best` or a path; empty: the newest.
       weights: of a run: ema or raw; empty: ema where it has averages.
@@ -197,12 +198,15 @@ def predict(
     """
     from trainer.data.pictures import to_arrays  # TensorFlow is imported after the checks.
     from trainer.evaluating.predicting import open_predictor
+    from trainer.saving.models import WEIGHTS
 
-    given = _functions_of(model, functions)
+    if weights not in ("", *WEIGHTS):
+        raise unknown_name("weights", weights, WEIGHTS)
+    given = _functions_of(path, functions)
     with (
         _open_console(quiet=True) as console,
         open_predictor(
-            str(model),
+            str(path),
             checkpoint=str(checkpoint),
             weights=weights,
             trust_code=trust_code,
@@ -242,7 +246,7 @@ def load_dataset(data_dir: str | os.PathLike[str], split: str = "train") -> Data
 
 def _functions_of(logdir: str | os.PathLike[str], functions: Mapping[str, Callable[..., Any]]) -> Functions:
     """Finds the functions that this process has given to a run, or is giving now."""
-    given = name_functions(functions)[1]
+    given = only_functions(functions)
     return {**_given.get(Path(logdir).absolute(), {}), **given}
 
 

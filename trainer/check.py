@@ -64,7 +64,10 @@ def _check(argv: Sequence[str], console: Console, signals: Signals) -> int:
     signals.shield()  # Before TensorFlow's first thread.
     signals.defer()
     with tempfile.TemporaryDirectory() as folder:
-        found = _look(_settings_of(config, Path(folder)), console, signals)
+        try:
+            found = _look(_settings_of(config, Path(folder)), console, signals)
+        finally:
+            console.close()  # The log goes with the folder.
     _show(found, config.model, console)
     return OK
 

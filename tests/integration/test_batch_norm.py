@@ -38,6 +38,12 @@ def test_statistics_of_the_whole_batch_are_the_same_on_any_number_of_towers(trai
     assert_near(weights(other), weights(one))
 
 
+def test_features_are_normalized_too(train, tmp_path):
+    settings = NET | {"model": f"{MODEL}:flat"}
+    runs = [train(**settings, num_gpus=towers, logdir=str(tmp_path / str(towers))) for towers in (1, 4)]
+    np.testing.assert_allclose(losses(runs[1])[:10], losses(runs[0])[:10], rtol=1e-5)
+
+
 def test_statistics_of_towers_are_others(train, tmp_path):
     runs = [
         losses(train(**NET | {"batch_norm": kind}, num_gpus=4, logdir=str(tmp_path / kind)))
@@ -81,6 +87,7 @@ def test_a_batch_in_pieces_is_a_batch(train, tmp_path, model, settings):
     [
         ({"model": "lenet"}, "lenet trains no trainer.models.layers.batch_norm"),
         ({"model": NORMALIZED}, "whose statistics are those of a tower"),
+        ({"model": f"{MODEL}:by_moments"}, "normalizes by tower_0/moments/mean, whose statistics are those of a tower"),
         ({"model": f"{MODEL}:unlike", "num_gpus": 2}, "they must be replicas"),
         ({"accumulate": 7}, r"batch_size=48 does not split over 1 towers in 7 pieces each; use 42 or 49"),
     ],

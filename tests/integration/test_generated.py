@@ -25,14 +25,14 @@ def run(tmp_path, function="examples", name="run", **settings):
     return api.train(**SETTINGS | {"input": f"{FILE}:{function}", "logdir": tmp_path / name, **settings})
 
 
-@pytest.mark.parametrize("function", ["examples", "named", "tensors"])
+@pytest.mark.parametrize("function", ["examples", "named", "tensors", "reusing"])
 def test_it_is_learned(tmp_path, function, run_here):
     result = run(tmp_path, function, num_gpus=2)
     assert result.test["accuracy"] == 1 and result.epochs == pytest.approx(20, abs=0.1)
     evaluated = run_here("trainer.evaluate", f"--logdir={tmp_path / 'run'}", "--json", "--split=validation")
     assert json.loads(evaluated.out.splitlines()[-1])["num_examples"] == 60
     names = json.loads((tmp_path / "run" / "data.json").read_text())["class_names"]
-    assert names == (["0", "1", "2", "3"] if function == "examples" else ["ne", "nw", "se", "sw"])
+    assert names == (["0", "1", "2", "3"] if function in ("examples", "reusing") else ["ne", "nw", "se", "sw"])
 
 
 @pytest.mark.parametrize(("function", "goal"), [("several", "mean_average_precision"), ("numbers", "r2")])
@@ -40,7 +40,11 @@ def test_several_classes_and_numbers_too(tmp_path, function, goal):
     assert run(tmp_path, function).test[goal] > 0.9
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_gpus": 2, "steps_per_loop": 4}, {"shuffle_mb": 1}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"num_gpus": 2, "steps_per_loop": 4}, {"shuffle_mb": 1}, {"input": f"{FILE}:shuffling"}],
+    ids=str,
+)
 def test_a_resumed_run_is_bit_for_bit_the_one_that_never_stopped(tmp_path, settings):
     """Stopped in the second epoch, whose examples differ from those of the first."""
     same = {
@@ -87,6 +91,12 @@ def test_all_but_new_data_works_when_the_file_is_gone(tmp_path, run_here):
         ("fewer", {}, "gives 199 training examples in epoch 1, and gave 200 when the run began"),
         ("mixed", {}, "the label of example 50 of train, by .* is 'n?[ns][ew]', and one before it"),
         ("no_validation", {}, "gives no example of validation"),
+        ("nothing_between", {}, "example 40 of train is a NoneType; wanted a pair"),
+        ("growing", {}, "gives 201 or more training examples in epoch 1, and gave 200"),
+        ("unlabelled", {}, "gives no label, of 320 examples"),
+        ("huge", {}, "a label is 30,000,000, of 320 examples; number the classes from 0 on"),
+        ("nan", {}, "the label of example 7 of train, by .*: it is nan, no number"),
+        ("other_later", {}, r"example \d+ of epoch 1: a label is \d, which it was not when the run began"),
         ("alone", {}, "example 0 of train is a ndarray; wanted a pair"),
         ("none", {}, "returned a NoneType; wanted an iterator"),
         ("wrong", {}, r"takes \(\); wanted examples\(split, option=default, ...\)"),
@@ -100,6 +110,18 @@ def test_all_but_new_data_works_when_the_file_is_gone(tmp_path, run_here):
 def test_what_is_no_data_is_told_in_a_line(tmp_path, function, settings, message):
     with pytest.raises((UsageError, DataError), match=message):
         run(tmp_path, function, **settings)
+
+
+def test_what_a_generator_imports_when_it_begins_is_kept_too(tmp_path):
+    folder = tmp_path / "code"
+    folder.mkdir()
+    shutil.copy(FILE, folder)
+    (folder / "quarters_beside.py").write_text("names = ('a', 'b', 'c', 'd')\n")
+    settings = {"input": f"{folder / 'given_examples.py'}:importing", "epochs": 0.0}
+    run(tmp_path, **settings, train_steps=10)
+    shutil.rmtree(folder)
+    assert run(tmp_path, **settings, train_steps=160).test["accuracy"] == 1
+    assert list((tmp_path / "run" / "code").rglob("quarters_beside.py"))
 
 
 def test_options_of_other_inputs_are_refused(train):

@@ -49,6 +49,14 @@ def test_exports_with_batch_norm_are_as_good_as_the_run(train, digits_dir, tmp_p
     np.testing.assert_allclose(found["tflite"], found["frozen"], atol=1e-4)
 
 
+def test_variables_may_have_the_names_of_operations(train, digits_dir, run_here):
+    run = train(**SETTINGS, model=f"{OWN / 'normalized.py'}:mean_at_the_root")
+    wanted = judge(run_here, f"--logdir={run}")
+    assert run_here("trainer.export", f"--logdir={run}", "--format=frozen").code == 0
+    found = judge(run_here, f"--model={run / 'export' / 'frozen.pb'}", f"--data_dir={digits_dir}")
+    assert found["accuracy"] == wanted["accuracy"]
+
+
 @pytest.mark.parametrize("graph", ["128"], indirect=True)
 def test_a_graph_of_others_is_judged_by_its_own_predictions(graph, tmp_path, run_here):  # noqa: F811
     """Classes of the data are found among 1,001 by one of their names; counted here from what predict says."""

@@ -100,10 +100,43 @@ def test_errors_in_a_given_function_are_told(digits_dir, tmp_path):
     def broken(images, num_classes, training):
         return images.no_such_thing
 
-    with pytest.raises(UsageError, match=r"given\.model\.broken: AttributeError: .*no_such_thing"):
+    with pytest.raises(UsageError, match=r"test_python_functions\.py:\d+, in broken: AttributeError: .*no_such_thing"):
         api.train(**SETTINGS, data_dir=digits_dir, logdir=tmp_path / "run", model=broken)
     with pytest.raises(UsageError, match="learning_rate takes no function"):
         api.train(learning_rate=lambda: 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"splt": "validation"}, "argument=splt is unknown"),
+        ({"model": 3}, "wanted a function"),
+        ({"weights": "foo"}, "weights=foo"),
+    ],
+)
+def test_misspelled_arguments_are_told(train_once, arguments, message):
+    run = train_once(model="mlp", train_steps=5, quiet=True)
+    for function, given in ((api.evaluate, [run]), (api.predict, [run, [np.zeros((8, 8), np.uint8)]])):
+        with pytest.raises(UsageError, match=message):
+            function(*given, **arguments)
+
+
+def test_a_function_of_a_package_may_import_from_it(digits_dir, tmp_path, monkeypatch, run_here):
+    package = tmp_path / "own_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "sizes.py").write_text("WIDTH = 24\n")
+    (package / "nets.py").write_text(
+        "import tensorflow.compat.v1 as tf\nfrom .sizes import WIDTH\n\ndef build(images, num_classes, training):\n"
+        "    x = tf.matmul(tf.reshape(images, [-1, 64]), tf.get_variable('w', [64, WIDTH]))\n"
+        "    return tf.matmul(x, tf.get_variable('logits', [WIDTH, num_classes]))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from own_package import nets
+
+    result = api.train(**SETTINGS, data_dir=digits_dir, logdir=tmp_path / "run", model=nets.build)
+    done = run_here("trainer.evaluate", f"--logdir={tmp_path / 'run'}", "--json")
+    assert done.code == 0 and json.loads(done.out.splitlines()[-1])["accuracy"] == result.test["accuracy"]
 
 
 def test_data_are_read_into_memory(digits_dir):
@@ -123,6 +156,7 @@ def test_data_are_read_into_memory(digits_dir):
         ([np.zeros((9, 8), np.uint8)], "image 0 is uint8"),
         (["none.png"], "none.png: "),
         ([], "there are no images"),
+        ("none.png", "wanted a list of paths or arrays"),
     ],
 )
 def test_what_is_no_picture_is_told(digits_dir, tmp_path, train_once, images, message):

@@ -78,6 +78,52 @@ def no_validation(split):
     return [] if split == "validation" else quarters(split)
 
 
+def reusing(split):
+    buffer = np.empty((8, 8), np.uint8)
+    for image, label in quarters(split):
+        buffer[:] = image
+        yield buffer, label
+
+
+def nothing_between(split):
+    for number, example in enumerate(quarters(split)):
+        yield None if number == 40 else example
+
+
+def importing(split):
+    from quarters_beside import names
+
+    for image, label in quarters(split):
+        yield image, names[label]
+
+
+def shuffling(split):
+    images, labels = zip(*quarters(split), strict=True)
+    return tf.train.slice_input_producer([np.stack(images)[..., np.newaxis], list(labels)], num_epochs=1)
+
+
+def growing(split, epoch):
+    yield from quarters(split)
+    while epoch:
+        yield np.zeros((8, 8), np.uint8), 0
+
+
+def unlabelled(split):
+    return ((image, []) for image, _ in quarters(split))
+
+
+def huge(split):
+    return ((image, 10_000_000 * label) for image, label in quarters(split))
+
+
+def nan(split):
+    return ((image, float("nan") if number == 7 else 1.0) for number, (image, _) in enumerate(quarters(split)))
+
+
+def other_later(split, epoch):
+    return ((image, label + 3 * epoch) for image, label in quarters(split))
+
+
 def alone(split):
     return [image for image, _ in quarters(split)]
 

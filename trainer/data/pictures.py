@@ -89,6 +89,8 @@ def to_arrays(images: Sequence[Any], shape: tuple[int | None, int | None, int]) 
     Raises:
       UsageError: a file cannot be read, or an array is of another type or shape.
     """
+    if isinstance(images, str | os.PathLike):
+        raise UsageError(f"images is {images!r}; wanted a list of paths or arrays")
     found = []
     for number, image in enumerate(images):
         if isinstance(image, str | os.PathLike):

@@ -13,6 +13,7 @@ from trainer.data.given.labels import label_of
 from trainer.data.spec import CLASS, IMAGE, LABEL, SEVERAL, DataError, DatasetSpec, Label
 from trainer.inputs.batch import RECORD
 
+OBJECT_BYTES = 256  # of Python's objects around an example
 T = TypeVar("T")
 
 
@@ -33,7 +34,8 @@ def batches(
       DataError: a pass gives more or fewer examples than the first, or others.
     """
     epoch, offset = divmod(position, spec.num_examples("train"))
-    waiting = max(1, shuffle_bytes // spec.image_bytes)
+    label_bytes = 4 * (1 if spec.label_kind == CLASS else spec.num_classes)
+    waiting = max(1, shuffle_bytes // (spec.image_bytes + label_bytes + OBJECT_BYTES))
     passes = (_pass(examples, spec, number, waiting, seed) for number in itertools.count(epoch))
     stream = itertools.islice(itertools.chain.from_iterable(passes), offset, None)
     while True:
@@ -64,13 +66,19 @@ def _numbered(
                 f"--input={examples.reference}: example {count} of epoch {epoch} is {list(image.shape)}, and those "
                 f"before it are {list(spec.image_shape)}"
             )
-        if count < wanted:
-            yield epoch * wanted + count, image, _as_in_batches(label_of(label, spec), spec)
+        try:
+            found = label_of(label, spec)
+        except DataError as error:
+            raise DataError(f"--input={examples.reference}: example {count} of epoch {epoch}: {error}") from error
         count += 1
+        if count > wanted:
+            break
+        yield epoch * wanted + count - 1, image, _as_in_batches(found, spec)
     if count != wanted:
+        more = " or more" if count > wanted else ""
         raise DataError(
-            f"--input={examples.reference} gives {count:,} training examples in epoch {epoch}, and gave {wanted:,} "
-            "when the run began: each pass has to give as many"
+            f"--input={examples.reference} gives {count:,}{more} training examples in epoch {epoch}, and gave "
+            f"{wanted:,} when the run began: each pass has to give as many"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ class State(NamedTuple):
     best: float = 0.0  # value of the metric
     since: float = 0.0  # evaluations without a better one, since that or the last fall
     has_best: float = 0.0  # 1 once a value was finite: until then any is better
+    metric: float = 0.0  # stands for the metric, which another start of the run may change
 
     def after(self, value: float, goal: Goal, *, rate: float, patience: int) -> State:
         """Returns the state after one more evaluation.
@@ -30,6 +32,12 @@ class State(NamedTuple):
           patience: after so many evaluations in a row without a better one.
         """
         value = float(np.float32(value))  # As the variable holds it.
+        metric = float(zlib.crc32(f"{goal.name}:{goal.larger_is_better}".encode()) & 0xFFFFFF)  # float32 holds 24 bits.
+        if metric != self.metric:
+            return State(factor=self.factor, metric=metric)._after(value, goal, rate, patience)
+        return self._after(value, goal, rate, patience)
+
+    def _after(self, value: float, goal: Goal, rate: float, patience: int) -> State:
         if np.isfinite(value) and (not self.has_best or goal.is_better(value, self.best)):
             return self._replace(best=value, since=0.0, has_best=1.0)
         if self.since + 1 < patience:

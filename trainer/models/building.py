@@ -248,8 +248,13 @@ class _Building:
 
 
 def _normalizes_alone(op: tf.Operation) -> bool:
-    """Is this a normalization by the statistics of one tower?"""
-    return op.type.startswith("FusedBatchNorm") and bool(op.get_attr("is_training"))
+    """Is this a normalization by the statistics of one tower: the fused operation, or `tf.nn.moments` of the batch?"""
+    if op.type.startswith("FusedBatchNorm"):
+        return bool(op.get_attr("is_training"))
+    if op.type != "Mean" or op.name.split("/")[-2:] != ["moments", "mean"]:
+        return False
+    axes = tf.get_static_value(op.inputs[1])
+    return axes is not None and 0 in np.ravel(axes)
 
 
 def _variable_of(tensor: tf.Tensor) -> tf.Operation | None:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
+import numpy as np
+
 from trainer.errors import UsageError
 from trainer.tf1 import tf
 
@@ -41,14 +43,14 @@ def batch_norm(
     name: str = "BatchNorm",
     channels_first: bool = False,
 ) -> tf.Tensor:
-    """Normalizes x, [batch, height, width, n], by means and variances of its channels (Ioffe and Szegedy 2015).
+    """Normalizes x by means and variances of its channels (Ioffe and Szegedy 2015).
 
     y = gamma * (x - mean) / sqrt(variance + epsilon) + beta. In training they are those of the tower's part of the
     batch, or with --batch_norm=sync those of the whole batch, and the moving ones take a part 1 - decay of their mean
     over towers and workers; else, and where the scope is frozen, they are the moving ones.
 
     Args:
-      x: with `channels_first`, [batch, n, height, width].
+      x: [batch, height, width, n], with `channels_first` [batch, n, height, width]; or [batch, n].
       training: of the network.
       decay: of the moving mean and variance.
       epsilon: see above.
@@ -56,15 +58,14 @@ def batch_norm(
       name: of the scope of beta, gamma, moving_mean and moving_variance.
       channels_first: see x.
     """
+    if x.shape.rank == 2:
+        pixels = x[:, tf.newaxis, tf.newaxis, :]
+        y = batch_norm(pixels, training=training, decay=decay, epsilon=epsilon, scale=scale, name=name)
+        return y[:, 0, 0, :]
     order = "NCHW" if channels_first else "NHWC"
     shape = [int(x.shape[order.index("C")])]
     with tf.variable_scope(name):
-        beta = tf.get_variable("beta", shape, initializer=tf.zeros_initializer())
-        gamma = tf.get_variable("gamma", shape, initializer=tf.ones_initializer()) if scale else tf.ones(shape)
-        mean, variance = (
-            tf.get_variable(f"moving_{what}", shape, initializer=initializer, trainable=False)
-            for what, initializer in (("mean", tf.zeros_initializer()), ("variance", tf.ones_initializer()))
-        )
+        beta, gamma, mean, variance = _variables(shape, scale=scale)
         if not training or _is_frozen():
             y, _, _ = tf.nn.fused_batch_norm(
                 x, gamma, beta, mean, variance, epsilon=epsilon, data_format=order, is_training=False
@@ -79,6 +80,19 @@ def batch_norm(
             update = moving.assign_sub((moving.read_value() - found) * (1 - decay))
             tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, update)
         return y
+
+
+def _variables(shape: list[int], *, scale: bool) -> tuple[tf.Variable, ...]:
+    """Makes beta, gamma (without `scale` ones), moving mean and variance, in the current scope."""
+    zeros, ones = tf.zeros_initializer(), tf.ones_initializer()
+    # As an array, because `tf.ones` of a thousand or more is no constant.
+    gamma = tf.get_variable("gamma", shape, initializer=ones) if scale else tf.constant(np.ones(shape, np.float32))
+    return (
+        tf.get_variable("beta", shape, initializer=zeros),
+        gamma,
+        tf.get_variable("moving_mean", shape, initializer=zeros, trainable=False),
+        tf.get_variable("moving_variance", shape, initializer=ones, trainable=False),
+    )
 
 
 def _synchronized(
@@ -102,7 +116,9 @@ def _synchronized(
     def forward(
         x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, reference: tf.Tensor
     ) -> tuple[tuple[tf.Tensor, ...], Callable[..., tuple[tf.Tensor | None, ...]]]:
-        own_mean, own_variance = tf.nn.moments(tf.cast(x, tf.float32), axes)
+        own_mean = tf.reduce_mean(tf.cast(x, tf.float32), axes)
+        centered = tf.cast(x, tf.float32) - tf.reshape(own_mean, along)
+        own_variance = tf.reduce_mean(tf.square(centered), axes)
         # Against a number near the mean, which all towers share: squares of large means would take the digits.
         distance = own_mean - reference
         shift, square = tf.unstack(cross_mean.mean(tf.stack([distance, own_variance + tf.square(distance)])))

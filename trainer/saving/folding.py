@@ -71,6 +71,9 @@ def _constant(text: str, nodes: Nodes) -> np.ndarray | None:
     node = nodes[_name(text)]
     while node.op == "Identity":
         node = nodes[_name(node.input[0])]
+    if node.op == "Fill":  # As `tf.ones` of a thousand or more.
+        shape, value = (_constant(each, nodes) for each in node.input)
+        return None if shape is None or value is None else np.full(shape, value)
     return tf.make_ndarray(node.attr["value"].tensor) if node.op == "Const" else None
 
 

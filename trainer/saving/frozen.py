@@ -9,6 +9,8 @@ import numpy as np
 from trainer.errors import UsageError, reason
 from trainer.tf1 import tf
 
+TFLITE = b"TFL3"  # behind the first four bytes of such a file
+
 
 def load_graph(path: Path) -> tf.GraphDef:
     """Reads a frozen graph.
@@ -18,9 +20,11 @@ def load_graph(path: Path) -> tf.GraphDef:
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file; wanted a frozen graph, a GraphDef whose weights are constants")
-    graph_def = tf.GraphDef()
+    graph_def, data = tf.GraphDef(), path.read_bytes()
+    if data[4:8] == TFLITE:
+        raise UsageError(f"{path} is a TensorFlow Lite model, which tf.lite.Interpreter runs; wanted a frozen graph")
     try:
-        graph_def.ParseFromString(path.read_bytes())
+        graph_def.ParseFromString(data)
     except Exception as error:  # The class of protobuf's error differs between its implementations.
         raise UsageError(f"{path} is no frozen graph: {reason(error)}") from error
     if not graph_def.node:

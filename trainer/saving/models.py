@@ -96,7 +96,8 @@ def build_outputs(model: Model, images: tf.Tensor, *, device: str = "", data_for
       data_format: of convolutions; none: that of the run.
     """
     chosen = layers.layout(data_format or model.config.data_format, device)
-    with tf.device(device):
+    # In a scope: no operation has a name that a variable asks for.
+    with tf.device(device), tf.name_scope("model"):
         return model.task.build({IMAGE: images}, preprocessed=True, data_format=chosen).logits
 
 

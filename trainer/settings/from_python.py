@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import UsageError
+from trainer.errors import UsageError, unknown_name
 from trainer.grammars import local_path
 from trainer.settings.config import Config, validate
 from trainer.settings.flags import nearest
@@ -21,6 +21,21 @@ OF_COMMANDS = {
 }
 OF_TEXTS = {"preprocess", "eval_preprocess"}  # which hold functions among other operations
 Functions = dict[str, Callable[..., Any]]  # given to this process, by their paths in references
+
+
+def only_functions(functions: Mapping[str, Any]) -> Functions:
+    """Takes functions by the names of settings.
+
+    Raises:
+      UsageError: a name is no such setting, or a value is no function.
+    """
+    takers = sorted({field.name for field in dataclasses.fields(Config) if field.metadata["code"]} - OF_TEXTS)
+    for name, value in functions.items():
+        if name not in takers:
+            raise unknown_name("argument", name, takers)
+        if not callable(value):
+            raise UsageError(f"{name}={value!r} is a {type(value).__name__}, wanted a function")
+    return name_functions(functions)[1]
 
 
 def name_functions(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Functions]:

@@ -43,9 +43,20 @@ def given_reference(setting: str, function: Callable[..., Any]) -> tuple[str, st
     module = inspect.getmodule(function)
     file = getattr(module, "__file__", None)
     in_file = file and module and module.__name__ != "__main__" and getattr(module, name, None) is function
+    if in_file and module and module.__package__:
+        return f"{module.__name__}:{name}", None
     if in_file and Path(str(file)).suffix == ".py":
         return f"{Path(str(file)).absolute()}:{name}", None
     return f"{GIVEN}{setting}.{name}:{name}", f"{GIVEN}{setting}.{name}"
+
+
+def folder_of(function: Callable[..., Any]) -> Path | None:
+    """Finds the folder of the source of a function that Python gives; also of a notebook's cell."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    call = function if hasattr(function, "__code__") else vars(type(function)).get("__call__")
+    code = getattr(call, "__code__", None)
+    return Path(code.co_filename).parent if code else None
 
 
 def load_function(path: str) -> Callable[..., Any]:
@@ -94,7 +105,7 @@ class UserCode:
         """
         path, _, name = reference.rpartition(":") if ":" in reference else (reference, "", "")
         if path in self._given:
-            return self._wrap(self._given[path], path, None)
+            return self._wrap(self._given[path], path, None, folder_of(self._given[path]))
         if path.startswith(GIVEN):
             raise UsageError(
                 f"{reference} is a function that Python gave to trainer.api.train: give it again, or put it into a "
@@ -117,20 +128,33 @@ class UserCode:
             if not name:
                 raise UsageError(f"{path}: name the function, as {path}:{own[0]}; it defines {', '.join(own)}")
             raise unknown_name(f"{path}: function", name, own)
-        return self._wrap(found, path, root)
+        return self._wrap(found, path, root, root)
 
-    def _wrap(self, found: Callable[..., Any], path: str, root: Path | None) -> Callable[..., Any]:
+    def _wrap(self, found: Callable[..., Any], path: str, root: Path | None, shown: Path | None) -> Callable[..., Any]:
         @functools.wraps(found)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with self._importing_from(root), errors_named(path, root):
+            with self._importing_from(root), errors_named(path, shown):
                 return found(*args, **kwargs)
 
         return call
 
     def errors_of(self, reference: str) -> Callable[[], AbstractContextManager[None]]:
         """Makes what names the user's file in errors of what a loaded function has returned."""
+        return self.contexts_of(reference)[0]
+
+    def contexts_of(self, reference: str) -> tuple[Callable[[], AbstractContextManager[None]], ...]:
+        """Makes what `errors_of` does, and the same where what was returned may import what lies beside its file."""
         path = reference.rpartition(":")[0] if ":" in reference else reference
-        return functools.partial(errors_named, path, self._modules[path][1] if path in self._modules else None)
+        if path in self._given:
+            return (functools.partial(errors_named, path, folder_of(self._given[path])),) * 2
+        root = self._modules[path][1]
+
+        @contextmanager
+        def enter() -> Iterator[None]:
+            with self._importing_from(root), errors_named(path, root):
+                yield
+
+        return functools.partial(errors_named, path, root), enter
 
     def files(self) -> list[UserFile]:
         """Lists the files that were run so far, in a fixed order; none of installed packages."""

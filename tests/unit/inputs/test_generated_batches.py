@@ -8,7 +8,7 @@ import pytest
 from trainer.data.given.examples import Examples
 from trainer.data.spec import Shard, describe_images
 from trainer.inputs.batch import RECORD
-from trainer.inputs.generated import batches, shuffled
+from trainer.inputs.generated import OBJECT_BYTES, batches, shuffled
 
 COUNT = 50
 
@@ -18,7 +18,7 @@ def make(tmp_path):
         return ((np.full((2, 2, 1), number, np.uint8), number % 3) for number in range(COUNT))
 
     spec = describe_images("any", (2, 2, 1), ("a", "b", "c"), {"train": (Shard("x", COUNT, 1, ""),)}, tmp_path)
-    return Examples("any", numbered, frozenset(), {}, 1, nullcontext), spec
+    return Examples("any", numbered, frozenset(), {}, 1, nullcontext, nullcontext), spec
 
 
 def take(tmp_path, count, **settings):
@@ -28,7 +28,7 @@ def take(tmp_path, count, **settings):
     return [next(found) for _ in range(count)]
 
 
-@pytest.mark.parametrize("shuffle_bytes", [1 << 20, 4 * 8])
+@pytest.mark.parametrize("shuffle_bytes", [1 << 20, 8 * (4 + 4 + OBJECT_BYTES)])
 def test_each_example_comes_once_an_epoch_in_another_order(tmp_path, shuffle_bytes):
     found = take(tmp_path, 50, shuffle_bytes=shuffle_bytes)
     keys = np.concatenate([batch[RECORD] for batch in found])
@@ -43,7 +43,7 @@ def test_each_example_comes_once_an_epoch_in_another_order(tmp_path, shuffle_byt
 
 
 @pytest.mark.parametrize("position", [7, 49, 50, 51, 133])
-@pytest.mark.parametrize("shuffle_bytes", [1 << 20, 4 * 8])
+@pytest.mark.parametrize("shuffle_bytes", [1 << 20, 8 * (4 + 4 + OBJECT_BYTES)])
 def test_a_position_is_where_it_was_left(tmp_path, position, shuffle_bytes):
     def stream(count, **settings):
         found = take(tmp_path, count, batch_size=1, shuffle_bytes=shuffle_bytes, **settings)

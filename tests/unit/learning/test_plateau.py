@@ -11,6 +11,15 @@ from trainer.learning.plateau import State
 HIGHER, LOWER = Goal("accuracy"), Goal("loss", larger_is_better=False)
 
 
+def test_another_metric_begins_anew():
+    state = State().after(1.3, LOWER, rate=0.5, patience=1)
+    state = state.after(1.5, LOWER, rate=0.5, patience=1)
+    assert state.factor == 0.5
+    for accuracy in (0.1, 0.2, 0.3):
+        state = state.after(accuracy, HIGHER, rate=0.5, patience=1)
+    assert state.factor == 0.5 and state.best == np.float32(0.3)
+
+
 @pytest.mark.parametrize(
     ("goal", "values", "factors"),
     [

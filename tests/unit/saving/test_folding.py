@@ -45,6 +45,21 @@ def test_the_numbers_stay(model, args, left):
     assert len(folded.node) < len(whole.node)
 
 
+def test_a_thousand_channels_without_a_scale_too():
+    """TensorFlow makes no constant of so many ones."""
+    with tf.Graph().as_default() as graph:
+        images = tf.placeholder(tf.float32, [None, 4, 4, 1], name="images")
+        found = tf.nn.conv2d(images, np.ones((1, 1, 1, 1024), np.float32), strides=1, padding="SAME")
+        ones = tf.ones([1024])
+        y, _, _ = tf.nn.fused_batch_norm(found, ones, 3 * np.ones(1024, np.float32), ones, ones, is_training=False)
+        tf.identity(y, name="logits")
+    assert count(graph.as_graph_def(), "Fill") == 1
+    folded = fold_batch_norms(graph.as_graph_def(), ["logits"])
+    assert count(folded, "FusedBatchNorm") == count(folded, "Fill") == 0
+    images = np.random.default_rng(2).uniform(-1, 1, (3, 4, 4, 1)).astype(np.float32)
+    np.testing.assert_allclose(run(folded, images), run(graph.as_graph_def(), images), rtol=1e-5, atol=1e-6)
+
+
 def test_what_others_read_too_stays():
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.float32, [None, 4, 4, 1], name="images")

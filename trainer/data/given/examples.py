@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,6 +30,8 @@ BATCH = 64  # examples of tensors that are computed at once
 TELL_SECONDS = 10.0
 STREAM = "examples"  # in the place of the training set's shard
 
+END = object()  # of a pass
+
 Example = tuple[np.ndarray, Any]
 
 
@@ -41,6 +44,7 @@ class Examples(NamedTuple):
     options: Mapping[str, Any]
     seed: int  # of the run
     errors_named: Callable[[], AbstractContextManager[None]]
+    entered: Callable[[], AbstractContextManager[None]]  # the same, and lets it import what lies beside its file
 
     def read(self, split: str, epoch: int = 0) -> Iterator[Example]:
         """Yields the examples of one pass: image uint8 [height, width, depth], and label as the function gives it.
@@ -50,6 +54,8 @@ class Examples(NamedTuple):
         """
         given = {name: value for name, value in (("epoch", epoch), ("seed", self.seed)) if name in self.takes}
         with tf.Graph().as_default() as graph:
+            # What TensorFlow shuffles, as `slice_input_producer` does: in each epoch another order, which repeats.
+            tf.set_random_seed(zlib.crc32(f"{self.seed}/{epoch}".encode()) & 0x7FFFFFFF)
             found = self.function(split, **given, **self.options)
         if isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(each, tf.Tensor) for each in found):
             found = _run(graph, *found)
@@ -60,9 +66,10 @@ class Examples(NamedTuple):
             )
         examples, number = iter(found), 0
         while True:
-            with self.errors_named():
-                example = next(examples, None)
-            if example is None:
+            # A generator begins with its first example, and may import then.
+            with self.errors_named() if number else self.entered():
+                example = next(examples, END)
+            if example is END:
                 return
             yield self._check(example, f"example {number} of {split}")
             number += 1
@@ -79,7 +86,7 @@ class Examples(NamedTuple):
                 f"--input={self.reference}: {what} is {image.dtype} {list(image.shape)}; wanted uint8, 0 to 255, "
                 "[height, width, depth] of 1, 3 or 4 channels; what follows from the pixels is of --preprocess"
             )
-        return np.ascontiguousarray(image), label
+        return np.array(image, order="C"), label  # A copy: the function may use one array again and again.
 
 
 def open_examples(reference: str, args: Sequence[str], seed: int, code: UserCode) -> Examples:
@@ -104,7 +111,7 @@ def open_examples(reference: str, args: Sequence[str], seed: int, code: UserCode
     others = [parameter for parameter in parameters[1:] if parameter.name not in GIVEN]
     takes = frozenset(parameter.name for parameter in parameters[1:]) & set(GIVEN)
     options = read_options("input", reference, function, others, args, is_own=True)
-    return Examples(reference, function, frozenset(takes), options, seed, code.errors_of(reference))
+    return Examples(reference, function, frozenset(takes), options, seed, *code.contexts_of(reference))
 
 
 def _run(graph: tf.Graph, image: tf.Tensor, label: tf.Tensor) -> Iterator[tuple[Any, Any]]:
@@ -148,6 +155,7 @@ def look_at(examples: Examples, *, name: str, attribution: str, data_dir: Path, 
     if len(shapes) > 1:
         raise UsageError(f"--input={examples.reference}: images of {' and '.join(map(str, sorted(shapes)))}")
 
+    labels.check(sum(look.count for look in looks.values()), examples.reference)
     (height, width, depth), train = looks["train"].shape, looks["train"]
     stream = (Shard(STREAM, train.count, train.num_bytes, train.digest.hexdigest()),)
     spec = dataclasses.replace(
@@ -196,9 +204,8 @@ class _Look:
                 raise UsageError(
                     f"{what}, is {list(image.shape)}, and those before it are {list(self.shape)}; wanted one size"
                 )
-            self._labels.take(label, what)
             self.digest.update(image.tobytes())
-            self.digest.update(repr(label).encode())
+            self.digest.update(repr(self._labels.take(label, what)).encode())
             self.count, self.num_bytes = self.count + 1, self.num_bytes + image.nbytes
             if time.monotonic() - told > TELL_SECONDS:
                 told = time.monotonic()

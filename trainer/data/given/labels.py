@@ -33,6 +33,8 @@ def read_label(label: Any) -> Given:
     several = [label] if is_one else sorted(label) if isinstance(label, set | frozenset) else list(label)
     values = tuple(each.decode() if isinstance(each, bytes) else np.asarray(each).item() for each in several)
     if values and all(isinstance(each, float) for each in values):
+        if not (np.abs(np.array(values)) <= np.finfo(np.float32).max).all():
+            raise ValueError(f"it is {label!r}, no number that float32 holds")
         return Given(NUMBERS, values)
     if not (all(isinstance(each, int) for each in values) or all(isinstance(each, str) for each in values)):
         raise ValueError(f"it is {label!r}")
@@ -52,8 +54,8 @@ class Labels:
     def kind(self) -> str:
         return self._first.kind if self._first else CLASS
 
-    def take(self, label: Any, what: str) -> None:
-        """Looks at one more.
+    def take(self, label: Any, what: str) -> Given:
+        """Looks at one more; returns what it is.
 
         Args:
           label: as the function gives it.
@@ -76,6 +78,25 @@ class Labels:
             self._names.update(found.values)
         elif found.kind != NUMBERS:
             self._largest = max(self._largest, *found.values, -1)
+        return found
+
+    def check(self, count: int, reference: str) -> None:
+        """Looks at all of them.
+
+        Args:
+          count: of the examples.
+          reference: of the function.
+
+        Raises:
+          UsageError: no example has a label, or a class has a number that there are not as many examples.
+        """
+        if not self._names and self._largest < 0 and self.kind != NUMBERS:
+            raise UsageError(f"--input={reference} gives no label, of {count:,} examples; {WANTED}")
+        if self._largest >= count:
+            raise UsageError(
+                f"--input={reference}: a label is {self._largest:,}, of {count:,} examples; number the classes from 0 "
+                "on, or give their names"
+            )
 
     def names(self) -> tuple[str, ...]:
         """Names the classes, or the numbers."""
