@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.integration.test_nonfinite import nan_logits, plant  # noqa: F401  (a fixture)
-from tests.integration.test_own_models import KINDS, NORMALIZED, OWN, SETTINGS, _packages, losses  # noqa: F401
+from tests.integration.test_own_models import KINDS, NORMALIZED, OWN, SETTINGS, _packages, assert_resumes, losses  # noqa: F401
 from tests.integration.test_resume import weights
 from trainer.errors import UsageError
 
@@ -26,7 +26,7 @@ def assert_near(found, wanted):
         {"num_gpus": 4},
         {"num_gpus": 4, "steps_per_loop": 20},
         {"num_gpus": 2, "strategy": "replicated", "steps_per_loop": 7},
-        {"num_gpus": 4, "strategy": "replicated", "reduce": "collective"},
+        pytest.param({"num_gpus": 4, "strategy": "replicated", "reduce": "collective"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -54,12 +54,7 @@ def test_statistics_of_towers_are_others(train, tmp_path):
 
 def test_a_resumed_run_is_bit_for_bit_the_one_that_never_stopped(train, tmp_path):
     settings = NET | {"num_gpus": 2, "accumulate": 2, "deterministic": True, "model_args": ["rate=0.3"]}
-    whole = train(**settings, logdir=str(tmp_path / "whole"))
-    train(**settings | {"train_steps": 9}, logdir=str(tmp_path / "parts"))
-    parts = train(**settings, logdir=str(tmp_path / "parts"))
-    wanted = weights(whole)
-    for name, value in weights(parts).items():
-        assert value.tobytes() == wanted[name].tobytes(), name
+    assert_resumes(train, tmp_path, settings)
 
 
 def test_a_step_that_is_not_applied_leaves_the_moving_means(train, tmp_path, plant):  # noqa: F811
@@ -69,7 +64,7 @@ def test_a_step_that_is_not_applied_leaves_the_moving_means(train, tmp_path, pla
     assert found["skipped_steps"] == 3 and all(np.isfinite(value).all() for value in found.values())
 
 
-@pytest.mark.parametrize("model", ["lenet", *KINDS])
+@pytest.mark.parametrize("model", ["lenet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS)])
 @pytest.mark.parametrize(
     "settings", [{"accumulate": 4}, {"accumulate": 3, "num_gpus": 2, "steps_per_loop": 20}], ids=str
 )

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.conftest import read_metrics
+from tests.soak import pairs
 from trainer import api
 from trainer.data import manifest, records, writing
 from trainer.data.manifest import load_manifest, save_manifest
@@ -333,7 +334,7 @@ def test_pictures_in_memory_are_those_of_the_queue(data_dir):
     assert found[0] == found[1] == found[2] and len(set(found[0])) == count
 
 
-@pytest.mark.parametrize("more", [{}, pytest.param({"num_gpus": 2, "decode_threads": 3}, marks=pytest.mark.slow)])
+@pairs("more", [({"num_gpus": 2, "decode_threads": 3},)], [({},), ({"num_gpus": 2, "decode_threads": 3},)])
 def test_cached_pictures_change_no_bit(train, more):
     """Also where a stopped run goes on with them, or without."""
     settings = {

@@ -42,7 +42,7 @@ def test_several_classes_and_numbers_too(tmp_path, function, goal):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"num_gpus": 2, "steps_per_loop": 4}, {"shuffle_mb": 1}, {"input": f"{FILE}:shuffling"}],
+    [{"num_gpus": 2, "steps_per_loop": 4}, {"input": f"{FILE}:shuffling"}],
     ids=str,
 )
 def test_a_resumed_run_is_bit_for_bit_the_one_that_never_stopped(tmp_path, settings):

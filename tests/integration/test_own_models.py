@@ -91,7 +91,7 @@ def test_it_trains_as_its_own_program_does(train, digits_dir, tmp_path, model):
     [
         {"num_gpus": 4},
         {"num_gpus": 4, "steps_per_loop": 20},
-        {"num_gpus": 2, "strategy": "replicated"},
+        pytest.param({"num_gpus": 2, "strategy": "replicated"}, marks=pytest.mark.slow),
         {"num_gpus": 4, "strategy": "replicated", "steps_per_loop": 10, "preprocess": "float|flip_lr"},
     ],
     ids=str,
@@ -108,15 +108,20 @@ def test_one_tower_and_more_give_the_same(train, tmp_path, model, settings):
         np.testing.assert_allclose(mine[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("model", [*KINDS, NORMALIZED])
-def test_a_resumed_run_is_bit_for_bit_the_one_that_never_stopped(train, tmp_path, model):
-    settings = SETTINGS | {"model": model, "num_gpus": 2, "deterministic": True}
+def assert_resumes(train, tmp_path, settings):
+    """Trains at once, and in two parts: the same bits."""
     whole = train(**settings, logdir=str(tmp_path / "whole"))
     train(**settings | {"train_steps": 9}, logdir=str(tmp_path / "parts"))
     parts = train(**settings, logdir=str(tmp_path / "parts"))
     wanted = weights(whole)
     for name, value in weights(parts).items():
         assert value.tobytes() == wanted[name].tobytes(), name
+
+
+@pytest.mark.parametrize("model", [*KINDS, NORMALIZED])
+def test_a_resumed_run_is_bit_for_bit_the_one_that_never_stopped(train, tmp_path, model):
+    settings = SETTINGS | {"model": model, "num_gpus": 2, "deterministic": True}
+    assert_resumes(train, tmp_path, settings)
 
 
 @pytest.mark.parametrize("strategy", ["parameter_device", "replicated"])

@@ -34,7 +34,11 @@ def test_the_rate_falls_after_evaluations_without_a_better_one(train, capsys):
     assert weights(logdir)["plateau"][0] == 0.25
 
 
-@pytest.mark.parametrize("settings", [{"train_steps": 12}, {"train_steps": 10}, {"train_steps": 14}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{"train_steps": 12}, *(pytest.param({"train_steps": steps}, marks=pytest.mark.slow) for steps in (10, 14))],
+    ids=str,
+)
 def test_a_resumed_plateau_is_bit_for_bit_the_one_that_never_stopped(train, tmp_path, settings):
     """Where a run ends with an evaluation of its own, that counts for nothing."""
     same = PLATEAU | {"learning_rate": 0.3, "num_gpus": 2, "steps_per_loop": 3, "keep_best": True}

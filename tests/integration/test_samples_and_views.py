@@ -10,12 +10,13 @@ from tests.integration.test_resume import weights
 from trainer import api
 from trainer.data.manifest import load_manifest
 from trainer.data.records import load_split, read_examples
+from trainer.errors import UsageError
 
 pytestmark = pytest.mark.timeout(120)
 SETTINGS = {"train_steps": 10, "batch_size": 48, "decay": "constant", "quiet": True}
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_gpus": 4, "strategy": "replicated", "steps_per_loop": 3}], ids=str)
+@pytest.mark.parametrize("settings", [{"num_gpus": 4, "strategy": "replicated", "steps_per_loop": 3}], ids=str)
 def test_a_model_computes_initial_values_from_pictures(train, digits_dir, tmp_path, settings, run_here):
     run = train(**SETTINGS | settings, model=f"{OWN / 'from_pictures.py'}", preprocess="scale(-1,1)")
     spec = load_manifest(digits_dir)
@@ -35,6 +36,17 @@ def test_also_of_a_stream(tmp_path):
     settings = SETTINGS | {"input": f"{OWN / 'given_examples.py'}", "batch_size": 20}
     api.train(**settings, model=f"{OWN / 'from_pictures.py'}", logdir=tmp_path / "run")
     assert weights(tmp_path / "run")["count"] == 200
+
+
+def test_a_model_asks_for_its_views_and_the_flag_overrides(train, digits_dir, tmp_path):
+    same = {**SETTINGS, "data_dir": digits_dir, "model": f"{OWN / 'from_pictures.py'}:mirrored"}
+    accuracy = {
+        views: api.train(**same, **({"eval_views": views} if views else {}), logdir=tmp_path / f"run{views}").test
+        for views in ("", "one", "mirror")
+    }
+    assert accuracy[""] == accuracy["mirror"] != accuracy["one"]
+    with pytest.raises(UsageError, match="eval_views=backwards is unknown"):
+        api.train(**{**same, "model": f"{OWN / 'from_pictures.py'}:backwards"}, logdir=tmp_path / "wrong")
 
 
 def test_two_views_are_judged_exported_and_predicted_alike(train, digits_dir, tmp_path, run_here):

@@ -362,7 +362,7 @@ def test_a_kept_copy_that_is_damaged_or_missing_is_named(digits_dir, tmp_path):
         load_model(RunDir("run"), print, trust_code=True)
 
 
-@pytest.mark.parametrize("has_home", [True, False])
+@pytest.mark.parametrize("has_home", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_where_nothing_can_be_noted_that_is_said_and_the_run_goes_on(has_home, digits_dir, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))

@@ -205,6 +205,7 @@ def assert_same(found, wanted):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_folder_is_trained_on_as_it_lies_and_as_its_conversion_would_be(folder, convert, tmp_path):
     """The same splits, order, pictures and weights; the manifest is in the run directory, and no picture."""
     assert convert(folder, "--split=60/20/20").code == 0

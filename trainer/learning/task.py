@@ -15,9 +15,8 @@ from trainer.models.building import build_model
 from trainer.models.functions import SAMPLE, ModelFunction
 from trainer.models.outputs import ModelOutput
 from trainer.preprocessing.preprocessing import Preprocessing, Side, preprocessing_of
+from trainer.settings.model import ONE_VIEW
 from trainer.tf1 import tf
-
-ONE_VIEW, MIRROR = "one", "mirror"  # of --eval_views
 
 
 class Task(NamedTuple):
@@ -46,7 +45,7 @@ def make_task(
     preprocessing: Preprocessing | None = None,
     weight_decay: float = 0.0,
     seed: int = 0,
-    views: str = ONE_VIEW,
+    views: str = "",
 ) -> Task:
     """Makes the task of a data set.
 
@@ -60,20 +59,23 @@ def make_task(
       preprocessing: of the pictures; None: the model sees them as they are stored.
       weight_decay: L2 factor; 0 where the decay of the weights is the optimizer's, and no part of the loss.
       seed: of the run, from which the masks of dropout follow.
-      views: what the logits of all but the training are the mean of: the picture, or MIRROR, it and its mirror image.
+      views: what the logits of all but the training are the mean of: the picture, or MIRROR, it and its mirror image;
+        empty: as the model asks.
 
     Raises:
       UsageError: the goal is no metric, or two metrics have one name.
     """
     seen = preprocessing or preprocessing_of(spec)
-    settings: dict[str, Any] = {"num_classes": spec.num_classes, "precision": precision, "seed": seed, "views": views}
-    settings["regularizer"] = functools.partial(_l2_loss, weight_decay=weight_decay) if weight_decay else None
+    build = functools.partial(
+        _build, model=model, seen=seen, views=views or model.views, num_classes=spec.num_classes, precision=precision
+    )
+    regularizer = functools.partial(_l2_loss, weight_decay=weight_decay) if weight_decay else None
     of_kind, own_goal = OF_KIND[spec.label_kind]
     parts = [of_kind, means(lambda logits, labels: {LOSS: loss(logits, labels)}, [LOSS])]
     return Task(
         features=(IMAGE, LABEL, RECORD) if seen.training.is_random_in_batches else (IMAGE, LABEL),
         preprocessing=seen,
-        build=functools.partial(_build, model=model, seen=seen, **settings),
+        build=functools.partial(build, regularizer=regularizer, seed=seed),
         loss=functools.partial(_loss, loss=loss, side=seen.training),
         scalars=_class_scalars if spec.label_kind == CLASS else lambda logits, features: {},
         metrics=make_metrics([*parts, *([metrics] if metrics else [])], goal or own_goal),

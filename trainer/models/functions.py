@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from trainer.errors import UsageError, unknown_name
 from trainer.settings.arguments import describe, plain, read_options
 from trainer.settings.fields import is_reference
-from trainer.settings.model import MODELS
+from trainer.settings.model import MODELS, ONE_VIEW, VIEWS
 from trainer.settings.plugins import UserCode, load_function
 from trainer.tf1 import tf
 
@@ -28,6 +28,7 @@ class ModelFunction(NamedTuple):
     function: Callable[..., Any]
     takes: frozenset[str]  # of GIVEN
     options: Mapping[str, Any]
+    views: str = ONE_VIEW  # of VIEWS, that it asks for in evaluations
 
     def __call__(self, images: tf.Tensor, **given: Any) -> Any:
         """Calls it on images, with those of GIVEN that it takes."""
@@ -46,10 +47,12 @@ def find_model(model: str, model_args: Sequence[str], code: UserCode) -> ModelFu
       UsageError: there is no such function, it takes something else, or an option is unknown or illegal.
     """
     function = _load(model, code)
-    takes, options = _parameters(model, function)
-    return ModelFunction(
-        model, function, takes, read_options("model", model, function, options, model_args, is_own=is_reference(model))
-    )
+    takes, parameters = _parameters(model, function)
+    options = read_options("model", model, function, parameters, model_args, is_own=is_reference(model))
+    views = getattr(plain(function), "eval_views", ONE_VIEW)
+    if views not in VIEWS:
+        raise unknown_name(f"{model}: eval_views", str(views), VIEWS)
+    return ModelFunction(model, function, takes, options, views)
 
 
 def _load(model: str, code: UserCode) -> Callable[..., Any]:

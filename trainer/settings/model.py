@@ -24,6 +24,7 @@ MODELS = {
     **{f"resnet_v2_{depth}": f"trainer.models.resnet:resnet_v2_{depth}" for depth in (50, 101, 152)},
 }
 BATCH_NORMS = ("tower", "sync")
+VIEWS = ONE_VIEW, MIRROR = ("one", "mirror")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -60,10 +61,10 @@ class ModelSettings:
         PRECISIONS,
     )
     eval_views: str = option(
-        "one",
+        "",
         "what the logits of evaluation, export and predict are the mean of: one: the picture; mirror: it and its "
-        "mirror image",
-        ("one", "mirror"),
+        "mirror image (default: what the model's function asks for by an attribute `eval_views`, else one)",
+        ("", *VIEWS),
     )
     batch_norm: str = option(
         "tower",
