@@ -202,9 +202,7 @@ def record_batches(spec: DatasetSpec, split: str, batch_size: int) -> Iterator[l
       UsageError: the split does not lie in shards.
     """
     batch: list[bytes] = []
-    if split not in spec.stored():
-        raise UsageError(f"the {split} set comes from {spec.fields.generator} and lies nowhere: take another split")
-    for shard in spec.splits[split]:
+    for shard in shards_of(spec, split):
         count = 0
         for record in read_records(spec.path_of(shard), spec):
             batch.append(record)
@@ -237,6 +235,17 @@ def load_split(spec: DatasetSpec, split: str) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
+def shards_of(spec: DatasetSpec, split: str) -> tuple[Shard, ...]:
+    """Finds the shards of a split.
+
+    Raises:
+      UsageError: it does not lie in shards.
+    """
+    if split not in spec.stored():
+        raise UsageError(f"the {split} set comes from {spec.fields.generator} and lies nowhere: take another split")
+    return spec.splits[split]
+
+
 def load_examples(spec: DatasetSpec, split: str) -> tuple[list[np.ndarray], np.ndarray]:
     """Reads a split, also of pictures of several sizes: uint8 [height, width, depth] each, and labels as in batches.
 
@@ -244,10 +253,8 @@ def load_examples(spec: DatasetSpec, split: str) -> tuple[list[np.ndarray], np.n
       DataError: a record is damaged or wrong.
       UsageError: the split does not lie in shards.
     """
-    if split not in spec.stored():
-        raise UsageError(f"the {split} set comes from {spec.fields.generator} and lies nowhere: take another split")
     images, labels = [], []
-    for shard in spec.splits[split]:
+    for shard in shards_of(spec, split):
         for image, label in read_examples(spec.path_of(shard), spec):
             images.append(image)
             labels.append(label)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trainer.data.records import read_examples
+from trainer.data.records import read_examples, shards_of
 from trainer.data.spec import CLASS, DatasetSpec
 from trainer.errors import UsageError
 from trainer.evaluating.predicting import Predictor
@@ -75,9 +75,7 @@ def evaluate_graph(
 
 
 def _read(spec: DatasetSpec, split: str) -> Iterator[tuple[np.ndarray, int]]:
-    if split not in spec.stored():
-        raise UsageError(f"the {split} set of {spec.data_dir} lies nowhere: take another split")
-    for shard in spec.splits[split]:
+    for shard in shards_of(spec, split):
         for image, label in read_examples(spec.path_of(shard), spec):
             yield image, int(label)
 

@@ -20,6 +20,7 @@ OF_COMMANDS = {
     "group_readable": "os.umask decides who may read what this process writes",
 }
 OF_TEXTS = {"preprocess", "eval_preprocess"}  # which hold functions among other operations
+TAKERS = sorted({field.name for field in dataclasses.fields(Config) if field.metadata["code"]} - OF_TEXTS)
 Functions = dict[str, Callable[..., Any]]  # given to this process, by their paths in references
 
 
@@ -29,10 +30,9 @@ def only_functions(functions: Mapping[str, Any]) -> Functions:
     Raises:
       UsageError: a name is no such setting, or a value is no function.
     """
-    takers = sorted({field.name for field in dataclasses.fields(Config) if field.metadata["code"]} - OF_TEXTS)
     for name, value in functions.items():
-        if name not in takers:
-            raise unknown_name("argument", name, takers)
+        if name not in TAKERS:
+            raise unknown_name("argument", name, TAKERS)
         if not callable(value):
             raise UsageError(f"{name}={value!r} is a {type(value).__name__}, wanted a function")
     return name_functions(functions)[1]
@@ -44,12 +44,11 @@ def name_functions(settings: Mapping[str, Any]) -> tuple[dict[str, Any], Functio
     Raises:
       UsageError: a setting names no function.
     """
-    takers = {field.name for field in dataclasses.fields(Config) if field.metadata["code"]} - OF_TEXTS
     named, given = dict(settings), Functions()
     for name, value in settings.items():
         if callable(value) and not isinstance(value, str):
-            if name not in takers:
-                raise UsageError(f"{name} takes no function; these do: {', '.join(sorted(takers))}")
+            if name not in TAKERS:
+                raise UsageError(f"{name} takes no function; these do: {', '.join(TAKERS)}")
             named[name], path = given_reference(name, value)
             if path:
                 given[path] = value
