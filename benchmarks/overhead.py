@@ -56,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=at_least_one, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each in each round")
+    parser.add_argument("--ops", choices=("auto", "off"), default="auto", help="of the trainer")
     args = parser.parse_args()
     console = Console()
     console.rich.quiet = True
@@ -70,7 +71,9 @@ def main() -> None:
             config = validate(
                 Config(
                     logdir=str(folder / f"loop{loop}"),
+                    dataset="digits",
                     data_dir=str(folder / "digits"),
+                    ops=args.ops,
                     input="synthetic",
                     model="mlp",
                     model_args=("hidden_sizes=1, dropout=0",),

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from trainer import notebook
-from trainer.errors import ERROR, Stopped, TrainerError, TrainerWarning, reason
+from trainer.errors import ERROR, Stopped, TrainerError, TrainerNote, TrainerWarning, reason
 from trainer.signals import Signals
 
 MAX_WIDTH = 1000  # of a table in a file
@@ -211,7 +211,7 @@ def _show_warning(
     console: Console, show: Callable[..., None], message: Warning | str, category: type[Warning], *where: object
 ) -> None:
     if issubclass(category, TrainerWarning):
-        console.say(f"warning: {message}")
+        console.say(f"{message}" if issubclass(category, TrainerNote) else f"warning: {message}")
     else:
         show(message, category, *where)
 

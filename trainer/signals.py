@@ -18,6 +18,7 @@ from trainer.errors import SIGINT, Stopped
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ALL_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1)
 GRACE_SECONDS = 25.0
+_installed: list[Signals] = []  # of this process, one at most
 
 
 class Signals:
@@ -83,6 +84,7 @@ class Signals:
                 signal.signal(number, self._handle)
         signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)
         self._installed = True
+        _installed[:] = [self]
         threading.Thread(target=self._watch, args=(receiver,), daemon=True, name="signals").start()
 
     def _handle(self, number: int, _: object) -> None:
@@ -121,3 +123,9 @@ class Signals:
         )
         os.write(2, message.encode())
         os._exit(128 + self.stop)
+
+
+def check_installed() -> None:
+    """Raises `Stopped` where a signal asked this program to stop, for what is called from far below it."""
+    for signals in _installed:
+        signals.check()

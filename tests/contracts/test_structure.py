@@ -10,7 +10,7 @@ from tests.conftest import REPO
 # A file may import what stands to the left of its own place, and its neighbours.
 ORDER = [
     ["errors", "__init__", "rundir"], ["grammars"], ["settings"],
-    ["timing", "signals", "notebook", "console", "plotting", "tf1", "subgraphs"],
+    ["timing", "signals", "notebook", "console", "plotting", "tf1", "subgraphs"], ["ops"],
     ["data"], ["preprocessing"], ["inputs"], ["models"], ["learning"], ["placing"], ["graph"],
     ["saving"], ["reporting"], ["running"], ["cluster"], ["evaluating"], ["training"],
 ]  # fmt: skip

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from trainer import grammars
 from trainer.graph.learning_rate import LearningRate
 from trainer.graph.tower import LOSS, StepPlaces, TowerBuilder, TowerResult, variables_by_name
-from trainer.graph.update import Counters, Updater
+from trainer.graph.update import TO_ZERO, Counters, Gradients, Proposed, Updater
 from trainer.inputs.batch import Features
-from trainer.learning import clipping, finiteness, loss_scaling
+from trainer.learning import finiteness, loss_scaling
 from trainer.learning.task import Task
 from trainer.learning.updates import build_updates
 from trainer.placing.devices import Placement
@@ -22,8 +20,6 @@ from trainer.placing.strategy import Strategy, Votes
 from trainer.settings.config import Config
 from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
-
-TO_ZERO = "clip_to_zero"  # of --clip
 
 
 class Checked(NamedTuple):
@@ -61,6 +57,13 @@ class Replica(NamedTuple):
     variables: list[tf.Variable]
 
 
+class Mean(NamedTuple):
+    """The means over all towers and workers."""
+
+    result: TowerResult  # with the regularization
+    gradients: Gradients
+
+
 class StepBuilder:
     """Builds steps on the same variables: the first makes weights, optimizer slots and averages, others share them."""
 
@@ -76,6 +79,7 @@ class StepBuilder:
         steps_per_epoch: float,
         steps_ahead: int = 0,
         code: UserCode | None = None,
+        update_operation: Any = None,
     ) -> None:
         """Takes what all steps share.
 
@@ -89,6 +93,7 @@ class StepBuilder:
           steps_per_epoch: turns epochs into steps.
           steps_ahead: of the schedule, where earlier steps had batches of another size.
           code: loads an optimizer of the user's; None: from where its name says.
+          update_operation: module of `ops.update`; None: TensorFlow's operations update.
         """
         self._config, self._counters, self._strategy, self._places = config, counters, strategy, places
         self._bucket_bytes = int(max(0.0, config.bucket_mb) * 1e6)
@@ -97,7 +102,9 @@ class StepBuilder:
         self._rate: tf.Tensor | None = None  # of the step that is being built
         with tf.device(places.parameters):
             self._loss_scale = loss_scaling.LossScale() if config.precision == "float16" else None
-        self._updater = Updater(config, counters, lambda: self._rate, self._loss_scale, code or UserCode())
+        self._updater = Updater(
+            config, counters, lambda: self._rate, self._loss_scale, code or UserCode(), update_operation
+        )
         self.averages = self._updater.averages
         self._learning_rate = LearningRate(
             config,
@@ -125,44 +132,31 @@ class StepBuilder:
         read_step = self._counters.step.read_value()
         replicas = self._replicas_of(variables)
         means = self._reduce(towers, replicas)
-        clip = grammars.parse_clip(self._config.clip)
-        clipped = []
-        for mean, replica in zip(means, replicas, strict=True):
-            with tf.device(replica.device), tf.name_scope("clip"):
-                clipped.append(clipping.clip_gradients(mean.gradients, *clip))
-        self._rate = self._learning_rate.build(means[0].scalars)
-        # Clipping by value would make a number of infinity; a norm that overflows makes NaN of numbers.
-        loss = means[0].scalars[LOSS]
-        updates = means[0].updates
-        last = [loss, *updates.values(), *(means[0].gradients if clip[0] == "value" else clipped[0])]
+        self._rate = self._learning_rate.build(means[0].result.scalars)
+        mean, puts = means[0].result, self._towers.take_puts()
         # One tower is its own mean.
         several = len(towers) * strategy.workers.count > 1
-        rows = [*(tower.checked() for tower in towers if several), last]
-        if clip[0] == TO_ZERO:
-            rows = self._with_outliers(rows, means[0].gradients, clip[1])
-        puts = self._towers.take_puts()
-        every = [variable for replica in replicas for variable in replica.variables]
-        flat = [gradient for mine in clipped for gradient in mine]
-        pairs = list(zip(flat, every, strict=True))
-        before = [*puts, *(gradient.op for gradient in flat)]
+        rows = [tower.checked() for tower in towers if several]
         not_finite = self._updater.build(
-            rows,
-            pairs,
-            before,
-            lambda: self._build_updates(updates),
-            first_gradient=1 + len(updates),
-            outlier=len(last) if clip[0] == TO_ZERO else None,
+            Proposed(
+                towers=rows,
+                first=[mean.scalars[LOSS], *mean.updates.values()],
+                replicas=[each.gradients for each in means],
+                before=puts,
+                of_model=lambda: self._build_updates(mean.updates),
+                updated=list(mean.updates),
+            )
         )
         if self.replicas:
             self.replicas.keep_out_of_checkpoints()
         loss_scale = self._loss_scale.scale.read_value() if self._loss_scale else None
-        not_finite = strategy.publish(loss, not_finite, self._counters.position)
+        not_finite = strategy.publish(mean.scalars[LOSS], not_finite, self._counters.position)
         return Step(
-            scalars=means[0].scalars,
-            gradients=means[0].gradients,
+            scalars=mean.scalars,
+            gradients=mean.gradients,
             learning_rate=self._rate,
             not_finite=not_finite,
-            checked=self._names_of(rows, towers[0], strategy.workers.index * len(towers)),
+            checked=self._names_of(len(rows) + 1, towers[0], strategy.workers.index * len(towers)),
             stage_first=puts,
             votes=strategy.votes,
             loss_scale=loss_scale,
@@ -182,32 +176,23 @@ class StepBuilder:
             loss, not_finite = self._strategy.hand_over(
                 mean.flat(), self._devices_of_means(mean, variables), batch_size=self._config.batch_size
             )
-        # What the chief looks at are its own towers, and the mean.
-        rows = [*(tower.checked() for tower in towers), mean.checked()]
         return Step(
             scalars={**mean.scalars, LOSS: loss},
             gradients=mean.gradients,
             learning_rate=self._learning_rate.build(mean.scalars),
             not_finite=not_finite,
-            checked=self._names_of(rows, mean, 0),
+            # What the chief looks at are its own towers, and the mean.
+            checked=self._names_of(len(towers) + 1, mean, 0),
             stage_first=puts,
             votes=self._strategy.votes,
         )
 
-    def _names_of(self, rows: list[list[tf.Tensor]], tower: TowerResult, first_tower: int) -> Checked:
+    def _names_of(self, num_rows: int, tower: TowerResult, first_tower: int) -> Checked:
         columns = ["the loss", *(f"the update of {name}" for name in tower.updates)]
         columns += [f"the gradient of {variable.op.name}" for variable in tf.trainable_variables()]
         kind, maximum = grammars.parse_clip(self._config.clip)
         outlier = f"the norm of all gradients is above {maximum:g}" if kind == TO_ZERO else None
-        return Checked(finiteness.names_of_rows(rows, first_tower), columns, outlier)
-
-    def _with_outliers(
-        self, rows: list[list[tf.Tensor]], gradients: list[tf.Tensor], maximum: float
-    ) -> list[list[tf.Tensor]]:
-        """Adds a column to what is looked at, which is not finite where the mean gradients are too large together."""
-        norm = tf.global_norm(gradients)
-        excess = tf.where(norm > maximum, np.float32(np.inf), np.float32(0))
-        return [*([*row, tf.zeros([])] for row in rows[:-1]), [*rows[-1], excess]]
+        return Checked(finiteness.names_of_rows(num_rows, first_tower), columns, outlier)
 
     def _build_updates(self, means: dict[str, tf.Tensor]) -> list[tf.Operation]:
         replicas = self.replicas
@@ -248,7 +233,7 @@ class StepBuilder:
         towers = enumerate(self._places.towers)
         return [Replica(device, replicas.of_tower(variables, tower)) for tower, device in towers]
 
-    def _reduce(self, towers: list[TowerResult], replicas: list[Replica]) -> list[TowerResult]:
+    def _reduce(self, towers: list[TowerResult], replicas: list[Replica]) -> list[Mean]:
         """Averages over the towers, then over the workers, for each replica; adds the regularization."""
         mean = self._mean_of_towers(towers)
         devices = self._devices_of_means(mean, replicas[0].variables)
@@ -265,7 +250,7 @@ class StepBuilder:
         pairs = zip(every, replicas, strict=True)
         return [self._regularized(mean._replace(gradients=gradients), replica) for gradients, replica in pairs]
 
-    def _regularized(self, mean: TowerResult, replica: Replica) -> TowerResult:
+    def _regularized(self, mean: TowerResult, replica: Replica) -> Mean:
         """Takes the loss scale out, and adds the regularization, which is the same on all workers, once."""
         gradients = mean.gradients
         with tf.device(replica.device):
@@ -273,12 +258,13 @@ class StepBuilder:
                 with tf.name_scope("loss_scale"):
                     gradients = self._loss_scale.divide(gradients)
             with tf.name_scope("regularization"):
-                losses = self._towers.build_regularization(replica.variables)
-                if not losses:
-                    return mean._replace(gradients=gradients)
-                regularization = tf.add_n(losses)
-                extra = tf.gradients(regularization, replica.variables)
-                both = zip(gradients, extra, strict=True)
-                gradients = [gradient if more is None else gradient + more for gradient, more in both]
-                scalars = {**mean.scalars, LOSS: mean.scalars[LOSS] + regularization}
-                return mean._replace(scalars=scalars, gradients=gradients)
+                regularization = self._towers.build_regularization(replica.variables)
+                plain, whole = regularization.add_to(gradients, replica.variables)
+                scalars = dict(mean.scalars)
+                if losses := [*regularization.own, *regularization.decay]:
+                    scalars[LOSS] = scalars[LOSS] + tf.add_n(losses)
+        decays = regularization.decays(replica.variables)
+        return Mean(
+            mean._replace(scalars=scalars, gradients=whole),
+            Gradients(replica.device, replica.variables, whole, plain, decays),
+        )

@@ -51,6 +51,36 @@ class TowerResult(NamedTuple):
         )
 
 
+class Regularization(NamedTuple):
+    """Losses that depend on variables alone: float32 [] each."""
+
+    decay: list[tf.Tensor]  # of --weight_decay
+    own: list[tf.Tensor]  # of the model's
+    weight_decay: float
+
+    def decays(self, variables: Sequence[tf.Variable]) -> list[float]:
+        """Lists --weight_decay as it is of each variable."""
+        return [self.weight_decay if losses.is_decayed(variable) else 0.0 for variable in variables]
+
+    def add_to(
+        self, gradients: Sequence[tf.Tensor], variables: Sequence[tf.Variable]
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Adds the gradients of these losses: with those of the model's alone, and of all."""
+        plain = whole = list(gradients)
+        if self.own:
+            plain = whole = _add_gradients(plain, self.own, variables)
+        if self.decay:
+            whole = _add_gradients(plain, self.decay, variables)
+        return plain, whole
+
+
+def _add_gradients(
+    gradients: Sequence[tf.Tensor], losses: Sequence[tf.Tensor], variables: Sequence[tf.Variable]
+) -> list[tf.Tensor]:
+    extra = tf.gradients(tf.add_n(losses), variables)
+    return [gradient if more is None else gradient + more for gradient, more in zip(gradients, extra, strict=True)]
+
+
 @dataclasses.dataclass(frozen=True)
 class StepPlaces:
     """Where the parts of a step are."""
@@ -133,8 +163,8 @@ class TowerBuilder:
             return None
         return TowerMeans(keys_of_graph(), len(self._places.towers) * self._strategy.workers.count)
 
-    def build_regularization(self, replica: Sequence[tf.Variable]) -> list[tf.Tensor]:
-        """Builds --weight_decay, and what the model has collected of losses that depend on variables alone: [] each.
+    def build_regularization(self, replica: Sequence[tf.Variable]) -> Regularization:
+        """Builds --weight_decay, and what the model has collected of losses that depend on variables alone.
 
         Such a loss of a model belongs to its first building, and would stay what it was in a loop over steps.
 
@@ -142,14 +172,14 @@ class TowerBuilder:
           replica: the trainable variables, or those of a tower that has its own.
         """
         weight_decay = self._task.weight_decay
-        built = losses.l2_losses(replica, weight_decay) if weight_decay else []
+        built = []
         own = {
             variable.handle.name: mine.handle for variable, mine in zip(tf.trainable_variables(), replica, strict=True)
         }
         for loss in self.first.regularization if self.first else ():
             operations = {op for op in ancestors([loss]) if op.type != "VarHandleOp"}
             built.append(copy_of(loss, operations, instead=own, name="regularization"))
-        return built
+        return Regularization(losses.l2_losses(replica, weight_decay) if weight_decay else [], built, weight_decay)
 
     def notes(self) -> list[str]:
         """Says what the user should know about the model."""

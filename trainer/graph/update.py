@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from trainer.learning import averages, finiteness, loss_scaling, optimizers
+import numpy as np
+
+from trainer import grammars
+from trainer.learning import averages, clipping, finiteness, loss_scaling, optimizers
+from trainer.ops import update as fused
+from trainer.placing.devices import Placement, is_one_cpu
 from trainer.settings.config import Config
 from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
-Pairs = Sequence[tuple[tf.Tensor, tf.Variable]]
+TO_ZERO = "clip_to_zero"  # of --clip
 
 
 class Counters(NamedTuple):
@@ -36,6 +41,27 @@ def build_counters() -> Counters:
     return Counters(step, position, skipped, stream)
 
 
+class Gradients(NamedTuple):
+    """The mean gradients of the trainable variables, or of those of a tower that has its own."""
+
+    device: Placement  # of what is computed for them
+    variables: Sequence[tf.Variable]
+    whole: Sequence[tf.Tensor]  # with the regularization
+    plain: Sequence[tf.Tensor]  # without --weight_decay
+    decays: Sequence[float]  # of --weight_decay, which `plain` lacks, for each
+
+
+class Proposed(NamedTuple):
+    """What a step would apply."""
+
+    towers: list[list[tf.Tensor]]  # of each, where there are several, what is looked at to name it
+    first: list[tf.Tensor]  # what has to be finite besides the gradients: the loss, updates of the model
+    replicas: list[Gradients]
+    before: list[tf.Operation]  # what has to have happened: a step that waits for it in vain has changed nothing
+    of_model: Callable[[], list[tf.Operation]]  # adds the updates of variables that no gradient trains
+    updated: list[str]  # their names
+
+
 class Updater:
     """Builds updates: the first makes the optimizer's slots and the averages, others share them."""
 
@@ -46,6 +72,7 @@ class Updater:
         rate: Callable[[], tf.Tensor | None],
         loss_scale: loss_scaling.LossScale | None,
         code: UserCode,
+        operation: Any = None,
     ) -> None:
         """Takes what all updates share.
 
@@ -55,10 +82,14 @@ class Updater:
           rate: gives the learning rate, float32 [], of the step that is being built.
           loss_scale: of float16.
           code: loads an optimizer of the user's.
+          operation: module of `ops.update`; None: TensorFlow's operations do all.
         """
         self._config = config
         self._counters = counters
+        self._rate = rate
         self._loss_scale = loss_scale
+        self._operation = operation
+        self._clip = grammars.parse_clip(config.clip)
         self._optimizer = optimizers.make_optimizer(
             config.optimizer,
             rate,
@@ -69,35 +100,17 @@ class Updater:
         )
         self.averages = averages.make_averages(config.ema_decay, counters.step)
 
-    def build(
-        self,
-        rows: list[list[tf.Tensor]],
-        gradients_and_variables: Pairs,
-        before: list[tf.Operation],
-        of_model: Callable[[], list[tf.Operation]],
-        first_gradient: int = 1,
-        outlier: int | None = None,
-    ) -> tf.Tensor:
-        """Builds the update that happens if all `rows` are finite; returns what forbade it.
+    def build(self, proposed: Proposed) -> tf.Tensor:
+        """Builds the update that happens if all of it is finite; returns what forbade it: int64 [n, 2].
 
-        Args:
-          rows: as `finiteness.update_if_finite` takes them.
-          gradients_and_variables: of all replicas of the variables.
-          before: what has to have happened, as the staging of the next batch: a step that waits for it in vain has
-            changed nothing.
-          of_model: adds the updates of variables that no gradient trains.
-          first_gradient: of a row; in front of it stand what no smaller loss scale makes finite.
-          outlier: of a row, what is not finite where all else is, but the gradients are too large; None: never.
+        Each is the row, of the towers and the mean, and the column, of what the step looks at.
         """
         # Before the branch: what an optimizer makes inside of one would belong to it.
         with tf.name_scope("update"):
-            self._make_variables([variable for _, variable in gradients_and_variables])
-            return finiteness.update_if_finite(
-                rows,
-                update=lambda: self._update_all(gradients_and_variables, of_model),
-                otherwise=lambda not_finite: self._otherwise(not_finite, first_gradient, outlier),
-                before=before,
-            )
+            self._make_variables([variable for each in proposed.replicas for variable in each.variables])
+            if self._is_fused(proposed):
+                return self._build_fused(proposed)
+            return self._build_apart(proposed)
 
     def _make_variables(self, variables: Sequence[tf.Variable]) -> None:
         """Makes the optimizer's slots and the averages, where there are none yet."""
@@ -106,13 +119,85 @@ class Updater:
         if self.averages is not None:
             self.averages.make(tf.trainable_variables())
 
-    def _update_all(self, pairs: Pairs, of_model: Callable[[], list[tf.Operation]]) -> list[tf.Operation]:
+    def _is_fused(self, proposed: Proposed) -> bool:
+        """Can the operation of the trainer's own do this update?"""
+        variables = [variable for each in proposed.replicas for variable in each.variables]
+        return (
+            self._operation is not None
+            and fused.knows(self._config.optimizer)
+            and self._loss_scale is None
+            and len(proposed.replicas) == 1
+            and len(variables) > 0
+            and all(variable.dtype.base_dtype == tf.float32 for variable in variables)
+            and is_one_cpu([*variables, self._counters.step])
+            # The optimizer's would have to come after the model's.
+            and not {variable.op.name for variable in variables} & set(proposed.updated)
+        )
+
+    def _build_fused(self, proposed: Proposed) -> tf.Tensor:
+        config, (mine,) = self._config, proposed.replicas
+        averages = [self.averages.average(variable) for variable in mine.variables] if self.averages else []
+        with tf.control_dependencies(proposed.before), tf.device(self._counters.step.device):
+            not_finite = fused.build_update(
+                self._operation,
+                first=proposed.first,
+                parameters=fused.Parameters(mine.plain, mine.variables, averages, mine.decays),
+                optimizer=self._optimizer,
+                counters=self._counters[:3],
+                rate=self._rate(),
+                rule=fused.Rule(
+                    config.optimizer,
+                    momentum=config.momentum,
+                    rho=config.rmsprop_decay,
+                    clip=self._clip[0],
+                    maximum=self._clip[1],
+                    average_decay=config.ema_decay,
+                    batch_size=config.batch_size,
+                    skips=config.nonfinite == "skip",
+                ),
+            )
+        if not proposed.updated and not proposed.towers:
+            return not_finite
+
+        def updated() -> tf.Tensor:
+            return finiteness.after(proposed.of_model(), tf.zeros([0, 2], tf.int64))
+
+        def refused() -> tf.Tensor:
+            return tf.concat([finiteness.look_for(proposed.towers), tf.add(not_finite, [len(proposed.towers), 0])], 0)
+
+        return tf.cond(tf.equal(tf.size(not_finite), 0), updated, refused)
+
+    def _build_apart(self, proposed: Proposed) -> tf.Tensor:
+        """Builds the update of TensorFlow's operations."""
+        clipped = []
+        for each in proposed.replicas:
+            with tf.device(each.device), tf.name_scope("clip"):
+                clipped.append(clipping.clip_gradients(each.whole, *self._clip))
+        # Clipping by value would make a number of infinity; a norm that overflows makes NaN of numbers.
+        whole = proposed.replicas[0].whole
+        last = [*proposed.first, *(whole if self._clip[0] == "value" else clipped[0])]
+        rows = [*proposed.towers, last]
+        outlier = len(last) if self._clip[0] == TO_ZERO else None
+        if outlier is not None:
+            rows = _with_outliers(rows, whole, self._clip[1])
+        flat = [gradient for mine in clipped for gradient in mine]
+        pairs = list(zip(flat, (variable for each in proposed.replicas for variable in each.variables), strict=True))
+        return finiteness.update_if_finite(
+            rows,
+            update=lambda: self._update_all(pairs, proposed.of_model),
+            otherwise=lambda not_finite: self._otherwise(not_finite, len(proposed.first), outlier),
+            before=[*proposed.before, *(gradient.op for gradient in flat)],
+        )
+
+    def _update_all(
+        self, pairs: Sequence[tuple[tf.Tensor, tf.Variable]], of_model: Callable[[], list[tf.Operation]]
+    ) -> list[tf.Operation]:
         """Adds the updates of the model, then the optimizer's, as a TF1 program runs UPDATE_OPS before its train_op."""
         made = of_model()
         with tf.control_dependencies(made):
             return [*made, *self._update(pairs)]
 
-    def _update(self, gradients_and_variables: Pairs) -> list[tf.Operation]:
+    def _update(self, gradients_and_variables: Sequence[tuple[tf.Tensor, tf.Variable]]) -> list[tf.Operation]:
         counters = self._counters
         with tf.name_scope("update/"):  # Without the branch's name in those of the optimizer's variables.
             apply_op = self._optimizer.apply_gradients(gradients_and_variables, global_step=counters.step)
@@ -154,3 +239,12 @@ class Updater:
             return finiteness.after(passed, tf.zeros([0, 2], tf.int64))
 
         return tf.cond(loss_scale.is_overflow(not_finite, first_gradient), overflow, lambda: self._refuse(not_finite))
+
+
+def _with_outliers(
+    rows: list[list[tf.Tensor]], gradients: Sequence[tf.Tensor], maximum: float
+) -> list[list[tf.Tensor]]:
+    """Adds a column to what is looked at, which is not finite where the mean gradients are too large together."""
+    norm = tf.global_norm(gradients)
+    excess = tf.where(norm > maximum, np.float32(np.inf), np.float32(0))
+    return [*([*row, tf.zeros([])] for row in rows[:-1]), [*rows[-1], excess]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class InputSettings(NamedTuple):
     shuffle_bytes: int = BLOCK_BYTES  # of records that are shuffled together
     queue_bytes: int = 1 << 28  # of batches on the queue
     shard: slice = slice(None)  # of each batch, which this worker takes
+    ops: Mapping[str, Any] = MappingProxyType({})  # modules of the trainer's own operations, by name
 
 
 def _build_queue(s: InputSettings) -> Input:
@@ -53,6 +55,7 @@ def _build_queue(s: InputSettings) -> Input:
         layout=s.layout,
         decode_threads=s.decode_threads,
         cache=make_cache(s.spec, s.side) if s.in_memory else None,
+        operation=s.ops.get("records"),
     )
 
 

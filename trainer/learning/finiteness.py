@@ -41,6 +41,13 @@ def find_not_finite(health: Sequence[tf.Tensor]) -> tf.Tensor:
     return tf.where(tf.stack(health)[:, :, 1] > 0)
 
 
+def look_for(rows: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
+    """Looks at the tensors of towers, and finds what is not a number: int64 [n, 2], row and column."""
+    if not rows:
+        return tf.zeros([0, 2], tf.int64)
+    return find_not_finite([_look_there(row) for row in rows])
+
+
 def update_if_finite(
     rows: Sequence[Sequence[tf.Tensor]],
     *,
@@ -84,7 +91,7 @@ def finite_or_zero(tensor: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.math.is_finite(tensor), tensor, tf.zeros_like(tensor))
 
 
-def names_of_rows(rows: Sequence[Sequence[tf.Tensor]], first_tower: int) -> list[str]:
+def names_of_rows(count: int, first_tower: int) -> list[str]:
     """Names the rows of what `update_if_finite` looks at: the towers and the mean."""
-    towers = [f"tower {first_tower + index}" for index in range(len(rows) - 1)]
+    towers = [f"tower {first_tower + index}" for index in range(count - 1)]
     return [*towers, "the mean over towers" if towers else "tower 0"]

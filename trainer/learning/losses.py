@@ -156,4 +156,9 @@ def l2_losses(variables: Iterable[tf.Variable], weight_decay: float) -> list[tf.
 
     Weights are variables of two dimensions or more: biases, and scales of normalizations, are not regularized.
     """
-    return [weight_decay * tf.nn.l2_loss(variable) for variable in variables if variable.shape.rank >= 2]
+    return [weight_decay * tf.nn.l2_loss(variable) for variable in variables if is_decayed(variable)]
+
+
+def is_decayed(variable: tf.Variable) -> bool:
+    """Is it a weight, which is regularized?"""
+    return bool(variable.shape.rank >= 2)

@@ -18,7 +18,17 @@ Placement = str | Callable[[tf.Operation], str]  # as `tf.device` takes it
 def server_of(op: tf.Operation) -> str:
     """Finds the parameter server on which the first input of an operation lives; "" where that is elsewhere."""
     device = str(op.inputs[0].device) if len(op.inputs) else ""
-    return device if device.startswith("/job:ps") else ""
+    return device if is_server(device) else ""
+
+
+def is_server(device: str) -> bool:
+    return device.startswith("/job:ps")
+
+
+def is_one_cpu(variables: Sequence[tf.Variable]) -> bool:
+    """Are all variables on the CPU of one process that trains?"""
+    devices = {tf.DeviceSpec.from_string(variable.device).to_string() for variable in variables}
+    return len(devices) == 1 and devices.pop().endswith("/device:CPU:0") and not is_server(variables[0].device)
 
 
 class Devices(NamedTuple):

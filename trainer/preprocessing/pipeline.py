@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from trainer.errors import UsageError
+from trainer.ops.augment import build_augment
 from trainer.preprocessing import colour, crops, geometry, mixing
 from trainer.preprocessing.draws import make_draws
+from trainer.preprocessing.fusing import plan_of
 from trainer.settings.fields import is_reference
 from trainer.subgraphs import PYTHON, draws_by_itself
 from trainer.tf1 import tf
@@ -104,6 +106,7 @@ class Pipeline(NamedTuple):
         boxes: tf.Tensor | None = None,
         begin: int = 0,
         end: int | None = None,
+        operation: Any = None,
     ) -> tf.Tensor:
         """Builds it, or some of its operations.
 
@@ -114,12 +117,18 @@ class Pipeline(NamedTuple):
           boxes: of the records' objects, for the first operation, as `crops.distorted_windows` takes them.
           begin: the first operation.
           end: the one behind the last; None: all are built.
+          operation: module of `ops.augment`, which does the first of them in one pass; None: TensorFlow's do all.
 
         Raises:
           UsageError: an operation does not fit what it gets.
         """
         draws = make_draws(seed, keys) if self.is_random and keys is not None else None
         with tf.name_scope("preprocess"):
+            if operation is not None and draws is not None and _is_on_cpu(images):
+                assert keys is not None and end is None
+                plan, behind = plan_of(self.operations, begin)
+                if behind > begin:
+                    begin, images = behind, build_augment(operation, images, keys, seed=seed, plan=plan)
             for number, operation in list(enumerate(self.operations))[begin:end]:
                 first = [images]
                 if operation.is_random:
@@ -128,6 +137,11 @@ class Pipeline(NamedTuple):
                 more = {"boxes": boxes} if operation.takes_boxes and number == 0 else {}
                 images = _call(operation, *first, **more)
         return images
+
+
+def _is_on_cpu(images: tf.Tensor) -> bool:
+    """Are pictures bytes of one size on a CPU?"""
+    return images.dtype == tf.uint8 and None not in images.shape.as_list()[1:] and "GPU" not in images.device.upper()
 
 
 def _call(operation: Operation, *first: Any, **more: Any) -> tf.Tensor:

@@ -7,20 +7,20 @@ they have several shapes they go on one by one through the operations up to the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trainer.data.spec import DatasetSpec
 from trainer.errors import UsageError
 from trainer.preprocessing.crops import CUTS, Cut
 from trainer.preprocessing.decoding import decode_picture, decode_window
 from trainer.preprocessing.draws import make_draws
+from trainer.preprocessing.fitting import check_boxes, check_order
 from trainer.preprocessing.mixing import MIXES
 from trainer.preprocessing.parsing import evaluation_of, parse_pipeline
 from trainer.preprocessing.pipeline import OF_VALUES, Pipeline
 from trainer.settings.plugins import UserCode
 from trainer.tf1 import tf
 
-OTHER_RANGES = {"float", "scale", "standardize", "subtract_mean", "divide"}  # than 0..1, of what they give
 StoredShape = tuple[int | None, int | None, int]  # height, width, depth; None where the pictures have several
 
 
@@ -33,6 +33,7 @@ class Side(NamedTuple):
     batch_dtype: tf.DType  # of them, uint8 or float32
     stored_shape: StoredShape
     seed: int
+    operation: Any = None  # module of `ops.augment`, for batches; None: TensorFlow's operations do all
 
     @property
     def is_random_alone(self) -> bool:
@@ -85,7 +86,7 @@ class Side(NamedTuple):
           images: [n, *batch_shape] of batch_dtype.
           keys: int64 [n], of the records, as `make_draws` takes them; None where nothing is random.
         """
-        return self.pipeline(images, seed=self.seed, keys=keys, begin=self.num_alone)
+        return self.pipeline(images, seed=self.seed, keys=keys, begin=self.num_alone, operation=self.operation)
 
     def of_values(self, images: tf.Tensor) -> tf.Tensor:
         """Does what is done to the values of pixels, to pictures that have their size, uint8 [n, *batch_shape]."""
@@ -158,6 +159,13 @@ class Preprocessing(NamedTuple):
     shape: tuple[int, int, int]  # height, width, depth of the pictures as the model sees them
     dtype: tf.DType  # uint8, which the model takes for 0..1, or float32
 
+    def with_operation(self, operation: Any) -> Preprocessing:
+        """Lets the trainer's own operation do what it can of the training; `operation` is the module of `ops.augment`.
+
+        Everything else, exports among it, needs none.
+        """
+        return self._replace(training=self.training._replace(operation=operation))
+
 
 def preprocessing_of(
     spec: DatasetSpec, preprocess: str = "", eval_preprocess: str = "", *, seed: int = 0, code: UserCode | None = None
@@ -201,9 +209,9 @@ def make_preprocessing(
     code = code or UserCode()
     training = parse_pipeline("preprocess", preprocess, training=True, code=code)
     elsewhere = parse_pipeline("eval_preprocess", evaluation_of(preprocess, eval_preprocess, code), code=code)
-    _check_order(training)
+    check_order(training)
     if has_boxes:
-        _check_boxes(training, is_encoded=smallest is not None)
+        check_boxes(training, is_encoded=smallest is not None)
     sides = [
         _make_side(name, pipeline, stored_shape, smallest, seed, has_boxes=has_boxes)
         for name, pipeline in (("preprocess", training), ("eval_preprocess", elsewhere))
@@ -218,46 +226,6 @@ def make_preprocessing(
             f"{list(other)} of {other_dtype.name}: the model needs the same in training and in evaluation"
         )
     return Preprocessing(sides[0], sides[1], shape, dtype)
-
-
-def _check_order(pipeline: Pipeline) -> None:
-    """Refuses what does not fit behind other operations.
-
-    Raises:
-      UsageError: something else than values changes behind a mix, whose shares would be others; or colours of 0..1
-        change where pixels have another range.
-    """
-    names = [operation.name for operation in pipeline.operations]
-    mixes = [place for place, name in enumerate(names) if name in MIXES]
-    if len(mixes) > 1:
-        raise UsageError(f"--preprocess={pipeline.text}: only one of {' and '.join(MIXES)} may be in it, once")
-    for operation in pipeline.operations[mixes[0] + 1 :] if mixes else ():
-        if operation.is_random or operation.name not in OF_VALUES:
-            raise UsageError(f"--preprocess={pipeline.text}: {operation.name} must stand before {names[mixes[0]]}")
-    for place in (place for place, name in enumerate(names) if name == "color"):
-        before = next((name for name in names[:place] if name in OTHER_RANGES), None)
-        if before:
-            raise UsageError(
-                f"--preprocess={pipeline.text}: color takes bytes, or float32 of 0..1 as unit gives it, and {before} "
-                "before it gives another range"
-            )
-
-
-def _check_boxes(pipeline: Pipeline, *, is_encoded: bool) -> None:
-    """Refuses a pipeline that would pass over the boxes of the objects.
-
-    Raises:
-      UsageError: it is one.
-    """
-    for number, operation in enumerate(pipeline.operations):
-        if not operation.takes_boxes or not operation.arguments["min_object_covered"]:
-            continue
-        if not is_encoded or number:
-            where = "as the first operation" if is_encoded else "where they are stored by --store=encoded"
-            raise UsageError(
-                f"--preprocess={pipeline.text}: {operation.name} keeps the objects of pictures, which have boxes here, "
-                f"in its window only {where}; min_object_covered=0 takes any window"
-            )
 
 
 def _make_side(

@@ -176,7 +176,7 @@ def changed_files(kept: Kept) -> dict[str, Place]:
     def is_changed(path: str, copy: Place) -> bool:
         try:
             root = root_of(path)
-            files = [file.relative_to(copy.root) for file in copy.root.rglob("*.py")]
+            files = [file.relative_to(copy.root) for file in copy.root.rglob("*") if file.is_file()]
             return any((copy.root / file).read_bytes() != (root / file).read_bytes() for file in files)
         except (OSError, UsageError):
             return True

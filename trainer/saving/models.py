@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from trainer.data.manifest import load_run_data
@@ -70,8 +71,9 @@ def make_model(config: Config, spec: DatasetSpec, code: UserCode) -> Model:
     return Model(config, spec, task_of(config, spec, code), code)
 
 
-def task_of(config: Config, spec: DatasetSpec, code: UserCode) -> Task:
-    """Makes the task of a run."""
+def task_of(config: Config, spec: DatasetSpec, code: UserCode, ops: Mapping[str, Any] = MappingProxyType({})) -> Task:
+    """Makes the task of a run; `ops` are modules of the trainer's own operations, by name."""
+    preprocessing = preprocessing_of(spec, config.preprocess, config.eval_preprocess, seed=config.seed, code=code)
     return make_task(
         spec,
         model=find_model(config.model, config.model_args, code),
@@ -79,7 +81,7 @@ def task_of(config: Config, spec: DatasetSpec, code: UserCode) -> Task:
         metrics=find_metrics(config.metrics, spec, code),
         goal=parse_goal(config.best, spec),
         precision=config.precision,
-        preprocessing=preprocessing_of(spec, config.preprocess, config.eval_preprocess, seed=config.seed, code=code),
+        preprocessing=preprocessing.with_operation(ops.get("augment")),
         weight_decay=0.0 if config.optimizer in DECOUPLED else config.weight_decay,
         seed=config.seed,
         views=config.eval_views,

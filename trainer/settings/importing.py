@@ -7,6 +7,8 @@ import importlib.abc
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -88,6 +90,42 @@ def is_below(path: Path, root: Path) -> bool:
         path.is_relative_to(other) and Path(other).is_relative_to(root) and Path(other) != root
         for other in filter(None, sys.path)
     )
+
+
+class FileNotes:
+    """Keeps what user code reads to be run, as C++ sources, besides Python files."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[Path, dict[Path, bytes], dict[Path, Path]]] = []
+
+    @contextmanager
+    def kept_in(self, root: Path, contents: dict[Path, bytes], roots: dict[Path, Path]) -> Iterator[None]:
+        """Keeps the files of a root: their contents, and for each the root."""
+        self._open.append((root, contents, roots))
+        try:
+            yield
+        finally:
+            self._open.pop()
+
+    def note(self, path: Path, content: bytes) -> None:
+        """Keeps a file, if user code is running.
+
+        Raises:
+          UsageError: it lies where no copy of the code could find its own copy of it.
+        """
+        if not self._open:
+            return
+        root, contents, roots = self._open[-1]
+        if not path.is_relative_to(root):
+            raise UsageError(
+                f"{path} does not lie below {root}, and the run keeps copies of what lies there: move it beside your "
+                "Python file, or name that as package.module:function from a directory above both"
+            )
+        contents[path], roots[path] = content, root
+
+
+_notes = FileNotes()
+keep_noted, note_file = _notes.kept_in, _notes.note
 
 
 class Loader(SourceFileLoader):

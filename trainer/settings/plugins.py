@@ -20,7 +20,16 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from trainer.errors import TrainerError, UsageError, reason, unknown_name
-from trainer.settings.importing import Finder, Loader, Place, allow_legacy_layers, find_file, find_module, is_below
+from trainer.settings.importing import (
+    Finder,
+    Loader,
+    Place,
+    allow_legacy_layers,
+    find_file,
+    find_module,
+    is_below,
+    keep_noted,
+)
 
 GIVEN = "given."  # in front of the path of a function that Python gives
 
@@ -91,6 +100,7 @@ class UserCode:
         self._modules: dict[str, tuple[ModuleType, Path | None]] = {}  # by path: with its root, None for installed ones
         self._beside: dict[Path, dict[str, ModuleType]] = {}  # by root: what was imported from there, by name
         self._contents: dict[Path, bytes] = {}  # what was run, which may be another thing now
+        self._noted: dict[Path, Path] = {}  # what else was read to be run, as C++ sources: the root of each
         self.places: dict[str, Place] = {}  # of what was loaded, by path
 
     def load(self, reference: str, *, default: str = "") -> Callable[..., Any]:
@@ -159,6 +169,7 @@ class UserCode:
     def files(self) -> list[UserFile]:
         """Lists the files that were run so far, in a fixed order; none of installed packages."""
         places = {place.root / place.file: place for place in self.places.values()}
+        places |= {path: Place(root, str(path.relative_to(root))) for path, root in self._noted.items()}
         for root, modules in self._beside.items():
             packages = {path.partition(".")[0] for path, place in self.places.items() if place.root == root}
             # A package that the process had imported before was not imported here.
@@ -212,7 +223,8 @@ class UserCode:
         sys.path.insert(0, str(root))
         sys.meta_path.insert(0, finder)
         try:
-            yield
+            with keep_noted(root, self._contents, self._noted):
+                yield
         finally:
             sys.meta_path.remove(finder)
             sys.path.remove(str(root))

@@ -69,6 +69,7 @@ def build_graphs(job: Job) -> Graphs:
         steps_per_epoch=job.steps_per_epoch,
         steps_ahead=job.steps_ahead,
         code=job.code,
+        update_operation=job.ops.get("update"),
     )
     train = build_train_graph(
         builder,
@@ -125,6 +126,7 @@ def _build_source(job: Job, counters: Counters, strategy: Strategy) -> Input:
         shuffle_bytes=config.shuffle_mb << 20,
         queue_bytes=config.queue_mb << 20,
         shard=job.batch_shard,
+        ops=job.ops,
     )
     if is_reference(config.input):
         return build_own_input(open_examples(config.input, config.input_args, config.seed, job.code), settings)

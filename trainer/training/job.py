@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from trainer import grammars
 from trainer.cluster.member import Member
@@ -40,6 +42,7 @@ class Job(NamedTuple):
     last_step: int
     status: StatusFile
     member: Member | None = None  # of a cluster
+    ops: Mapping[str, Any] = MappingProxyType({})  # modules of the trainer's own operations, by name
 
     @property
     def steps_per_epoch(self) -> float:

@@ -20,6 +20,7 @@ from trainer.inputs import order
 from trainer.inputs.loading import load_sample
 from trainer.learning.task import Task
 from trainer.models.building import SAMPLE_SIZE
+from trainer.ops import own
 from trainer.placing.devices import Devices, choose_devices
 from trainer.reporting.status_file import StatusFile
 from trainer.rundir import RunDir
@@ -65,15 +66,14 @@ def prepare(
     check_rundir(config, rundir, is_chief=is_chief)
     config = prepare_source(config, rundir, stack, is_chief=is_chief)
     code = open_current(config, rundir, console.say, given)
-    data = prepare_data(config, code, console)
-    task = _load_task(config, data.spec, code)  # Before anything is moved aside: it may be refused.
+    data, ops = prepare_data(config, code, console), own.load_all(config.ops, console.say)
+    task = _load_task(config, data.spec, code, ops)  # Before anything is moved aside: it may be refused.
     lock, begin = None, Progress.at_start(config.batch_size)
     if is_chief:
         lock, begin = prepare_rundir(config, rundir, console, stack)
         config, data = keep_source(config, data, rundir)
     begin, member = _join(cluster, config, devices, data, code, begin, console, check) if cluster else (begin, None)
-    spec = _open_log(rundir, cluster, console, data)
-    start = begin.with_batch_size(config.batch_size)
+    spec, start = _open_log(rundir, cluster, console, data), begin.with_batch_size(config.batch_size)
     task = _with_sample(task, config, spec, code) if not start.step else task
     job = Job(
         config=config,
@@ -90,14 +90,15 @@ def prepare(
         last_step=(last_step := _last_step(config, spec, start)),
         status=StatusFile(os.environ, last_step),
         member=member,
+        ops=ops,
     )
     _announce(job)
     return job
 
 
-def _load_task(config: Config, spec: DatasetSpec, code: UserCode) -> Task:
+def _load_task(config: Config, spec: DatasetSpec, code: UserCode, ops: Mapping[str, Any]) -> Task:
     """Makes the task, and imports the user's code that is called later."""
-    task = task_of(config, spec, code)
+    task = task_of(config, spec, code, ops)
     for name, reference in (("optimizer", config.optimizer), ("hooks", config.hooks)):
         if is_reference(reference):
             code.load(reference, default=name)

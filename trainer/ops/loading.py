@@ -1,0 +1,151 @@
+"""A library into this process: from the cache, from what was built elsewhere, or built now."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trainer.errors import TrainerError, TrainerNote, TrainerWarning, UsageError, reason
+from trainer.ops import toolchain
+from trainer.ops.building import LIBRARY, LIMIT_SECONDS, Recipe, make_recipe
+from trainer.ops.cache import Built, cache_dir, find_or_build, key_of, read_about
+from trainer.ops.sources import Sources, read_sources
+from trainer.ops.toolchain import NoCompilerError
+from trainer.tf1 import tf
+
+ELSEWHERE = "TOWER_OPS"  # names a directory of libraries that were built elsewhere
+
+
+class Loaded(NamedTuple):
+    """A library of this process."""
+
+    module: Any
+    built: Built
+    sources: Sources
+
+
+LOADED: dict[tuple[str, tuple[str, ...]], Loaded] = {}  # by digest and flags: TensorFlow never lets a library go
+
+
+def find_loaded(
+    paths: Sequence[Path],
+    *,
+    flags: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    limit_seconds: float = LIMIT_SECONDS,
+) -> Loaded:
+    """Loads the operations of C++ files, which are built where that has not been done.
+
+    Args:
+      paths: of the files.
+      flags: more of the compiler.
+      environ: of the process: CXX, TOWER_OPS, XDG_CACHE_HOME.
+      limit_seconds: that the compiler may take.
+
+    Raises:
+      UsageError: a file is missing or wrong.
+      TrainerError: they cannot be built, or not be loaded.
+    """
+    sources = read_sources(paths)
+    key = sources.digest, tuple(flags)
+    if key not in LOADED:
+        built = find_library(sources, flags, environ, limit_seconds)
+        LOADED[key] = Loaded(_open(built, sources), built, sources)
+    return LOADED[key]
+
+
+def find_library(
+    sources: Sources, flags: Sequence[str], environ: Mapping[str, str], limit_seconds: float = LIMIT_SECONDS
+) -> Built:
+    """Finds the library of some sources, or builds it.
+
+    Raises:
+      TrainerError: it cannot be built.
+    """
+    unfit = ""
+    if environ.get(ELSEWHERE):
+        found, unfit = _find_elsewhere(Path(environ[ELSEWHERE]), sources, tuple(flags))
+        if found:
+            return found
+    try:
+        recipe = make_recipe(sources, environ, flags, toolchain.NATIVE)
+    except NoCompilerError as error:
+        raise NoCompilerError(f"{sources.shown}: {unfit + ', and ' if unfit else ''}{error}") from error
+    if unfit:
+        _say(f"{sources.shown}: {unfit}; built anew")
+    if sources.cuda and not recipe.nvcc:
+        _say(f"{', '.join(sources.cuda)}: there is no nvcc on $PATH: these operations run on CPUs alone")
+    folder = cache_dir(environ)
+    if not _can_write(folder):
+        kept = _find_kept(folder, sources, recipe)
+        if kept:
+            return kept
+        warnings.warn(
+            f"{folder} cannot be written: the operations of {sources.shown} are built for this process alone; name "
+            "another place in XDG_CACHE_HOME",
+            TrainerWarning,
+            stacklevel=2,
+        )
+        folder = Path(tempfile.mkdtemp(prefix="ops-"))
+    built = find_or_build(folder, sources, recipe, say=_say, limit_seconds=limit_seconds)
+    if built.seconds:
+        _say(f"built the operations of {sources.shown} in {built.seconds:.1f} s: {built.path.parent}")
+    return built
+
+
+def _find_kept(folder: Path, sources: Sources, recipe: Recipe) -> Built | None:
+    """Finds a library in a cache that cannot be written."""
+    path = folder / key_of(sources, recipe)
+    about = read_about(path)
+    return Built(path / LIBRARY, about, 0.0) if about else None
+
+
+def _find_elsewhere(folder: Path, sources: Sources, flags: tuple[str, ...]) -> tuple[Built | None, str]:
+    """Finds a library in a directory of those built elsewhere; else says why none of it fits."""
+    unfit = f"{ELSEWHERE}={folder} has no such library"
+    for path in sorted(folder.glob(f"{sources.name}-*")):
+        about = read_about(path)
+        if about is None:
+            unfit = f"{path} is damaged"
+        elif about.sources != sources.digest or tuple(about.flags) != flags:
+            unfit = f"{path} was built from other sources"
+        elif about.tensorflow != toolchain.tensorflow_version():
+            here = toolchain.tensorflow_version()
+            unfit = f"{path} was built for TensorFlow {about.tensorflow}, and this is {here}"
+        elif missing := set(about.cpu) - toolchain.cpu_features():
+            unfit = f"{path} was built for a CPU with {', '.join(sorted(missing)[:5])}, which this one has not"
+        else:
+            return Built(path / LIBRARY, about, 0.0), ""
+    return None, unfit
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _open(built: Built, sources: Sources) -> Any:
+    try:
+        return tf.load_op_library(str(built.path))
+    except tf.errors.AlreadyExistsError as error:
+        raise UsageError(
+            f"{sources.shown}: {reason(error)}: another library of this process has this operation, perhaps the same "
+            "file before it was changed; start the program again, or give it another name"
+        ) from error
+    except tf.errors.OpError as error:
+        raise TrainerError(f"{sources.shown}: {built.path} cannot be loaded: {reason(error)}") from error
+
+
+def _say(line: str) -> None:
+    warnings.warn(line, TrainerNote, stacklevel=2)
+
+
+__all__ = ["ELSEWHERE", "LOADED", "Loaded", "find_library", "find_loaded"]

@@ -1,0 +1,49 @@
+"""The trainer's own operations: each has a twin of TensorFlow's, which takes its place where it cannot be built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import TrainerError
+from trainer.ops import loading
+
+KERNELS = Path(__file__).parent / "kernels"
+OPERATIONS: dict[str, tuple[str, ...]] = {  # what is built of each
+    "update": ("update.cc",),
+    "records": ("records.cc",),
+    "augment": ("augment.cc",),
+}
+
+
+def paths_of(name: str) -> list[Path]:
+    return [KERNELS / source for source in OPERATIONS[name]]
+
+
+def find_own(name: str) -> loading.Loaded:
+    """Loads one of OPERATIONS.
+
+    Raises:
+      TrainerError: it cannot be built.
+    """
+    return loading.find_loaded(paths_of(name))
+
+
+def load_all(setting: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Loads all that can be loaded, for --ops: modules by name.
+
+    Args:
+      setting: of --ops.
+      say: is told, once, why TensorFlow's operations take their place.
+    """
+    if setting == "off":
+        return {}
+    found = {}
+    for name in OPERATIONS:
+        try:
+            found[name] = find_own(name).module
+        except TrainerError as error:
+            say(f"without operations of the trainer's own, by TensorFlow's, with the same results: {error}")
+            return {}
+    return found
