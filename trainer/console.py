@@ -22,11 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from trainer import notebook
-from trainer.errors import ERROR, Stopped, TrainerError, TrainerNote, TrainerWarning, reason
+from trainer.errors import ERROR, Stopped, TrainerError, TrainerWarning, reason
 from trainer.signals import Signals
 
 MAX_WIDTH = 1000  # of a table in a file
 NAMES = "surrogateescape"  # of files may be no UTF-8, and are written as they are
+_of_program: list[Console] = []  # one at most
 OWNER_ONLY, WITH_GROUP = 0o077, 0o027  # umasks
 
 
@@ -176,6 +177,7 @@ def run_program(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=NAMES)
     console, signals = Console(), Signals()
+    _of_program[:] = [console]
     if umask is not None:
         console.umask = os.umask(umask)
     warnings.showwarning = functools.partial(_show_warning, console, warnings.showwarning)
@@ -211,7 +213,7 @@ def _show_warning(
     console: Console, show: Callable[..., None], message: Warning | str, category: type[Warning], *where: object
 ) -> None:
     if issubclass(category, TrainerWarning):
-        console.say(f"{message}" if issubclass(category, TrainerNote) else f"warning: {message}")
+        console.say(f"warning: {message}")
     else:
         show(message, category, *where)
 
@@ -220,6 +222,14 @@ def _report_ignored(report: Callable[[Any], object], args: Any) -> None:
     """Reports an exception where none can be raised, but no stop: whoever asks `Signals` finds that."""
     if not isinstance(args.exc_value, Stopped):
         report(args)
+
+
+def say_note(line: str) -> None:
+    """Says a line for what is called from far below a program, and also where there is none: then on standard error."""
+    if _of_program:
+        _of_program[0].say(line)
+    else:
+        print(line, file=sys.stderr)
 
 
 def describe_os_error(error: OSError) -> str:

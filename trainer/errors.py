@@ -41,10 +41,6 @@ class TrainerWarning(UserWarning):
     """What a user should know, and nothing fails for; a program prints it as one line."""
 
 
-class TrainerNote(TrainerWarning):
-    """What a user may want to know, and is nothing to worry about."""
-
-
 class Stopped(BaseException):
     """Ends what a signal has asked to end; like KeyboardInterrupt it is no Exception, which others may catch."""
 

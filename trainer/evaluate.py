@@ -43,6 +43,9 @@ class EvaluateSettings:
     )
     top_k: int = option(5, "an image also counts where its label is among so many of the largest logits")
     worst: int = option(25, "of the pictures that were taken for another class, how many are drawn, the worst first")
+    operations: tuple[str, ...] = option(
+        (), "C++ files of operations that the graph needs, or FILE.so; may be repeated", repeated=True
+    )
     trust_code: bool = option(False, "run the user's code that the run holds, also where you have not run it before")
     model: str = option(
         "", "a frozen graph or SavedModel, in the place of --logdir; --data_dir names the data", path=True
@@ -119,12 +122,14 @@ def _evaluate_graph(settings: EvaluateSettings, console: Console, signals: Signa
     from trainer.evaluating.foreign import make_ends
     from trainer.evaluating.graphs import evaluate_graph
     from trainer.evaluating.predicting import open_predictor
+    from trainer.ops.loading import load_named
 
     if (Path(settings.model) / "config.json").is_file():
         raise UsageError(f"--model={settings.model} is a run directory: name it by --logdir")
     ends = make_ends(settings.input_tensor, settings.output_tensor, settings.preprocess, settings.labels)
     spec, split = open_data("", Path(settings.data_dir)), settings.split or "test"
     signals.defer()
+    load_named(settings.operations)
     with (
         open_predictor(settings.model, ends=ends, say=console.say) as predictor,
         progress(console, f"evaluating {Path(settings.model).name}", spec.num_examples(split)) as advance,
@@ -150,13 +155,13 @@ def _evaluate_graph(settings: EvaluateSettings, console: Console, signals: Signa
 
 
 def _check(settings: EvaluateSettings) -> None:
-    ends = [settings.input_tensor, settings.output_tensor, settings.preprocess, settings.labels]
+    ends = [settings.input_tensor, settings.output_tensor, settings.preprocess, settings.labels, *settings.operations]
     if settings.model and (settings.logdir or settings.follow or settings.checkpoint or settings.weights):
         raise UsageError("--model and --logdir conflict, with --follow, --checkpoint and --weights: they are of a run")
     if settings.model and not settings.data_dir:
         raise UsageError("--data_dir is missing: the data by which --model is judged")
     if any(ends) and not settings.model:
-        raise UsageError("--input_tensor, --output_tensor, --preprocess and --labels are of --model")
+        raise UsageError("--input_tensor, --output_tensor, --preprocess, --labels and --operations are of --model")
     if not settings.logdir and not settings.model:
         raise UsageError("--logdir is missing: the directory of the run that is to be evaluated")
     for name, choices in CHOICES.items():

@@ -57,6 +57,7 @@ def _export(argv: Sequence[str], console: Console, signals: Signals) -> int:
     signals.shield()  # Before TensorFlow's first thread.
 
     from trainer.saving import exporting, models  # TensorFlow is imported after parsing.
+    from trainer.saving.operations import carry_operations
     from trainer.saving.replacing import replacing
 
     rundir = RunDir(settings.logdir)
@@ -71,6 +72,7 @@ def _export(argv: Sequence[str], console: Console, signals: Signals) -> int:
         exporting.open_serving(model, path, weights) as serving,
     ):
         lines = exporting.FORMATS[settings.format](serving, aside)
+        lines += carry_operations(serving.session.graph, aside, target)
         signals.check()
     console.say(f"wrote {target} from {path}, {weights} weights")
     for line in lines:

@@ -41,6 +41,9 @@ class PredictSettings:
     output_tensor: str = option("", "of a graph of others: the tensor of a probability for each class")
     preprocess: str = option("", "of a graph of others: what is done to pictures, as inception(224)")
     labels: str = option("", "of a graph of others: file with a name of a class on each line", path=True)
+    operations: tuple[str, ...] = option(
+        (), "C++ files of operations that the graph needs, or FILE.so; may be repeated", repeated=True
+    )
     trust_code: bool = option(False, "run the user's code that a run holds, also where you have not run it before")
     json: bool = option(False, "print a line of JSON for each image")
     csv: bool = option(False, "print a table of comma-separated values: a row for each image, a column for each class")
@@ -59,8 +62,10 @@ def _predict(argv: Sequence[str], console: Console, signals: Signals) -> int:
     from trainer.data.pictures import read_pictures  # TensorFlow is imported after parsing.
     from trainer.evaluating.foreign import make_ends
     from trainer.evaluating.predicting import open_predictor
+    from trainer.ops.loading import load_named
 
     signals.defer()
+    load_named(settings.operations)
     failed = count = 0
     with open_predictor(
         settings.model,

@@ -15,6 +15,7 @@ from trainer.data.spec import CLASS, NUMBERS, SEVERAL
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.evaluating.evaluation import images_at_once
 from trainer.evaluating.foreign import Ends, load_foreign
+from trainer.ops.loading import missing_named
 from trainer.preprocessing.preprocessing import Side
 from trainer.rundir import RunDir
 from trainer.saving.exporting import ANY_SIZE, CLASS_NAMES, SCOPE, open_serving, predictions_of
@@ -85,7 +86,8 @@ def open_predictor(
     found = _find_saved_model(folder)
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count=NO_GPU)) as session:
         try:
-            loaded = _load_saved_model(session, found) if found else _load_frozen(session, folder)
+            with missing_named(found or folder):
+                loaded = _load_saved_model(session, found) if found else _load_frozen(session, folder)
         except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
             raise TrainerError(f"--model={path} cannot be loaded: {reason(error)}") from error
         yield loaded
@@ -96,7 +98,8 @@ def _open_foreign(path: Path, ends: Ends) -> Iterator[Predictor]:
     """Loads a graph of others."""
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(device_count=NO_GPU)) as session:
         try:
-            foreign = load_foreign(session, _find_saved_model(path) or path, ends)
+            with missing_named(path := _find_saved_model(path) or path):
+                foreign = load_foreign(session, path, ends)
         except (tf.errors.OpError, OSError, ValueError, KeyError, RuntimeError) as error:
             raise TrainerError(f"--model={path} cannot be loaded: {reason(error)}") from error
         yield Predictor((None, None, foreign.depth), foreign.class_names, foreign.predict, foreign.at_once)

@@ -24,10 +24,10 @@ class Counters(NamedTuple):
     step: tf.Variable  # int64 [], finished updates
     position: tf.Variable  # int64 [], examples that they and the skipped steps consumed
     skipped: tf.Variable  # int64 [], steps that were not finite and not applied
-    stream: tf.Variable  # int64 [4], see `saving.progress.Progress`: order of the records, and history of batch sizes
+    stream: tf.Variable  # int64 [5], see `saving.progress.Progress`: order of the records, history of batch sizes, ...
 
 
-STREAM = "stream"
+STREAM, STREAM_SIZE = "stream", 5
 
 
 def build_counters() -> Counters:
@@ -37,7 +37,7 @@ def build_counters() -> Counters:
         tf.get_variable(name, [], tf.int64, tf.zeros_initializer(), trainable=False)
         for name in ("position", "skipped_steps")
     )
-    stream = tf.get_variable(STREAM, [4], tf.int64, tf.zeros_initializer(), trainable=False)
+    stream = tf.get_variable(STREAM, [STREAM_SIZE], tf.int64, tf.zeros_initializer(), trainable=False)
     return Counters(step, position, skipped, stream)
 
 

@@ -63,17 +63,15 @@ def build(
     stored = make_stored(spec, layout, side, plan, operation)
     parts = build_parts(plan, start, num_readers, layout, stored)
     variables = _remainder_variables(stored.empty)
-    remainder = {name: variable.read_value() for name, variable in variables.items()}
-    block = _join(parts, remainder)
+    block = _join(parts, remainder := {name: variable.read_value() for name, variable in variables.items()})
     batches = _split_into_batches(block, _shuffle(block, remainder, plan, start), variables, batch_size, shard)
     features = batch_feature_shapes(spec, len(range(batch_size)[shard]), side.batch_shape, side.batch_dtype)
     queue = tf.FIFOQueue(capacity, *zip(*features.values(), strict=True), name="batches")
     start_decoders = None
     if spec.is_encoded and stored.decode:
         decode, before = (cache.decode, cache.fill) if cache else (stored.decode, None)
-        start_decoders = build_decoders(
-            batches, decode, queue, list(features), num_threads=decode_threads, before=before
-        )
+        names = list(features)
+        start_decoders = build_decoders(batches, decode, queue, names, num_threads=decode_threads, before=before)
     else:
         decoded = _decode(batches, stored, features)
         put = queue.enqueue_many([decoded[name] for name in features])

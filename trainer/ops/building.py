@@ -16,7 +16,7 @@ from typing import NamedTuple
 from trainer.errors import TrainerError, UsageError
 from trainer.ops import toolchain
 from trainer.ops.sources import Sources
-from trainer.ops.toolchain import Compiler
+from trainer.ops.toolchain import Compiler, Nvcc
 from trainer.signals import check_installed
 
 LIMIT_SECONDS = 600.0  # that a compiler may take
@@ -31,7 +31,7 @@ class Recipe(NamedTuple):
     """How a library is built."""
 
     compiler: Compiler
-    nvcc: str | None  # for the .cu files among the sources; None: they are left out
+    nvcc: Nvcc | None  # for the .cu files among the sources; None: they are left out
     flags: tuple[str, ...]  # of the user's
     target: str  # the CPU, see `toolchain.cpu_flags`
 
@@ -70,9 +70,12 @@ def _commands(sources: Sources, recipe: Recipe, folder: Path) -> list[list[str]]
         for number, file in enumerate(sources.cuda):
             objects.append(str(folder / f"{number}.o"))
             source = str(folder / "sources" / file)
-            commands.append([recipe.nvcc, "-c", "-O3", "-std=c++17", "-Xcompiler=-fPIC", source, "-o", objects[-1]])
-        lib = Path(recipe.nvcc).resolve().parents[1] / "lib64"
-        more = ["-DGOOGLE_CUDA=1", f"-isystem{lib.parent / 'include'}", f"-L{lib}", "-lcudart"]
+            commands.append(
+                [recipe.nvcc.command, "-c", "-O3", "-std=c++17", "-Xcompiler=-fPIC", source, "-o", objects[-1]]
+            )
+        home = recipe.nvcc.home
+        more = ["-DGOOGLE_CUDA=1", f"-isystem{home}/include", f"-L{home}/lib64"]
+        more += ["-lcudart_static", "-ldl", "-lrt", "-lpthread"]  # So that it loads where there is no GPU, too.
     compiler = [*recipe.compiler.command, "-shared", "-fPIC", *toolchain.OPTIMIZE]
     compiler += [*toolchain.header_flags(), *toolchain.cpu_flags(recipe.target), *recipe.flags]
     # A symbol that is missing is told now, and not by the first session.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainer.errors import TrainerError, TrainerNote, TrainerWarning, UsageError, reason
+from trainer.console import say_note
+from trainer.errors import TrainerError, UsageError, reason
 from trainer.ops import toolchain
 from trainer.ops.building import LIBRARY, LIMIT_SECONDS, Recipe, make_recipe
 from trainer.ops.cache import Built, cache_dir, find_or_build, key_of, read_about
@@ -58,6 +60,46 @@ def find_loaded(
     return LOADED[key]
 
 
+def load_named(paths: Sequence[str]) -> None:
+    """Loads what a user names: libraries that are built, FILE.so, and C++ files, all of which are one library.
+
+    Raises:
+      UsageError: there is no such file.
+      TrainerError: one cannot be built, or not be loaded.
+    """
+    files = [Path(path) for path in paths]
+    for library in (file for file in files if file.suffix == ".so"):
+        if not library.is_file():
+            raise UsageError(f"--operations={library}: there is no such file")
+        try:
+            tf.load_op_library(str(library.absolute()))
+        except tf.errors.OpError as error:
+            raise TrainerError(f"--operations={library} cannot be loaded: {reason(error)}") from error
+    if sources := [file for file in files if file.suffix != ".so"]:
+        find_loaded(sources)
+
+
+@contextmanager
+def missing_named(path: Path) -> Iterator[None]:
+    """Says which operation of a graph is not there while it is loaded.
+
+    Raises:
+      UsageError: there is such a one.
+    """
+    try:
+        yield
+    except (ValueError, tf.errors.OpError) as error:
+        found = re.search(r"Op type not registered '(\w+)'", str(error))
+        if not found:
+            raise
+        beside = sorted([*path.glob("ops/*/library.so"), *path.parent.glob(f"{path.name}.ops/*/library.so")])
+        hint = f", as --operations={beside[0]}" if beside else ""
+        raise UsageError(
+            f"{path} needs the operation {found[1]}, which TensorFlow does not have: name its C++ files, or its "
+            f"library, by --operations=FILE{hint}"
+        ) from error
+
+
 def find_library(
     sources: Sources, flags: Sequence[str], environ: Mapping[str, str], limit_seconds: float = LIMIT_SECONDS
 ) -> Built:
@@ -76,24 +118,22 @@ def find_library(
     except NoCompilerError as error:
         raise NoCompilerError(f"{sources.shown}: {unfit + ', and ' if unfit else ''}{error}") from error
     if unfit:
-        _say(f"{sources.shown}: {unfit}; built anew")
+        say_note(f"{sources.shown}: {unfit}; built anew")
     if sources.cuda and not recipe.nvcc:
-        _say(f"{', '.join(sources.cuda)}: there is no nvcc on $PATH: these operations run on CPUs alone")
+        say_note(f"{', '.join(sources.cuda)}: there is no nvcc on $PATH: these operations run on CPUs alone")
     folder = cache_dir(environ)
     if not _can_write(folder):
         kept = _find_kept(folder, sources, recipe)
         if kept:
             return kept
-        warnings.warn(
+        say_note(
             f"{folder} cannot be written: the operations of {sources.shown} are built for this process alone; name "
-            "another place in XDG_CACHE_HOME",
-            TrainerWarning,
-            stacklevel=2,
+            "another place in XDG_CACHE_HOME"
         )
         folder = Path(tempfile.mkdtemp(prefix="ops-"))
-    built = find_or_build(folder, sources, recipe, say=_say, limit_seconds=limit_seconds)
+    built = find_or_build(folder, sources, recipe, say=say_note, limit_seconds=limit_seconds)
     if built.seconds:
-        _say(f"built the operations of {sources.shown} in {built.seconds:.1f} s: {built.path.parent}")
+        say_note(f"built the operations of {sources.shown} in {built.seconds:.1f} s: {built.path.parent}")
     return built
 
 
@@ -107,7 +147,7 @@ def _find_kept(folder: Path, sources: Sources, recipe: Recipe) -> Built | None:
 def _find_elsewhere(folder: Path, sources: Sources, flags: tuple[str, ...]) -> tuple[Built | None, str]:
     """Finds a library in a directory of those built elsewhere; else says why none of it fits."""
     unfit = f"{ELSEWHERE}={folder} has no such library"
-    for path in sorted(folder.glob(f"{sources.name}-*")):
+    for path in sorted(path for path in folder.glob(f"{sources.name}-*") if path.is_dir()):
         about = read_about(path)
         if about is None:
             unfit = f"{path} is damaged"
@@ -142,10 +182,3 @@ def _open(built: Built, sources: Sources) -> Any:
         ) from error
     except tf.errors.OpError as error:
         raise TrainerError(f"{sources.shown}: {built.path} cannot be loaded: {reason(error)}") from error
-
-
-def _say(line: str) -> None:
-    warnings.warn(line, TrainerNote, stacklevel=2)
-
-
-__all__ = ["ELSEWHERE", "LOADED", "Loaded", "find_library", "find_loaded"]

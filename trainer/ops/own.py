@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,16 @@ def find_own(name: str) -> loading.Loaded:
       TrainerError: it cannot be built.
     """
     return loading.find_loaded(paths_of(name))
+
+
+def bits_of(ops: Iterable[str]) -> int:
+    """Writes which of OPERATIONS a run has as a number, for its checkpoints: the order of the dict must stay."""
+    return sum(1 << number for number, name in enumerate(OPERATIONS) if name in ops)
+
+
+def names_of(bits: int) -> list[str]:
+    """Reads what `bits_of` has written."""
+    return [name for number, name in enumerate(OPERATIONS) if bits >> number & 1]
 
 
 def load_all(setting: str, say: Callable[[str], None]) -> dict[str, Any]:

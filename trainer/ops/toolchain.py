@@ -75,12 +75,24 @@ def _version_of(command: tuple[str, ...]) -> str:
     return next(iter(done.stdout.splitlines()), "").strip() or "of no version"
 
 
-def find_nvcc(environ: Mapping[str, str]) -> str | None:
-    """Finds NVIDIA's compiler, where TensorFlow can use GPUs."""
-    if not tf.test.is_built_with_cuda():
-        return None
-    home = environ.get("CUDA_HOME", "/usr/local/cuda")
-    return shutil.which("nvcc", path=environ.get("PATH", os.defpath)) or shutil.which("nvcc", path=f"{home}/bin")
+class Nvcc(NamedTuple):
+    """NVIDIA's compiler."""
+
+    command: str
+    home: str  # its toolkit
+
+
+def find_nvcc(environ: Mapping[str, str]) -> Nvcc | None:
+    """Finds NVIDIA's compiler, where TensorFlow can use GPUs; None where there is none with its libraries."""
+    homes = [environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if environ.get(name)] + ["/usr/local/cuda"]
+    found = shutil.which("nvcc", path=environ.get("PATH", os.defpath))
+    if found:
+        homes.insert(0, str(Path(found).resolve().parents[1]))
+    for home in homes if tf.test.is_built_with_cuda() else ():
+        command = found or shutil.which("nvcc", path=f"{home}/bin")
+        if command and (Path(home) / "lib64" / "libcudart_static.a").is_file():
+            return Nvcc(command, home)
+    return None
 
 
 def tensorflow_version() -> str:

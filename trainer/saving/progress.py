@@ -27,6 +27,7 @@ class Progress(NamedTuple):
     batch_size: int = 0  # of the last steps
     batch_size_step: int = 0  # since which the batches are of this size
     batch_size_position: int = 0
+    operations: int = 0  # of the trainer's own, which the last start had: see `ops.own.bits_of`
 
     @classmethod
     def at_start(cls, batch_size: int) -> Progress:

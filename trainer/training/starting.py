@@ -72,27 +72,28 @@ def prepare(
     if is_chief:
         lock, begin = prepare_rundir(config, rundir, console, stack)
         config, data = keep_source(config, data, rundir)
-    begin, member = _join(cluster, config, devices, data, code, begin, console, check) if cluster else (begin, None)
+    begin, member = (
+        _join(cluster, config, devices, data, code, ops, begin, console, check) if cluster else (begin, None)
+    )
     spec, start = _open_log(rundir, cluster, console, data), begin.with_batch_size(config.batch_size)
-    task = _with_sample(task, config, spec, code) if not start.step else task
     job = Job(
         config=config,
         console=console,
         rundir=rundir,
         lock=lock,
         spec=spec,
-        task=task,
+        task=_with_sample(task, config, spec, code) if not start.step else task,
         code=code,
         layout=find_layout(spec) if is_checked(spec) and not spec.is_encoded else None,
         skipped_records=data.salvage.num_lost,
         devices=devices,
-        start=start,
+        start=start._replace(operations=own.bits_of(ops)),
         last_step=(last_step := _last_step(config, spec, start)),
         status=StatusFile(os.environ, last_step),
         member=member,
         ops=ops,
     )
-    _announce(job)
+    _announce(job, start.operations)
     return job
 
 
@@ -137,6 +138,7 @@ def _join(
     devices: Devices,
     data: Data,
     code: UserCode,
+    ops: Mapping[str, Any],
     start: Progress,
     console: Console,
     check: Callable[[], None],
@@ -144,7 +146,11 @@ def _join(
     """Meets the other workers, and gives all of them the chief's start."""
     member = rendezvous.connect(cluster, config, session_config(config, devices), console.say, check)
     lost = [(damage.shard.file, damage.num_lost) for damage in data.salvage.damages]
-    what = {"the data": repr((data.spec.to_values(), lost)), "the user's code": digest_of_files(code.files())}
+    what = {
+        "the data": repr((data.spec.to_values(), lost)),
+        "the user's code": digest_of_files(code.files()),
+        "the trainer's own operations (--ops=off has none)": ", ".join(ops),
+    }
     mine = start if member.cluster.is_chief else None
     if member.cluster.parameter_servers:
         return ps_rendezvous.agree_on_start(member, config, what, mine, check)
@@ -161,7 +167,8 @@ def _choose_devices(config: Config) -> Devices:
     )
 
 
-def _announce(job: Job) -> None:
+def _announce(job: Job, operations: int) -> None:
+    """Says what will be done; `operations` are those that a checkpoint was written with."""
     config, say = job.config, job.console.say
     if job.devices.note:
         say(job.devices.note)
@@ -182,6 +189,12 @@ def _announce(job: Job) -> None:
         compare_data(job.spec, job.rundir, say)
     if job.start.step:
         say(f"resuming from step {job.start.step} ({job.start.path or 'of the chief'})")
+        if operations != job.start.operations:
+            before, now = (", ".join(own.names_of(bits)) or "none" for bits in (operations, job.start.operations))
+            say(
+                f"the trainer's own operations (--ops) were {before}, and are {now}: the same results, but for the "
+                "last bits of what is clipped by norms, and of means of pictures"
+            )
         if job.start.order_version != order.VERSION:
             say(
                 f"its checkpoint counts records in order {job.start.order_version}, and this version of the trainer "

@@ -17,7 +17,7 @@ def build():
     tf.train.get_or_create_global_step()
     for name in ("position", "skipped_steps"):
         tf.get_variable(name, [], tf.int64, tf.zeros_initializer(), trainable=False)
-    tf.get_variable("stream", initializer=np.array([1, 64, 0, 0]), trainable=False)
+    tf.get_variable("stream", initializer=np.array([1, 64, 0, 0, 7]), trainable=False)
     tf.get_variable("weights", [1000])
 
 
@@ -45,7 +45,7 @@ def test_the_newest_are_kept_and_named(tmp_path):
     state = tf.train.get_checkpoint_state(str(tmp_path))
     assert state.model_checkpoint_path == str(tmp_path / "model.ckpt-40")
     assert list(state.all_model_checkpoint_paths) == [str(tmp_path / f"model.ckpt-{step}") for step in (30, 40)]
-    assert load(rundir) == (progress.Progress(str(tmp_path / "model.ckpt-40"), 40, 2560, 0, 1, 64, 0, 0), [])
+    assert load(rundir) == (progress.Progress(str(tmp_path / "model.ckpt-40"), 40, 2560, 0, 1, 64, 0, 0, 7), [])
 
 
 def test_a_directory_can_be_moved(tmp_path):
