@@ -141,11 +141,13 @@ def program() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts `python -m MODULE ARGS` and ends it with the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(module: str, *args: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+    def start(
+        module: str, *args: str, cwd: Path | None = None, environ: dict[str, str] | None = None
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *args],
             cwd=cwd,
-            env=environment(),
+            env=environment() | (environ or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -165,8 +167,14 @@ def program() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def run_program(program: Callable[..., subprocess.Popen[str]]) -> Callable[..., Finished]:
     """Runs `python -m MODULE ARGS` to its end."""
 
-    def run(module: str, *args: str, cwd: Path | None = None, timeout: float = 120) -> Finished:
-        process = program(module, *args, cwd=cwd)
+    def run(
+        module: str,
+        *args: str,
+        cwd: Path | None = None,
+        timeout: float = 120,
+        environ: dict[str, str] | None = None,
+    ) -> Finished:
+        process = program(module, *args, cwd=cwd, environ=environ)
         out, err = process.communicate(timeout=timeout)
         return Finished(process.returncode, out, err)
 
