@@ -7,6 +7,8 @@ that have passed in that file before. `-k` takes a part of them.
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,10 @@ def pairs(names: str, slow: list, everything: list) -> pytest.MarkDecorator:
 
 
 def pytest_addoption(parser):
+    parser.addoption(
+        "--ops", choices=["auto", "off"], default="auto",
+        help="off: as where there is no C++ compiler: TensorFlow's operations do what the trainer's own would",
+    )  # fmt: skip
     parser.addoption("--soak_record", type=Path, help="file of JSON lines: tests that passed there are left out")
 
 
@@ -61,6 +67,8 @@ class Recorder:
 
 
 def pytest_configure(config):
+    if config.getoption("--ops") == "off":  # Programs that tests start have these too.
+        os.environ |= {"CXX": "no-such-compiler", "XDG_CACHE_HOME": tempfile.mkdtemp(prefix="cache-")}
     path = config.getoption("--soak_record")
     if path and not hasattr(config, "workerinput"):  # Of several processes the first one writes.
         config.pluginmanager.register(Recorder(path))

@@ -56,8 +56,8 @@ def _export(argv: Sequence[str], console: Console, signals: Signals) -> int:
         raise UsageError(f"--version={settings.version} is of --format=saved_model, not of {settings.format}")
     signals.shield()  # Before TensorFlow's first thread.
 
+    from trainer.ops.carrying import carry_operations
     from trainer.saving import exporting, models  # TensorFlow is imported after parsing.
-    from trainer.saving.operations import carry_operations
     from trainer.saving.replacing import replacing
 
     rundir = RunDir(settings.logdir)

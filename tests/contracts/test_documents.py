@@ -23,7 +23,7 @@ NEEDS = {
     "MOBILENET_DIR": MOBILENET,
 }
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z_0-9]+)")
-OTHERS = {"set", "version", "help", "timeout", "soak_record", "tf_cnn_benchmarks", "flagfile", "rounds", "seconds"}
+OTHERS = {"ops", "set", "version", "help", "timeout", "soak_record", "tf_cnn_benchmarks", "flagfile", "rounds", "seconds"}
 
 
 def ids(path):
@@ -53,8 +53,17 @@ def launch_options():
     return found
 
 
+def word2vec_flags():
+    """The names of the example's flags."""
+    files = (REPO / "examples" / "word2vec").glob("*.py")
+    return {
+        name for file in files for name in re.findall(r"^    (\w+): [^=]* = option\(", file.read_text(), re.MULTILINE)
+    }
+
+
 PROGRAMS = ["trainer", *(f"trainer.{name}" for name in
-            ("convert", "evaluate", "predict", "export", "checkpoint", "benchmark", "preview", "check"))]  # fmt: skip
+            ("convert", "evaluate", "predict", "export", "checkpoint", "benchmark", "preview", "check",
+             "ops.__main__"))]  # fmt: skip
 
 
 def test_the_readme_is_a_page_and_links_every_document():
@@ -73,7 +82,7 @@ def test_links_resolve(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=ids)
 def test_flags_exist(path):
-    known = set().union(*(settings_of(program) for program in PROGRAMS)) | launch_options() | OTHERS
+    known = set().union(*(settings_of(program) for program in PROGRAMS)) | launch_options() | word2vec_flags() | OTHERS
     text = path.read_text()
     if path.stem == "migration":  # The left column holds those of other trainers.
         rows = [line.split("|") for line in text.splitlines() if line.startswith("| `") or line.startswith("| no ")]

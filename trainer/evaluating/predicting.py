@@ -56,14 +56,13 @@ def open_predictor(
       path: of a run directory, a SavedModel, a directory of its versions, or a frozen graph.
       checkpoint: of a run directory, as `choose_checkpoint` takes it.
       weights: of a run directory: ema, raw, or nothing for the run's own choice.
-      trust_code: of a run directory: run the user's code that lies there, also where this user has not run it before.
+      trust_code: of a run directory: run the user's code that lies there, also where it was not run before.
       say: is told what could not be noted.
       ends: of a graph of others.
       given: of a run directory: functions that Python gives.
 
     Raises:
-      UsageError: there is no such model, or not one for images.
-      TrainerError: it is damaged.
+      UsageError: there is no such model, or not one for images; TrainerError: it is damaged.
     """
     folder, is_run = Path(path), (Path(path) / "config.json").is_file()
     if not folder.exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +40,12 @@ def names_of(bits: int) -> list[str]:
     return [name for number, name in enumerate(OPERATIONS) if bits >> number & 1]
 
 
-def load_all(setting: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Loads all that can be loaded, for --ops: modules by name.
-
-    Args:
-      setting: of --ops.
-      say: is told, once, why TensorFlow's operations take their place.
-    """
-    if setting == "off":
-        return {}
-    found = {}
-    for name in OPERATIONS:
+def load_all(setting: str) -> tuple[dict[str, Any], str]:
+    """Loads all that can be loaded, for --ops: modules by name, and why TensorFlow's operations take their place."""
+    found: dict[str, Any] = {}
+    for name in OPERATIONS if setting == "auto" else ():
         try:
             found[name] = find_own(name).module
         except TrainerError as error:
-            say(f"without operations of the trainer's own, by TensorFlow's, with the same results: {error}")
-            return {}
-    return found
+            return {}, f"without operations of the trainer's own, by TensorFlow's, with the same results: {error}"
+    return found, ""

@@ -66,15 +66,13 @@ def prepare(
     check_rundir(config, rundir, is_chief=is_chief)
     config = prepare_source(config, rundir, stack, is_chief=is_chief)
     code = open_current(config, rundir, console.say, given)
-    data, ops = prepare_data(config, code, console), own.load_all(config.ops, console.say)
+    data, (ops, without) = prepare_data(config, code, console), own.load_all(config.ops)
     task = _load_task(config, data.spec, code, ops)  # Before anything is moved aside: it may be refused.
     lock, begin = None, Progress.at_start(config.batch_size)
     if is_chief:
         lock, begin = prepare_rundir(config, rundir, console, stack)
         config, data = keep_source(config, data, rundir)
-    begin, member = (
-        _join(cluster, config, devices, data, code, ops, begin, console, check) if cluster else (begin, None)
-    )
+    begin, member = _join(cluster, config, devices, data, code, ops, begin, console, check)
     spec, start = _open_log(rundir, cluster, console, data), begin.with_batch_size(config.batch_size)
     job = Job(
         config=config,
@@ -93,7 +91,7 @@ def prepare(
         member=member,
         ops=ops,
     )
-    _announce(job, start.operations)
+    _announce(job, start.operations, without)
     return job
 
 
@@ -133,7 +131,7 @@ def _last_step(config: Config, spec: DatasetSpec, start: Progress) -> int:
 
 
 def _join(
-    cluster: Cluster,
+    cluster: Cluster | None,
     config: Config,
     devices: Devices,
     data: Data,
@@ -142,8 +140,10 @@ def _join(
     start: Progress,
     console: Console,
     check: Callable[[], None],
-) -> tuple[Progress, Member]:
-    """Meets the other workers, and gives all of them the chief's start."""
+) -> tuple[Progress, Member | None]:
+    """Meets the other workers, if there are any, and gives all of them the chief's start."""
+    if cluster is None:
+        return start, None
     member = rendezvous.connect(cluster, config, session_config(config, devices), console.say, check)
     lost = [(damage.shard.file, damage.num_lost) for damage in data.salvage.damages]
     what = {
@@ -167,9 +167,17 @@ def _choose_devices(config: Config) -> Devices:
     )
 
 
-def _announce(job: Job, operations: int) -> None:
-    """Says what will be done; `operations` are those that a checkpoint was written with."""
+def _announce(job: Job, operations: int, without: str) -> None:
+    """Says what will be done.
+
+    Args:
+      job: of the run.
+      operations: of the trainer's own, that the checkpoint was written with.
+      without: why there are none now.
+    """
     config, say = job.config, job.console.say
+    if without:
+        say(without)
     if job.devices.note:
         say(job.devices.note)
     if config.precision == "float16" and job.devices.towers[0].startswith("/cpu"):
