@@ -1,0 +1,136 @@
+"""The word vectors of examples/word2vec beside gensim's: the same corpus, words, settings and machine, in turn.
+
+    python benchmarks/word_vectors.py --corpus=ungdc.txt.xz --data_dir=words --rounds=3 --seeds=3
+
+`--data_dir` holds google_analogies.txt, ws353.txt and bruni_men.txt. It makes an environment for gensim
+(benchmarks/.environments), and writes the corpus as gensim takes it (`corpus_file`: words of a to z, a document a line).
+It prints words a second (all words of the corpus, those that are left out among them), with one thread and with two;
+what both find after the same epochs; how long counting takes; and the memory of a training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from peers import HERE, at_least_one, make_environment
+
+EXAMPLE = HERE.parent / "examples" / "word2vec"
+FILES = ("google_analogies.txt", "ws353.txt", "bruni_men.txt")
+GENSIM = """
+import json, sys, time
+from gensim.models import Word2Vec
+corpus, epochs, seed, output, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+model = Word2Vec(vector_size=100, window=5, negative=5, sample=1e-4, sg=1, workers=workers, min_count=5, seed=seed)
+begin = time.time()
+model.build_vocab(corpus_file=corpus)
+counted = time.time()
+model.train(corpus_file=corpus, total_examples=model.corpus_count, total_words=model.corpus_total_words, epochs=epochs)
+speed = model.corpus_total_words * epochs / (time.time() - counted)
+model.wv.save_word2vec_format(output, binary=True)
+print(json.dumps({"words_per_second": speed, "counting": counted - begin}))
+"""
+MEMORY = """
+import runpy, sys, resource
+from trainer.tf1 import tf
+with tf.Graph().as_default(), tf.Session() as session:
+    session.run(tf.constant(1))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+import train
+code = train.main(sys.argv)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(f"{(after - before) / 1024:.0f} MiB above an open session")
+"""
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=HERE.parent)
+    if done.returncode:
+        raise SystemExit(f"{command[1]}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def ours(corpus: str, folder: Path, seed: int, epochs: int, threads: int = 0) -> tuple[float, float]:
+    """Trains; returns words a second, and the seconds that counting took (0 where it was counted before)."""
+    flags = [f"--corpus={corpus}", f"--logdir={folder}", f"--seed={seed}", f"--epochs={epochs}", f"--threads={threads}"]
+    out = run(sys.executable, EXAMPLE / "train.py", *flags)
+    counted = re.search(r"counted in ([\d.]+) s", out)
+    return json.loads((folder / "result.json").read_text())["words_per_second"], float(counted[1]) if counted else 0.0
+
+
+def judge(vectors: str, data: Path) -> dict[str, float]:
+    flags = [f"--analogies={data / FILES[0]}", *(f"--similarities={data / name}" for name in FILES[1:]), "--json"]
+    return json.loads(run(sys.executable, EXAMPLE / "evaluate.py", vectors, *flags).splitlines()[-1])
+
+
+def show(name: str, values: list[float], form: str) -> None:
+    print(f"{name:<44} {statistics.median(values):{form}} [{min(values):{form}}-{max(values):{form}}]", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--rounds", type=at_least_one, default=3, help="of speed, one epoch each")
+    parser.add_argument("--seeds", type=int, default=3, help="of accuracy; 0: only speed")
+    parser.add_argument("--epochs", type=at_least_one, default=5, help="of accuracy")
+    parser.add_argument("--environments", default=str(HERE / ".environments"))
+    args = parser.parse_args()
+    python = make_environment("gensim", Path(args.environments).absolute(), sys.executable)
+    data = Path(args.data_dir)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        plain = folder / "corpus.txt"
+        with lzma.open(args.corpus) as file, plain.open("wb") as written:
+            for line in file:
+                written.write(b" ".join(re.findall(rb"[a-z]+", line.lower())) + b"\n")
+        (folder / "gensim.py").write_text(GENSIM)
+        (folder / "memory.py").write_text(MEMORY)
+
+        def gensim(seed: int, epochs: int, workers: int = 2) -> dict[str, float]:
+            output = folder / f"gensim{seed}.bin"
+            return json.loads(run(python, folder / "gensim.py", plain, str(epochs), str(seed), output, str(workers)))
+
+        rows, counts = [], []
+        for number in range(args.rounds):
+            speed, counted = ours(args.corpus, folder / f"two{number}", 1, 1)
+            theirs = gensim(1, 1)
+            one, _ = ours(args.corpus, folder / f"one{number}", 1, 1, threads=1)
+            rows.append((speed, theirs["words_per_second"], one))
+            counts.append((counted, theirs["counting"]))
+        show("words/s, two threads", [row[0] for row in rows], ",.0f")
+        show("words/s, one thread", [row[2] for row in rows], ",.0f")
+        show("gensim, two workers", [row[1] for row in rows], ",.0f")
+        show("to gensim", [row[0] / row[1] for row in rows], ".2f")
+        show("two threads to one", [row[0] / row[2] for row in rows], ".2f")
+        show("seconds to count, xz unpacked", [row[0] for row in counts], ".1f")
+        show("gensim's, plain text", [row[1] for row in counts], ".1f")
+        (folder / "memory").mkdir()
+        for name in ("vocabulary.tsv", "ids.int32"):  # Without what counting takes.
+            (folder / "memory" / name).hardlink_to(folder / "two0" / name)
+        flags = [f"--corpus={args.corpus}", f"--logdir={folder}/memory", "--epochs=1"]
+        print(run(sys.executable, folder / "memory.py", EXAMPLE / "train.py", *flags).splitlines()[-1])
+        found: dict[str, list[dict[str, float]]] = {"this": [], "gensim": []}
+        for seed in range(1, args.seeds + 1):
+            ours(args.corpus, folder / f"seed{seed}", seed, args.epochs)
+            found["this"].append(judge(f"--logdir={folder}/seed{seed}", data))
+            gensim(seed, args.epochs)
+            found["gensim"].append(judge(f"--vectors={folder}/gensim{seed}.bin", data))
+        for name in ("analogies", "ws353", "bruni_men") if args.seeds else ():
+            for who, values in found.items():
+                show(f"{name}, {who}, {args.epochs} epochs", [each[name] for each in values], ".4f")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    main()
