@@ -3,7 +3,7 @@
     python benchmarks/word_vectors.py --corpus=ungdc.txt.xz --data_dir=words --rounds=3 --seeds=3
 
 `--data_dir` holds google_analogies.txt, ws353.txt and bruni_men.txt. It makes an environment for gensim
-(benchmarks/.environments), and writes the corpus as gensim takes it (`corpus_file`: words of a to z, a document a line).
+(benchmarks/.environments), and writes the corpus as gensim takes it (`corpus_file`: words, a document a line).
 It prints words a second (all words of the corpus, those that are left out among them), with one thread and with two;
 what both find after the same epochs; how long counting takes; and the memory of a training.
 """
@@ -94,12 +94,12 @@ def main() -> None:
         with lzma.open(args.corpus) as file, plain.open("wb") as written:
             for line in file:
                 written.write(b" ".join(re.findall(rb"[a-z]+", line.lower())) + b"\n")
-        (folder / "gensim.py").write_text(GENSIM)
+        (folder / "theirs.py").write_text(GENSIM)
         (folder / "memory.py").write_text(MEMORY)
 
         def gensim(seed: int, epochs: int, workers: int = 2) -> dict[str, float]:
             output = folder / f"gensim{seed}.bin"
-            return json.loads(run(python, folder / "gensim.py", plain, str(epochs), str(seed), output, str(workers)))
+            return json.loads(run(python, folder / "theirs.py", plain, str(epochs), str(seed), output, str(workers)))
 
         rows, counts = [], []
         for number in range(args.rounds):

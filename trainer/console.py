@@ -192,6 +192,7 @@ def run_program(
     except (Stopped, Exception) as error:
         return _say_end(console, error, at_stop)
     finally:
+        _of_program.clear()
         console.close()
 
 

@@ -21,12 +21,27 @@ MOST_WORDS = 1 << 31
 END = -1  # of a line, which no window spans
 
 
+class Ids(NamedTuple):
+    """The numbers of a corpus's words, in a file."""
+
+    path: Path
+    size: int
+
+    def stretch(self, begin: int, count: int) -> np.ndarray:
+        """Maps some of them into memory, for as long as the array lives: int32 [count], less at the end."""
+        count = min(count, self.size - begin)
+        return np.memmap(self.path, np.int32, "r", offset=4 * begin, shape=(count,))
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        return (self.stretch(begin, CHUNK) for begin in range(0, self.size, CHUNK))
+
+
 class Corpus(NamedTuple):
     """A corpus as it is trained on."""
 
     words: list[str]  # by number, the most frequent first
     counts: np.ndarray  # int64 [words]
-    ids: np.ndarray  # int32 [n], mapped into memory; END behind each line
+    ids: Ids  # END behind each line
 
     @property
     def num_words(self) -> int:
@@ -50,10 +65,12 @@ def load(folder: Path) -> Corpus | None:
     try:
         rows = [line.rsplit("\t", 1) for line in vocabulary.read_text().splitlines()[1:]]
         counts = np.array([int(count) for _, count in rows], np.int64)
-        mapped = np.memmap(ids, np.int32, "r")
+        mapped = Ids(ids, ids.stat().st_size // 4)
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder}: the prepared corpus is damaged ({error}); use another --logdir") from error
-    if int((mapped >= 0).sum()) != int(counts.sum()) or int(mapped.max()) >= len(counts) or int(mapped.min()) < END:
+    found = [(int((piece >= 0).sum()), int(piece.max()), int(piece.min())) for piece in mapped.pieces()]
+    numbers, largest, least = zip(*found, strict=True) if found else ([0], [-1], [END])
+    if sum(numbers) != int(counts.sum()) or max(largest) >= len(counts) or min(least) < END:
         raise UsageError(f"{ids} is not what {vocabulary.name} belongs to: use another --logdir")
     return Corpus([word for word, _ in rows], counts, mapped)
 

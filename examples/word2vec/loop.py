@@ -41,7 +41,7 @@ class Run(NamedTuple):
     @property
     def total(self) -> int:
         """Returns how many words all epochs have, with the ends of lines."""
-        return int(self.settings.epochs * len(self.corpus.ids))
+        return int(self.settings.epochs * self.corpus.ids.size)
 
 
 class Now(NamedTuple):
@@ -148,8 +148,7 @@ def _log(run: Run, now: Now, speed: float, metrics: MetricsFile, events: EventFi
 def _stretch(run: Run, position: int) -> np.ndarray:
     """Takes what the next step trains, within an epoch: int32 [n]."""
     ids = run.corpus.ids
-    begin = position % len(ids)
-    return np.asarray(ids[begin : begin + run.settings.words_per_step])
+    return ids.stretch(position % ids.size, run.settings.words_per_step)
 
 
 def _rate(run: Run, position: int) -> float:

@@ -34,7 +34,7 @@ class Settings:
     seed: int = option(1, "of the vectors, and of all that is drawn", legal=between(0, 2**31 - 1))
     threads: int = option(0, "that train; 0: as many as cores", legal=between(0, 1024))
     deterministic: bool = option(False, "one thread, and the same bits in every run")
-    words_per_step: int = option(200_000, "of one run of the session", legal=between(1000, 10_000_000))
+    words_per_step: int = option(1_000_000, "of one run of the session", legal=between(1000, 10_000_000))
     checkpoint_seconds: float = option(60.0, "between checkpoints", legal=above(0, 1e6))
     log_seconds: float = option(5.0, "between lines", legal=above(0, 1e6))
 

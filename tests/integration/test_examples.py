@@ -17,7 +17,8 @@ EXAMPLES = REPO / "examples"
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.py")), ids=lambda path: str(path.relative_to(EXAMPLES)))
 def test_they_are_short(path):
-    assert path.read_text().count("\n") <= 40
+    is_program = path.parent.name == "word2vec"
+    assert path.read_text().count("\n") <= (200 if is_program else 40)
 
 
 def test_a_network_of_ones_own_learns(train):
