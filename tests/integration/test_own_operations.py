@@ -51,6 +51,7 @@ def train(digits_dir, folder, ops, **settings):
         {"optimizer": "rmsprop", "weight_decay": 0.01, "model": "lenet"},
         {"optimizer": "adam", "num_gpus": 2, "accumulate": 2, "batch_norm": "sync", "model": NORMALIZED},
         {"optimizer": "adam", "preprocess": PIPELINE, "eval_preprocess": "scale(-1,1)"},
+        {"optimizer": "sgd", "preprocess": PIPELINE, "eval_preprocess": "scale(-1,1)", "precision": "bfloat16"},
     ],
     ids=lambda settings: settings["optimizer"],
 )  # fmt: skip

@@ -98,7 +98,8 @@ def _build(
 ) -> ModelOutput:
     """Builds the preprocessing of a batch, and the model on it; `settings` are of `build_model`."""
     images, side = features[IMAGE], seen.training if training else seen.elsewhere
-    pixels = images if preprocessed else side.in_batches(images, features.get(RECORD))
+    floats = tf.as_dtype(precision) if precision == "bfloat16" else tf.float32
+    pixels = images if preprocessed else side.in_batches(images, features.get(RECORD), floats)
     pixels = as_floats(pixels, precision)
     if training or views == ONE_VIEW:
         return build_model(model, pixels, training=training, **settings)

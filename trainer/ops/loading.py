@@ -60,6 +60,17 @@ def find_loaded(
     return LOADED[key]
 
 
+def build(paths: Sequence[Path]) -> None:
+    """Builds what `find_loaded` would load, where that has not been done.
+
+    Raises:
+      TrainerError: it cannot be built.
+    """
+    sources = read_sources(paths)
+    if (sources.digest, ()) not in LOADED:
+        find_library(sources, (), os.environ)
+
+
 def load_named(paths: Sequence[str]) -> None:
     """Loads what a user names: libraries that are built, FILE.so, and C++ files, all of which are one library.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,11 @@ def names_of(bits: int) -> list[str]:
 
 def load_all(setting: str) -> tuple[dict[str, Any], str]:
     """Loads all that can be loaded, for --ops: modules by name, and why TensorFlow's operations take their place."""
-    found: dict[str, Any] = {}
-    for name in OPERATIONS if setting == "auto" else ():
-        try:
-            found[name] = find_own(name).module
-        except TrainerError as error:
-            return {}, f"without operations of the trainer's own, by TensorFlow's, with the same results: {error}"
-    return found, ""
+    if setting == "off":
+        return {}, ""
+    try:
+        with ThreadPoolExecutor(len(OPERATIONS)) as pool:  # The compilers run at the same time.
+            list(pool.map(lambda name: loading.build(paths_of(name)), OPERATIONS))
+        return {name: find_own(name).module for name in OPERATIONS}, ""
+    except TrainerError as error:
+        return {}, f"without operations of the trainer's own, by TensorFlow's, with the same results: {error}"

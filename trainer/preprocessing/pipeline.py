@@ -107,6 +107,7 @@ class Pipeline(NamedTuple):
         begin: int = 0,
         end: int | None = None,
         operation: Any = None,
+        floats: tf.DType = tf.float32,
     ) -> tf.Tensor:
         """Builds it, or some of its operations.
 
@@ -118,6 +119,7 @@ class Pipeline(NamedTuple):
           begin: the first operation.
           end: the one behind the last; None: all are built.
           operation: module of `ops.augment`, which does the first of them in one pass; None: TensorFlow's do all.
+          floats: type that what comes out may have in the place of float32, rounded, where `operation` does all.
 
         Raises:
           UsageError: an operation does not fit what it gets.
@@ -127,8 +129,10 @@ class Pipeline(NamedTuple):
             if operation is not None and draws is not None and _is_on_cpu(images):
                 assert keys is not None and end is None
                 plan, behind = plan_of(self.operations, begin)
+                dtype = floats if plan.floats and behind == len(self.operations) else None
                 if behind > begin:
-                    begin, images = behind, build_augment(operation, images, keys, seed=seed, plan=plan)
+                    images = build_augment(operation, images, keys, seed=seed, plan=plan, dtype=dtype)
+                    begin = behind
             for number, operation in list(enumerate(self.operations))[begin:end]:
                 first = [images]
                 if operation.is_random:

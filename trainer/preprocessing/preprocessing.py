@@ -79,14 +79,16 @@ class Side(NamedTuple):
         """Do the boxes of the objects decide what becomes of a picture?"""
         return bool(self._cut and self._cut.takes_boxes)
 
-    def in_batches(self, images: tf.Tensor, keys: tf.Tensor | None = None) -> tf.Tensor:
+    def in_batches(self, images: tf.Tensor, keys: tf.Tensor | None = None, floats: tf.DType = tf.float32) -> tf.Tensor:
         """Does what is done to batches.
 
         Args:
           images: [n, *batch_shape] of batch_dtype.
           keys: int64 [n], of the records, as `make_draws` takes them; None where nothing is random.
+          floats: as `Pipeline` takes it.
         """
-        return self.pipeline(images, seed=self.seed, keys=keys, begin=self.num_alone, operation=self.operation)
+        how = {"begin": self.num_alone, "operation": self.operation, "floats": floats}
+        return self.pipeline(images, seed=self.seed, keys=keys, **how)
 
     def of_values(self, images: tf.Tensor) -> tf.Tensor:
         """Does what is done to the values of pixels, to pictures that have their size, uint8 [n, *batch_shape]."""
