@@ -86,16 +86,19 @@ def _build(settings: BuildSettings, files: list[str], console: Console) -> int:
 def _check(_: NoSettings, __: list[str], console: Console) -> int:
     from trainer.ops import own, trying
 
-    failed = False
+    failed: list[str] = []
     table = Table("operation", "state", "library")
     for name in own.OPERATIONS:
         try:
             loaded = own.find_own(name)
             state, where = trying.TRIALS[name](loaded.module), str(loaded.built.path.parent)
         except TrainerError as error:
-            failed, state, where = True, str(error), ""
+            state, where = "failed", ""
+            failed.append(f"{name}: {error}")
         table.add_row(name, state, where)
     console.table(table)
+    for line in failed:
+        console.error(line)
     return ERROR if failed else OK
 
 
