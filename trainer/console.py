@@ -206,7 +206,7 @@ def _say_end(console: Console, error: BaseException, at_stop: str) -> int:
     if isinstance(error, OSError) and error.strerror:
         return _fail(console, describe_os_error(error), ERROR)
     if _is_tensorflow_error(error):
-        return _fail(console, reason(error), ERROR)
+        return _fail(console, f"{reason(error)}{_own_operation(error)}", ERROR)
     raise error
 
 
@@ -267,6 +267,13 @@ def exit_program(code: int) -> NoReturn:
 def _is_tensorflow_error(error: BaseException) -> bool:
     """Is it one of `tf.errors`, as for a file that cannot be written? TensorFlow itself is not imported here."""
     return any(kind.__name__ == "OpError" for kind in type(error).__mro__)
+
+
+def _own_operation(error: BaseException) -> str:
+    """Names the operation that has failed, where TensorFlow does not have it: its text may be of one word."""
+    op = getattr(error, "op", None)
+    known = getattr(sys.modules.get("tensorflow"), "raw_ops", None)
+    return "" if op is None or known is None or hasattr(known, op.type) else f" ({op.type}, at {op.name})"
 
 
 def _say_stop(console: Console, stop: Stopped, at_stop: str) -> int:

@@ -12,12 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 import trainer.ops
-from trainer.errors import UsageError
+from trainer.errors import UsageError, reason
 from trainer.rundir import replace_text
+from trainer.signals import check_installed
 from trainer.tf1 import tf
 
 CHUNK = 4 << 20  # bytes of text that are counted at once
 MOST_WORDS = 1 << 31
+SPACES = (b" ", b"\n", b"\t", b"\r", b"\v", b"\f")
 END = -1  # of a line, which no window spans
 
 
@@ -63,7 +65,7 @@ def load(folder: Path) -> Corpus | None:
     if not vocabulary.is_file():
         return None
     try:
-        rows = [line.rsplit("\t", 1) for line in vocabulary.read_text().splitlines()[1:]]
+        rows = [line.rsplit("\t", 1) for line in vocabulary.read_text().split("\n")[1:-1]]
         counts = np.array([int(count) for _, count in rows], np.int64)
         mapped = Ids(ids, ids.stat().st_size // 4)
     except (OSError, ValueError) as error:
@@ -118,13 +120,14 @@ def _count(path: Path, file, tokens: str) -> tuple[np.ndarray, np.ndarray, int]:
         encode = session.make_callable(module.word2vec_encode(words, text, tokens=tokens), [text])
         try:
             for piece in _pieces(path):
+                check_installed()
                 ids = encode(piece)
                 size += len(ids)
                 if size >= MOST_WORDS:
                     raise UsageError(f"{path} has 2^31 words or more: split it")
                 ids.tofile(file)
         except tf.errors.InvalidArgumentError as error:
-            raise UsageError(f"{path}: {error.message}") from error
+            raise UsageError(f"{path}: {reason(error)}") from error
         found, counts = session.run(module.word2vec_vocabulary(words))
     if not len(found):
         raise UsageError(f"{path} has no words; wanted text")
@@ -143,6 +146,7 @@ def _renumber(raw: np.ndarray, order: np.ndarray, num_words: int, path: Path) ->
     aside = path.with_name(f"{path.name}.part")
     with aside.open("wb") as file:
         for begin in range(0, len(raw), CHUNK):
+            check_installed()
             ids = numbers[raw[begin : begin + CHUNK]]
             ids[ids != -2].tofile(file)
     aside.replace(path)
@@ -160,7 +164,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
     while (piece := queue.get()) is not None:
         if isinstance(piece, BaseException):
             raise UsageError(f"--corpus={path} cannot be read: {piece}") from piece
-        end = max(piece.rfind(b" "), piece.rfind(b"\n")) + 1
+        end = max(piece.rfind(space) for space in SPACES) + 1
         yield rest + piece[:end]
         rest = piece[end:] if end else rest + piece
         if not end and len(rest) > CHUNK:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from trainer.settings.fields import above, between, check_fields, option
 from trainer.signals import Signals
 
 USAGE = "python examples/word2vec/train.py --corpus=FILE --logdir=DIR [--flag=value ...]"
-MAY_CHANGE = ("corpus", "logdir", "threads", "deterministic", "checkpoint_seconds", "log_seconds")
+KEPT = ("tokens", "min_count", "dim", "window", "negatives", "subsample", "epochs", "learning_rate", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,21 +63,46 @@ def _train(argv: Sequence[str], console: Console, signals: Signals) -> int:
 
 
 def _check_same(settings: Settings, rundir: RunDir) -> None:
-    """Refuses to go on with another experiment, and notes what this one is."""
-    mine = {name: value for name, value in dataclasses.asdict(settings).items() if name not in MAY_CHANGE}
-    if rundir.config.is_file():
-        before = json.loads(rundir.config.read_text())
-        changed = [
-            f"{name}: {before.get(name)} -> {value}" for name, value in mine.items() if before.get(name) != value
-        ]
+    """Refuses to go on with another experiment, and notes what this one is.
+
+    Before the first checkpoint anything may change; another corpus, or other words of it, are counted anew.
+    """
+    from trainer.saving.files import has_files
+
+    before, mine = _noted(rundir), {name: getattr(settings, name) for name in KEPT}
+    mine["corpus"] = _fingerprint(Path(settings.corpus)) if settings.corpus else before.get("corpus")
+    pairs = [(name, before.get(name), value) for name, value in mine.items()]
+    changed = [f"{name}: {old} -> {new}" for name, old, new in pairs if old != new]
+    if has_files(rundir):
         if changed:
             raise UsageError(f"{rundir.path} holds another run ({', '.join(changed)}); use another --logdir")
-    elif not settings.corpus:
+        return
+    vocabulary = rundir.path / "vocabulary.tsv"
+    if any(before.get(name) != mine[name] for name in ("corpus", "tokens", "min_count")):
+        vocabulary.unlink(missing_ok=True)
+    if not vocabulary.is_file() and not settings.corpus:
         raise UsageError(f"--corpus is missing: a file of text; usage: {USAGE}")
-    elif not Path(settings.corpus).is_file():
-        raise UsageError(f"--corpus={settings.corpus}: there is no such file")
-    else:
-        replace_text(rundir.config, json.dumps(mine, indent=2) + "\n")
+    replace_text(rundir.config, json.dumps(mine, indent=2) + "\n")
+
+
+def _noted(rundir: RunDir) -> dict[str, object]:
+    """Reads what an earlier start has noted; nothing where there was none."""
+    try:
+        found = json.loads(rundir.config.read_text())
+        return {name: found.get(name) for name in (*KEPT, "corpus")}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"{rundir.config} cannot be read: {error}; use another --logdir") from error
+
+
+def _fingerprint(path: Path) -> str:
+    """Tells a corpus from another, by its size and its beginning."""
+    try:
+        with path.open("rb") as file:
+            return f"{path.stat().st_size} bytes, {hashlib.sha256(file.read(1 << 20)).hexdigest()[:16]}"
+    except OSError as error:
+        raise UsageError(f"--corpus={path}: {error.strerror or error}; wanted a file of text") from error
 
 
 def _run(settings: Settings, rundir: RunDir, console: Console, signals: Signals) -> int:

@@ -21,6 +21,10 @@ class Vectors(NamedTuple):
     number: dict[str, int]
     unit: np.ndarray  # the same, each of length 1
 
+    def find(self, word: str) -> int | None:
+        """Finds the number of a word as it is written, or else in lower case; None where it is not known."""
+        return self.number.get(word, self.number.get(word.lower()))
+
 
 def make_vectors(words: list[str], values: np.ndarray) -> Vectors:
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
@@ -76,7 +80,7 @@ def read_file(path: Path) -> Vectors:
         with path.open("rb") as file:
             count, dim = map(int, file.readline().split())
             if path.suffix != ".bin":
-                rows = [line.split(" ") for line in file.read().decode().splitlines()]
+                rows = [line.split(" ") for line in file.read().decode().split("\n")[:-1]]
                 words, values = [row[0] for row in rows], np.array([row[1:] for row in rows], np.float32)
             else:
                 words, values = [], np.empty([count, dim], np.float32)

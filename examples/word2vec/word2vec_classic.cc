@@ -31,6 +31,8 @@ using tensorflow::tstring;
 using tensorflow::Var;
 using tensorflow::shape_inference::InferenceContext;
 
+constexpr int64_t kMostBatch = 1 << 24;
+
 template <typename... Args>
 absl::Status Invalid(const Args&... args) {
   return absl::InvalidArgumentError(absl::StrCat(args...));
@@ -72,6 +74,7 @@ class SkipgramOp : public OpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("min_count", &min_count));
     OP_REQUIRES_OK(context, context->GetAttr("subsample", &subsample_));
     OP_REQUIRES_OK(context, context->GetAttr("seed", &seed));
+    OP_REQUIRES(context, batch_size_ <= kMostBatch, Invalid("batch_size=", batch_size_, " is above ", kMostBatch));
     OP_REQUIRES(context, window_ >= 1 && window_ <= kMaxWindow, Invalid("window_size=", window_, " is not within 1 to ", kMaxWindow));
     seed_ = static_cast<uint64_t>(seed);
     OP_REQUIRES_OK(context, Read(filename, min_count));
@@ -80,16 +83,18 @@ class SkipgramOp : public OpKernel {
 
   void Compute(OpKernelContext* context) override {
     tensorflow::mutex_lock lock(mutex_);
-    Tensor epoch(tensorflow::DT_INT32, {}), processed(tensorflow::DT_INT64, {}), per_epoch(tensorflow::DT_INT64, {});
-    Tensor examples(tensorflow::DT_INT32, TensorShape({batch_size_})), labels(tensorflow::DT_INT32, TensorShape({batch_size_}));
-    for (int64_t i = 0; i < batch_size_; ++i) {
-      OP_REQUIRES_OK(context, Next(&examples.flat<int32_t>()(i), &labels.flat<int32_t>()(i)));
+    context->set_output(0, words_);
+    context->set_output(1, counts_);
+    Tensor* outputs[7] = {};
+    for (int i = 2; i < 7; ++i) {
+      OP_REQUIRES_OK(context, context->allocate_output(i, i < 5 ? TensorShape() : TensorShape({batch_size_}), &outputs[i]));
     }
-    per_epoch.scalar<int64_t>()() = ids_.size();
-    epoch.scalar<int32_t>()() = epoch_;
-    processed.scalar<int64_t>()() = processed_;
-    const Tensor outputs[] = {words_, counts_, per_epoch, epoch, processed, examples, labels};
-    for (int i = 0; i < 7; ++i) context->set_output(i, outputs[i]);
+    for (int64_t i = 0; i < batch_size_; ++i) {
+      OP_REQUIRES_OK(context, Next(&outputs[5]->flat<int32_t>()(i), &outputs[6]->flat<int32_t>()(i)));
+    }
+    outputs[2]->scalar<int64_t>()() = ids_.size();
+    outputs[3]->scalar<int32_t>()() = epoch_;
+    outputs[4]->scalar<int64_t>()() = processed_;
   }
 
  private:

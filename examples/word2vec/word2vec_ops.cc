@@ -253,6 +253,7 @@ class Words : public tensorflow::ResourceBase {
   absl::flat_hash_map<std::string, int32_t> numbers;
   std::vector<const std::string*> words;
   std::vector<int64_t> counts;
+  bool in_line = false;  // has a word come since the last end of a line
 };
 
 REGISTER_OP("Word2vecWords").Output("words: resource").Attr("shared_name: string").SetIsStateful().SetShapeFn(
@@ -328,7 +329,10 @@ class EncodeOp : public OpKernel {
         continue;
       }
       if (!word.empty()) OP_REQUIRES_OK(context, Count(&word, words.get(), &ids));
-      if (byte == '\n' && !ids.empty() && ids.back() != -1) ids.push_back(-1);
+      if (byte == '\n' && words->in_line) {  // Perhaps since an earlier piece.
+        ids.push_back(-1);
+        words->in_line = false;
+      }
     }
     if (!word.empty()) OP_REQUIRES_OK(context, Count(&word, words.get(), &ids));
     Tensor* output = nullptr;
@@ -346,6 +350,7 @@ class EncodeOp : public OpKernel {
     }
     ++words->counts[found->second];
     ids->push_back(found->second);
+    words->in_line = true;
     word->clear();
     return absl::OkStatus();
   }

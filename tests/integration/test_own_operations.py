@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPO, environment
-from trainer import api
+from trainer import api, export
 from trainer.data.layout import find_layout
 from trainer.data.manifest import load_manifest
 from trainer.errors import TrainerError
@@ -386,6 +386,50 @@ def test_exports_carry_the_library_and_predict_takes_it(own_net, digits_dir, tmp
         for given in (folder / "library.so", folder / "sources" / "mish.cc"):
             done = run_program("trainer.predict", f"--model={model}", f"--operations={given}", str(picture))
             assert done.code == 0 and done.out == wanted, done
+
+
+def test_two_files_of_one_name_and_any_name_of_an_operation_are_exported(own_net, digits_dir, tmp_path):
+    for number, name in enumerate(("Own2D", "OwnL2Norm3D")):
+        folder = own_net.parent / f"part{number}"
+        folder.mkdir()
+        text = own_net.with_name("mish.cc").read_text().replace("OwnMish", name)
+        (folder / "mish.cc").write_text(text)
+    own_net.write_text(
+        "import tensorflow.compat.v1 as tf\nimport trainer.ops\n"
+        "one, two = (trainer.ops.load(f'part{number}/mish.cc') for number in (0, 1))\n\n\n"
+        "def build(images, num_classes, training):\n"
+        "    x = tf.stop_gradient(two.own_l2_norm3d(one.own2d(tf.reshape(images, [-1, 64]))))\n"
+        "    return tf.matmul(x, tf.get_variable('w', [64, num_classes]))\n"
+    )
+    logdir = tmp_path / "run"
+    api.train(model=f"{own_net}:build", data_dir=digits_dir, logdir=logdir, train_steps=3, eval_every="0")
+    done = export.main(["export", f"--logdir={logdir}", "--format=frozen"])
+    folders = sorted(path.name.partition("-")[0] for path in (logdir / "export" / "frozen.pb.ops").iterdir())
+    assert done == 0 and folders == ["mish", "mish"]
+
+
+def test_a_gradient_that_is_missing_is_one_line(own_net, digits_dir, tmp_path):
+    text = own_net.read_text()
+    own_net.with_name("mish.cc").write_text(EXAMPLE.read_text().replace("OwnMish", "OwnNone"))
+    text = text[: text.index("@tf.Register")] + text[text.index("def build") :]
+    own_net.write_text(
+        text.replace("own_mish", "own_none")
+        .replace("tf.reshape(images, [-1, 64])", "X")
+        .replace(
+            "operations.own_none(X)", "operations.own_none(tf.reshape(images, [-1, 64]) * tf.get_variable('v', [64]))"
+        )
+    )
+    with pytest.raises(TrainerError, match=r"(?s)No gradient defined for operation.*OwnNone.*RegisterGradient"):
+        api.train(model=f"{own_net}:build", data_dir=digits_dir, logdir=tmp_path / "run", train_steps=3)
+
+
+@pytest.mark.parametrize(("pad", "crop", "n"), [(100_000, 200_001, 1), (0, 1, 5), (4096, 8192, 3)])
+def test_pictures_that_are_too_large_are_refused(ops, pad, crop, n):
+    with tf.Graph().as_default(), tf.Session() as session, pytest.raises((ValueError, tf.errors.OpError)):
+        session.run(ops["augment"].tower_augment(
+            images=tf.placeholder_with_default(np.zeros((n, 1, 1, 100_000), np.uint8), None), keys=np.arange(n),
+            dtype=tf.float32, height=1, width=1, depth=100_000, pad=pad, crop_height=crop, crop_width=crop, seed=1,
+            crop=0, steps=["standardize"] if crop > 1 else ["none"], numbers=[], places=[-1]))  # fmt: skip
 
 
 def test_a_source_outside_of_what_is_kept_is_refused(own_net, digits_dir, tmp_path):

@@ -39,6 +39,7 @@ def modules():
     def load(name):
         spec = importlib.util.spec_from_file_location(f"word2vec_{name}", FOLDER / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # Dataclasses look themselves up there.
         spec.loader.exec_module(module)
         return module
 
@@ -164,7 +165,7 @@ def test_a_bad_file_and_a_bad_flag_are_named(tmp_path, corpus_file):
     for flags, code, error in (
         ([f"--corpus={broken}"], 2, "cannot be read: Compressed file ended"),
         ([], 2, "--corpus is missing"),
-        ([f"--corpus={tmp_path}/none"], 2, "there is no such file"),
+        ([f"--corpus={tmp_path}/none"], 2, "wanted a file of text"),
         ([f"--corpus={corpus_file}", "--window=0"], 2, "window=0"),
         ([f"--corpus={corpus_file}", "--learning_rate=nan"], 2, "learning_rate=nan"),
     ):
@@ -179,6 +180,51 @@ def test_whitespace_keeps_words_as_they_are(tmp_path, modules):
     found = modules("corpus").prepare(path, tmp_path, min_count=1, tokens="whitespace")
     assert found.words == ["don't", "Größe", "GRÖßE"] and found.counts.tolist() == [3, 2, 1]
     assert found.ids.stretch(0, 99).tolist() == [1, 0, 2, 0, -1, 1, 0, -1]
+
+
+def test_a_line_ends_also_where_a_piece_of_the_file_does(tmp_path, modules, monkeypatch):
+    corpus = modules("corpus")
+    path = tmp_path / "corpus.txt"
+    path.write_text("one two\nthree 123\nfour\tfive\n\n one\n")
+    for chunk in range(5, 40):
+        monkeypatch.setattr(corpus, "CHUNK", chunk)
+        found = corpus.prepare(path, tmp_path, min_count=1, tokens="letters")
+        ids, words = found.ids.stretch(0, 99).tolist(), found.words
+        lines = [[]]
+        for number in ids:
+            lines.append([]) if number == -1 else lines[-1].append(words[number])
+        assert lines == [["one", "two"], ["three"], ["four", "five"], ["one"], []], chunk
+
+
+def test_any_letter_may_be_in_a_word(tmp_path, modules):
+    path = tmp_path / "corpus.txt"
+    path.write_text("a\u2028b c\x1cd\na\u2028b c\x1cd e\u0085f\n")
+    found = modules("corpus").prepare(path, tmp_path, min_count=1, tokens="whitespace")
+    assert sorted(found.words) == ["a\u2028b", "c\x1cd", "e\u0085f"]
+
+
+def test_before_the_first_checkpoint_all_may_change_and_then_nothing(tmp_path, corpus_file):
+    flags = [f"--corpus={corpus_file}", f"--logdir={tmp_path}/run", "--epochs=1", "--dim=5"]
+    done = run("train.py", *flags, "--min_count=100000", check=False)
+    assert done.returncode == 2 and "a lower --min_count may help" in done.stderr
+    done = run("train.py", f"--logdir={tmp_path}/run", check=False)
+    assert done.returncode == 2 and "--corpus is missing" in done.stderr
+    run("train.py", *flags, "--min_count=3")
+    other = tmp_path / "other.txt"
+    other.write_text("quite another corpus\n" * 10)
+    done = run("train.py", f"--corpus={other}", *flags[1:], "--min_count=3", check=False)
+    assert done.returncode == 2 and "holds another run (corpus: " in done.stderr
+    (tmp_path / "run" / "config.json").write_text("{bad")
+    done = run("train.py", *flags, "--min_count=3", check=False)
+    assert done.returncode == 2 and "config.json cannot be read" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_words_are_found_as_they_are_written_and_no_score_is_made_up(modules):
+    vectors, evaluate = modules("vectors"), modules("evaluate")
+    found = vectors.make_vectors(["Fish", "bird", "tree"], np.eye(3, dtype=np.float32) + 0.1)
+    assert [found.find(word) for word in ("Fish", "fish", "BIRD", "none")] == [0, None, 1, None]
+    assert evaluate.correlate(found, [["Fish", "bird", "1"]]) == (None, 1, 1)
+    assert evaluate.correlate(found, [["Fish", "bird", "1"], ["bird", "tree", "1"]])[0] is None
 
 
 def test_words_that_are_rare_are_left_out(tmp_path, modules):
@@ -308,6 +354,8 @@ def test_skipgram_gives_the_pairs_of_a_file(tables, tmp_path):
         path.write_text(content)
         with pytest.raises(tf.errors.InvalidArgumentError, match=error):
             session.run(classic.skipgram_word2vec(filename=str(path), batch_size=2, min_count=1))
+    with pytest.raises((ValueError, tf.errors.OpError)):
+        session.run(classic.skipgram_word2vec(filename=str(path), batch_size=1 << 40, min_count=1))
     with pytest.raises(tf.errors.NotFoundError):
         session.run(classic.skipgram_word2vec(filename=str(tmp_path / "none"), batch_size=2))
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from trainer.errors import UsageError
+from trainer.errors import UsageError, reason
 from trainer.inputs.batch import Features
 from trainer.learning import freezing, losses, updates
 from trainer.learning.loss_scaling import LossScale
@@ -242,7 +242,13 @@ class TowerBuilder:
         scaled = loss_scale.multiply(loss) if loss_scale else loss
         variables = tf.trainable_variables()
         mine = self.replicas.of_tower(variables, index) if self.replicas else variables
-        gradients = [self._dense(*pair) for pair in zip(tf.gradients(scaled, mine), mine, strict=True)]
+        try:
+            found = tf.gradients(scaled, mine)
+        except LookupError as error:
+            raise UsageError(
+                f"{config.model}: {reason(error)}; give it one by @tf.RegisterGradient, or by tf.custom_gradient"
+            ) from error
+        gradients = [self._dense(*pair) for pair in zip(found, mine, strict=True)]
         scalars = {LOSS: loss, **task.scalars(built.logits, features)}
         return TowerResult(scalars, self._updates_of(built), gradients)
 

@@ -13,7 +13,8 @@ def load(*sources: str, flags: tuple[str, ...] = ()) -> Any:
     """Builds and loads operations in C++, and returns the module of their Python functions.
 
     They are built where this machine has not built them yet, with the compiler of $CXX, g++ or clang++; a file
-    `NAME.cu` beside `NAME.cc` by nvcc where there is one. What they include by `#include "..."` is a part of them.
+    `NAME.cu` beside `NAME.cc` by nvcc where there is one. What they include by `#include "..."` from beside them is a
+    part of them; what an `-I` among the flags finds is not, and may change unseen.
 
     Args:
       sources: paths of C++ files, from the directory of the Python file that calls.

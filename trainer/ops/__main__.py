@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +74,8 @@ def _build(settings: BuildSettings, files: list[str], console: Console) -> int:
     for paths in wanted:
         found = sources.read_sources(paths)
         recipe = make_recipe(found, os.environ, (), target)
-        built = cache.find_or_build(folder, found, recipe, say=console.say, limit_seconds=LIMIT_SECONDS)
+        more = {"advice": "give another --output"} if settings.output else {}
+        built = cache.find_or_build(folder, found, recipe, say=console.say, limit_seconds=LIMIT_SECONDS, **more)
         took = f"in {built.seconds:.1f} s" if built.seconds else "earlier"
         console.say(f"{found.shown}: built {took}, {built.path.stat().st_size:,} bytes, {built.path.parent}")
     if settings.output:
@@ -128,9 +128,7 @@ def _clean(_: NoSettings, __: list[str], console: Console) -> int:
     from trainer.ops import cache
 
     folder = cache.cache_dir(os.environ)
-    count = sum(path.is_dir() for path in folder.glob("*"))
-    if folder.is_dir():
-        shutil.rmtree(folder)
+    count = cache.remove_all(folder)
     console.say(f"removed {count} librar{'y' if count == 1 else 'ies'} from {folder}")
     return OK
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,12 +54,23 @@ class Built:
 
 
 def cache_dir(environ: Mapping[str, str]) -> Path:
-    """Names the user's cache; without a home directory it is beside the temporary files."""
+    """Names the user's cache; without a home directory it is among the temporary files."""
     try:
         base = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
-        base = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+        return temporary_cache()
     return base / "tower-trainer" / "ops"
+
+
+def temporary_cache() -> Path:
+    """Makes a cache among the temporary files that nobody else can write, where the user's own cannot be written."""
+    folder = Path(tempfile.gettempdir()) / f"tower-trainer-ops-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        return Path(tempfile.mkdtemp(prefix="tower-trainer-ops-"))  # Somebody else has made it.
+    return folder
 
 
 def key_of(sources: Sources, recipe: Recipe) -> str:
@@ -74,6 +86,8 @@ def read_about(folder: Path) -> About | None:
     try:
         values: dict[str, Any] = json.loads((folder / ABOUT).read_text())
         about = About(**values)
+        if not all(isinstance(values[name], list) for name in ("files", "flags", "cpu")):
+            return None
         content = (folder / LIBRARY).read_bytes()
     except (OSError, ValueError, TypeError, AttributeError):
         return None
@@ -87,6 +101,7 @@ def find_or_build(
     *,
     say: Callable[[str], None],
     limit_seconds: float,
+    advice: str = "name another place in XDG_CACHE_HOME",
 ) -> Built:
     """Finds a library in a directory of libraries, or builds it there, once for all processes.
 
@@ -108,8 +123,8 @@ def find_or_build(
             return Built(path / LIBRARY, about, time.monotonic() - begin)
     except OSError as error:
         raise TrainerError(
-            f"the operations of {sources.shown} cannot be kept in {folder}: {error.strerror}; make room there, or name "
-            "another place in XDG_CACHE_HOME"
+            f"the operations of {sources.shown} cannot be kept in {folder}: {error.strerror}; make room there, or "
+            f"{advice}"
         ) from error
 
 
@@ -193,3 +208,20 @@ def _remove_parts(path: Path) -> None:
     """Removes what processes have left that were killed while they built; the lock is held."""
     for left in path.parent.glob(f"{path.name}{PART}*"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_all(folder: Path) -> int:
+    """Removes all libraries of a cache but those that are being built; returns how many. Their locks stay."""
+    count = 0
+    for path in sorted(folder.glob("*")):
+        if path.is_dir() and PART not in path.name:
+            with path.with_name(path.name + LOCK).open("w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                shutil.rmtree(path)
+                count += 1
+        elif path.name.endswith(FAILED):
+            path.unlink()
+    return count

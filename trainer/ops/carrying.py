@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -12,20 +11,11 @@ from trainer.tf1 import tf
 FOLDER = "ops"
 
 
-def _function_of(op_type: str) -> str:
-    """Names the Python function of an operation, as TensorFlow makes it: `OwnScale` is `own_scale`."""
-    text = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", op_type)
-    return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", text).lower()
-
-
 def libraries_of(graph: tf.Graph) -> dict[str, Loaded]:
     """Finds the libraries that the operations of a graph come from, by the names of the operations."""
-    types = {op.type for op in graph.get_operations()}
+    types = {op.type for op in graph.get_operations() if not hasattr(tf.raw_ops, op.type)}
     return {
-        op_type: loaded
-        for op_type in sorted(types)
-        for loaded in LOADED.values()
-        if hasattr(loaded.module, _function_of(op_type))
+        op_type: loaded for op_type in sorted(types) for loaded in LOADED.values() if hasattr(loaded.module, op_type)
     }
 
 
@@ -47,7 +37,13 @@ def carry_operations(graph: tf.Graph, target: Path, shown: Path) -> list[str]:
         shutil.rmtree(folder, ignore_errors=True)  # Of an earlier export of this name.
     for loaded in {id(each): each for each in found.values()}.values():
         mine = ", ".join(name for name, library in found.items() if library is loaded)
-        shutil.copytree(loaded.built.path.parent, folder / loaded.sources.name)
-        where = (shown / FOLDER if target.is_dir() else folder) / loaded.sources.name
-        lines.append(f"needs {mine}: tf.load_op_library('{where / loaded.built.path.name}'), sources beside it")
+        name = loaded.sources.name
+        if (folder / name).exists():  # Of another file of that name.
+            name = f"{name}-{loaded.sources.digest[:8]}"
+        shutil.copytree(loaded.built.path.parent, folder / name)
+        where = (shown / FOLDER if target.is_dir() else folder) / name
+        lines.append(
+            f"needs {mine}: tf.load_op_library('{where / loaded.built.path.name}'), built for this CPU; its sources "
+            "are beside it"
+        )
     return lines

@@ -14,7 +14,7 @@ from trainer.console import say_note
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.ops import toolchain
 from trainer.ops.building import LIBRARY, LIMIT_SECONDS, Recipe, make_recipe
-from trainer.ops.cache import Built, cache_dir, find_or_build, key_of, read_about
+from trainer.ops.cache import Built, cache_dir, find_or_build, key_of, read_about, temporary_cache
 from trainer.ops.sources import Sources, read_sources
 from trainer.ops.toolchain import NoCompilerError
 from trainer.tf1 import tf
@@ -82,6 +82,12 @@ def load_named(paths: Sequence[str]) -> None:
     for library in (file for file in files if file.suffix == ".so"):
         if not library.is_file():
             raise UsageError(f"--operations={library}: there is no such file")
+        about = read_about(library.parent) if library.name == LIBRARY else None
+        if about and (missing := set(about.cpu) - toolchain.cpu_features()):
+            raise UsageError(
+                f"--operations={library} was built for a CPU with {', '.join(sorted(missing)[:5])}, which this one has "
+                "not: name its sources, which lie beside it"
+            )
         try:
             tf.load_op_library(str(library.absolute()))
         except tf.errors.OpError as error:
@@ -121,12 +127,15 @@ def find_library(
     """
     unfit = ""
     if environ.get(ELSEWHERE):
-        found, unfit = _find_elsewhere(Path(environ[ELSEWHERE]), sources, tuple(flags))
+        found, unfit = _find_in(Path(environ[ELSEWHERE]), sources, tuple(flags))
         if found:
             return found
     try:
         recipe = make_recipe(sources, environ, flags, toolchain.NATIVE)
     except NoCompilerError as error:
+        kept, _ = _find_in(cache_dir(environ), sources, tuple(flags))  # Of another compiler, which has gone.
+        if kept:
+            return kept
         raise NoCompilerError(f"{sources.shown}: {unfit + ', and ' if unfit else ''}{error}") from error
     if unfit:
         say_note(f"{sources.shown}: {unfit}; built anew")
@@ -138,10 +147,10 @@ def find_library(
         if kept:
             return kept
         say_note(
-            f"{folder} cannot be written: the operations of {sources.shown} are built for this process alone; name "
+            f"{folder} cannot be written: the operations of {sources.shown} are kept among the temporary files; name "
             "another place in XDG_CACHE_HOME"
         )
-        folder = Path(tempfile.mkdtemp(prefix="ops-"))
+        folder = temporary_cache()
     built = find_or_build(folder, sources, recipe, say=say_note, limit_seconds=limit_seconds)
     if built.seconds:
         say_note(f"built the operations of {sources.shown} in {built.seconds:.1f} s: {built.path.parent}")
@@ -155,9 +164,9 @@ def _find_kept(folder: Path, sources: Sources, recipe: Recipe) -> Built | None:
     return Built(path / LIBRARY, about, 0.0) if about else None
 
 
-def _find_elsewhere(folder: Path, sources: Sources, flags: tuple[str, ...]) -> tuple[Built | None, str]:
-    """Finds a library in a directory of those built elsewhere; else says why none of it fits."""
-    unfit = f"{ELSEWHERE}={folder} has no such library"
+def _find_in(folder: Path, sources: Sources, flags: tuple[str, ...]) -> tuple[Built | None, str]:
+    """Finds a library in a directory of them, whatever has built it; else says why none of it fits."""
+    unfit = f"{folder} has no such library"
     for path in sorted(path for path in folder.glob(f"{sources.name}-*") if path.is_dir()):
         about = read_about(path)
         if about is None:

@@ -45,7 +45,10 @@ def find_compiler(environ: Mapping[str, str]) -> Compiler:
     Raises:
       NoCompilerError: there is none, or it does not work.
     """
-    wanted = shlex.split(environ.get("CXX", ""))
+    try:
+        wanted = shlex.split(environ.get("CXX", ""))
+    except ValueError as error:
+        raise NoCompilerError(f"$CXX={environ['CXX']} is no command: {error}") from error
     choices = [tuple(wanted)] if wanted else [(name,) for name in COMPILERS]
     path = environ.get("PATH", os.defpath)
     for command in choices:

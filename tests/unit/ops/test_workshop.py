@@ -1,11 +1,13 @@
 """The cache of built libraries: once for all processes, whole or not at all, and errors that say what to do."""
 
+import fcntl
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -121,8 +123,6 @@ def test_a_signal_while_another_builds_ends_the_waiting(source, fake, monkeypatc
     recipe = make_recipe(sources, environ, (), "native")
     lock = path / (cache.key_of(sources, recipe) + cache.LOCK)
     with lock.open("w") as file:
-        import fcntl
-
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(TrainerError, match=r"another process has held .* for 0.2 s, and has built nothing"):
             find(source, environ, limit_seconds=0.1)
@@ -158,10 +158,38 @@ def test_a_symbol_that_is_missing_is_named(source, fake):
         find(source, fake("echo 'x.o: undefined reference to `f()'; exit 1"))
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(source, fake, capsys):
-    assert find(source, fake(XDG_CACHE_HOME="/proc/nowhere")).path.is_file()
-    said = capsys.readouterr().err
-    assert "cannot be written: the operations of twice.cc are built for this process alone" in said
+def test_a_cache_that_cannot_be_written_is_done_without(source, fake, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, second = (find(source, fake(XDG_CACHE_HOME="/proc/nowhere")) for _ in range(2))
+    assert first.path == second.path and first.path.is_relative_to(tmp_path) and fake.calls() == 1
+    assert "cannot be written: the operations of twice.cc are kept among the temporary files" in capsys.readouterr().err
+
+
+def test_a_temporary_cache_of_somebody_else_is_not_taken(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first = cache.temporary_cache()
+    assert first == cache.temporary_cache()
+    first.chmod(0o777)
+    assert cache.temporary_cache() != first
+
+
+def test_a_library_in_the_cache_outlives_its_compiler(source, fake):
+    built = find(source, fake())
+    assert find(source, fake(CXX="no-such")).path == built.path and fake.calls() == 1
+
+
+def test_a_compiler_that_is_no_command_is_none(source, fake):
+    with pytest.raises(NoCompilerError, match="is no command: No closing quotation"):
+        find(source, fake(CXX='g++ "'))
+
+
+def test_what_is_being_built_is_not_cleaned(source, fake):
+    environ = fake()
+    built, other = find(source, environ), find(source, fake(CXX=environ["CXX"] + " -O1"))
+    with (cache.cache_dir(environ) / f"{built.path.parent.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert cache.remove_all(cache.cache_dir(environ)) == 1
+    assert built.path.is_file() and not other.path.exists()
 
 
 def test_a_cache_that_cannot_be_written_any_more_still_serves(source, fake, monkeypatch):
@@ -227,6 +255,7 @@ def test_what_was_built_elsewhere_needs_no_compiler(source, fake, tmp_path):
         ({"sources": "others"}, "built from other sources"),
         ({"cpu": ["such_a_feature"]}, "built for a CPU with such_a_feature, which this one has not"),
         ({"library": "0"}, "is damaged"),
+        ({"cpu": 5}, "is damaged"),
     ],
 )
 def test_a_wrong_library_is_built_again_once_or_named(source, fake, tmp_path, capsys, changes, why):

@@ -126,13 +126,19 @@ class AugmentOp : public OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor &images = context->input(0), &keys = context->input(1);
     const int64_t n = keys.NumElements();
-    const TensorShape wanted({n, augment_.height, augment_.width, augment_.depth});
+    TensorShape wanted({n});
+    for (int64_t side : {augment_.height, augment_.width, augment_.depth}) {
+      OP_REQUIRES_OK(context, wanted.AddDimWithStatus(side));
+    }
     OP_REQUIRES(context, tensorflow::TensorShapeUtils::IsVector(keys.shape()) && images.shape() == wanted,
                 absl::InvalidArgumentError(absl::StrCat("images are ", images.shape().DebugString(), " with keys ",
                                                         keys.shape().DebugString(), "; wanted ", wanted.DebugString())));
     Tensor* out = nullptr;
-    OP_REQUIRES_OK(context, context->allocate_output(
-                                0, TensorShape({n, augment_.crop_height, augment_.crop_width, augment_.depth}), &out));
+    TensorShape shape({n});
+    for (int64_t side : {augment_.crop_height, augment_.crop_width, augment_.depth}) {
+      OP_REQUIRES_OK(context, shape.AddDimWithStatus(side));
+    }
+    OP_REQUIRES_OK(context, context->allocate_output(0, shape, &out));
     const uint8_t* from = images.flat<uint8_t>().data();
     const int64_t* key = keys.flat<int64_t>().data();
     T* to = out->flat<T>().data();

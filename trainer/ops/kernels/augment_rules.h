@@ -66,6 +66,9 @@ struct Augment {
     if (crop_height < 1 || crop_width < 1 || crop_height > height + 2 * pad || crop_width > width + 2 * pad) {
       return "a crop that is larger than the picture";
     }
+    constexpr int64_t kMostOfPicture = 1 << 28, kMostOfRow = 1 << 24;
+    if (crop_width > kMostOfRow / depth || crop_height > kMostOfPicture / (crop_width * depth)) return "too large a crop";
+    if (width > kMostOfRow / depth || height > kMostOfPicture / (width * depth)) return "too large a picture";
     if (crop < 0 && (crop_height != height + 2 * pad || crop_width != width + 2 * pad)) return "a crop without a place";
     for (const Step& step : steps) {
       const int64_t wanted = step.of_rows() ? depth : step.kind == Kind::kStandardize ? 0 : 2;
