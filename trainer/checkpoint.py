@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.table import Table
 
@@ -15,8 +15,8 @@ from trainer import grammars
 from trainer.console import Console, exit_program, run_program
 from trainer.errors import ERROR, OK, UsageError, unknown_name
 from trainer.rundir import CHECKPOINT_PREFIX, RunDir
-from trainer.settings import flags
 from trainer.settings.fields import option
+from trainer.settings.verbs import Verb, choose_verb
 from trainer.signals import Signals
 
 PROGRAM = "python -m trainer.checkpoint"
@@ -66,27 +66,15 @@ class ConvertSettings(OutputSettings):
     to: str = option("v2", "v1: one file, as before TensorFlow 0.12; v2: an index and data")
 
 
-class Verb(NamedTuple):
-    run: Callable[[Any, list[str], Console], int]
-    settings: type[Any]
-    arguments: str
-    help: str
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     return run_program(_checkpoint, argv)
 
 
 def _checkpoint(argv: Sequence[str], console: Console, signals: Signals) -> int:
-    if len(argv) < 2 or argv[1] in ("--help", "-h", "-help"):
-        lines = [f"  {name} {verb.arguments}\n      {verb.help}" for name, verb in VERBS.items()]
-        print("\n".join([f"usage: {PROGRAM} VERB ...", "", *lines, "", f"{PROGRAM} VERB --help lists a verb's flags"]))
-        return OK if len(argv) > 1 else UsageError.exit_code
-    if argv[1] not in VERBS:
-        raise unknown_name("verb", argv[1], VERBS)
-    verb = VERBS[argv[1]]
-    usage = f"{PROGRAM} {argv[1]} {verb.arguments}"
-    settings, paths = flags.parse_command(verb.settings, [argv[0], *argv[2:]], usage)
+    chosen = choose_verb(PROGRAM, VERBS, argv)
+    if isinstance(chosen, int):
+        return chosen
+    verb, settings, paths, usage = chosen
     paths = [grammars.local_path("checkpoint", path) for path in paths]
     wanted = verb.arguments.split()
     fits = len(paths) >= 1 if wanted[-1].endswith("...") else len(paths) == len(wanted)

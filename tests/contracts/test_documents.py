@@ -114,7 +114,7 @@ def test_commands_use_flags_of_their_program(path):
             assert names <= settings_of(words[2]), line
 
 
-def run_page(path, folder):
+def run_page(path, folder, environ=()):
     """Runs the commands of a page one after the other, in a directory of its own."""
     chosen = []
     for words, text in blocks(path, "sh"):
@@ -127,7 +127,7 @@ def run_page(path, folder):
     shutil.copytree(REPO / "examples", folder / "examples")
     folder_of_python = os.path.dirname(sys.executable)  # noqa: PTH120
     variables = {**environment(), "PATH": f"{folder_of_python}:{os.environ['PATH']}"}
-    variables |= {name: str(path) for name, path in NEEDS.items()}
+    variables |= {name: str(path) for name, path in NEEDS.items()} | dict(environ)
     command = ["bash", "-euxc", "".join(chosen)]
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -155,6 +155,16 @@ def test_each_operation_has_an_example_that_fits():
 def test_the_commands_of_the_readme_run(tmp_path):
     out = run_page(REPO / "README.md", tmp_path)
     assert "training on 2 virtual CPU devices" in out or "GPU" in out
+    assert (tmp_path / "runs/digits_lenet/export/frozen.pb").is_file()
+    assert "without operations of the trainer's own" not in out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_commands_of_the_readme_run_without_a_compiler(tmp_path):
+    bare = {"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    out = run_page(REPO / "README.md", tmp_path, bare)
+    assert "without operations of the trainer's own, by TensorFlow's, with the same results" in out
     assert (tmp_path / "runs/digits_lenet/export/frozen.pb").is_file()
 
 

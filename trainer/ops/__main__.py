@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from trainer.console import Console, exit_program, run_program
 from trainer.errors import ERROR, OK, TrainerError, UsageError, unknown_name
 from trainer.grammars import local_path
-from trainer.settings import flags
 from trainer.settings.fields import option
+from trainer.settings.verbs import Verb, choose_verb
 from trainer.signals import Signals
 
 PROGRAM = "python -m trainer.ops"
@@ -33,27 +32,15 @@ class NoSettings:
     """No flags."""
 
 
-class Verb(NamedTuple):
-    run: Callable[[Any, list[str], Console], int]
-    settings: type[Any]
-    arguments: str
-    help: str
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     return run_program(_ops, argv)
 
 
 def _ops(argv: Sequence[str], console: Console, signals: Signals) -> int:
-    if len(argv) < 2 or argv[1] in ("--help", "-h", "-help"):
-        lines = [f"  {name} {verb.arguments}\n      {verb.help}" for name, verb in VERBS.items()]
-        print("\n".join([f"usage: {PROGRAM} VERB ...", "", *lines, "", f"{PROGRAM} VERB --help lists a verb's flags"]))
-        return OK if len(argv) > 1 else UsageError.exit_code
-    if argv[1] not in VERBS:
-        raise unknown_name("verb", argv[1], VERBS)
-    verb = VERBS[argv[1]]
-    usage = f"{PROGRAM} {argv[1]} {verb.arguments}".rstrip()
-    settings, files = flags.parse_command(verb.settings, [argv[0], *argv[2:]], usage)
+    chosen = choose_verb(PROGRAM, VERBS, argv)
+    if isinstance(chosen, int):
+        return chosen
+    verb, settings, files, usage = chosen
     if files and not verb.arguments:
         raise UsageError(f"{argv[1]} takes no arguments, got {files[0]!r}; usage: {usage}")
     signals.shield()  # Before TensorFlow's first thread.
