@@ -40,6 +40,17 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skips what builds operations of its own where there is nothing to build them with."""
+    from trainer.ops import toolchain
+
+    try:
+        toolchain.find_compiler(os.environ)
+    except toolchain.NoCompilerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def mnist_files() -> Path:
     if not (MNIST_FILES / "train-images-idx3-ubyte.gz").is_file():
         pytest.skip(f"the MNIST files are not in {MNIST_FILES} (MNIST_DIR names their folder)")

@@ -152,7 +152,7 @@ def test_each_operation_has_an_example_that_fits():
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_the_commands_of_the_readme_run(tmp_path):
+def test_the_commands_of_the_readme_run(tmp_path, compiler):
     out = run_page(REPO / "README.md", tmp_path)
     assert "training on 2 virtual CPU devices" in out or "GPU" in out
     assert (tmp_path / "runs/digits_lenet/export/frozen.pb").is_file()
@@ -171,5 +171,7 @@ def test_the_commands_of_the_readme_run_without_a_compiler(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(700)
 @pytest.mark.parametrize("path", PAGES[1:], ids=ids)
-def test_the_commands_of_each_page_run(path, tmp_path):
+def test_the_commands_of_each_page_run(path, tmp_path, request):
+    if path.stem == "operations":
+        request.getfixturevalue("compiler")
     run_page(path, tmp_path)

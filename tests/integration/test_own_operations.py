@@ -337,7 +337,7 @@ def build(images, num_classes, training):
 
 
 @pytest.fixture
-def own_net(tmp_path):
+def own_net(tmp_path, compiler):
     """Writes a network with an operation beside it; its file."""
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -448,7 +448,7 @@ def test_an_error_of_the_compiler_is_one_line_with_the_users_file(own_net, digit
     assert "Traceback" not in done.err
 
 
-def test_the_example_agrees_with_numpy_and_its_gradient_is_right(run_program):
+def test_the_example_agrees_with_numpy_and_its_gradient_is_right(run_program, compiler):
     done = run_program("examples.own_operation.mish")
     numbers = [float(line.rpartition(" ")[2]) for line in done.out.splitlines()]
     assert done.code == 0 and len(numbers) == 2 and max(numbers) < 1e-3, done
@@ -456,7 +456,7 @@ def test_the_example_agrees_with_numpy_and_its_gradient_is_right(run_program):
     assert lines <= 85
 
 
-def test_the_program_builds_checks_and_cleans(tmp_path, run_program):
+def test_the_program_builds_checks_and_cleans(tmp_path, run_program, compiler):
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = run_program("trainer.ops", "build", str(EXAMPLE), f"--output={tmp_path}/elsewhere", environ=cache)
     assert done.code == 0 and "TOWER_OPS=" in done.out, done

@@ -25,7 +25,7 @@ FLAGS = ["--words_per_step=5000", "--min_count=1", "--subsample=0.01", "--dim=20
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _beside():
+def _beside(compiler):
     """Lets the example's files be imported, as its programs do."""
     sys.path.insert(0, str(FOLDER))
     yield
