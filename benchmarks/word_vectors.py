@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from peers import HERE, at_least_one, make_environment
 
@@ -77,6 +78,68 @@ def show(name: str, values: list[float], form: str) -> None:
     print(f"{name:<44} {statistics.median(values):{form}} [{min(values):{form}}-{max(values):{form}}]", flush=True)
 
 
+class Peer(NamedTuple):
+    """gensim, on the corpus as it takes it."""
+
+    python: Path  # of its environment
+    folder: Path
+    corpus: Path  # plain text
+
+    def train(self, seed: int, epochs: int) -> dict[str, float]:
+        output = self.folder / f"gensim{seed}.bin"
+        return json.loads(run(self.python, self.folder / "theirs.py", self.corpus, str(epochs), str(seed), output, "2"))
+
+
+def make_peer(corpus: str, python: Path, folder: Path) -> Peer:
+    plain = folder / "corpus.txt"
+    with lzma.open(corpus) as file, plain.open("wb") as written:
+        for line in file:
+            written.write(b" ".join(re.findall(rb"[a-z]+", line.lower())) + b"\n")
+    (folder / "theirs.py").write_text(GENSIM)
+    return Peer(python, folder, plain)
+
+
+def measure_speed(corpus: str, peer: Peer, rounds: int) -> None:
+    rows, counts = [], []
+    for number in range(rounds):
+        speed, counted = ours(corpus, peer.folder / f"two{number}", 1, 1)
+        theirs = peer.train(1, 1)
+        one, _ = ours(corpus, peer.folder / f"one{number}", 1, 1, threads=1)
+        rows.append((speed, theirs["words_per_second"], one))
+        counts.append((counted, theirs["counting"]))
+    show("words/s, two threads", [row[0] for row in rows], ",.0f")
+    show("words/s, one thread", [row[2] for row in rows], ",.0f")
+    show("gensim, two workers", [row[1] for row in rows], ",.0f")
+    show("to gensim", [row[0] / row[1] for row in rows], ".2f")
+    show("two threads to one", [row[0] / row[2] for row in rows], ".2f")
+    show("seconds to count, xz unpacked", [row[0] for row in counts], ".1f")
+    show("gensim's, plain text", [row[1] for row in counts], ".1f")
+
+
+def measure_memory(corpus: str, folder: Path) -> None:
+    """Trains on what the first round has counted, so that counting takes no memory here."""
+    (folder / "memory.py").write_text(MEMORY)
+    (folder / "memory").mkdir()
+    for name in ("vocabulary.tsv", "ids.int32", "config.json"):
+        (folder / "memory" / name).hardlink_to(folder / "two0" / name)
+    flags = [f"--corpus={corpus}", f"--logdir={folder}/memory", "--epochs=1"]
+    lines = run(sys.executable, folder / "memory.py", EXAMPLE / "train.py", *flags).splitlines()
+    assert not any("counted in" in line for line in lines)
+    print(lines[-1])
+
+
+def measure_accuracy(corpus: str, peer: Peer, data: Path, seeds: int, epochs: int) -> None:
+    found: dict[str, list[dict[str, float]]] = {"this": [], "gensim": []}
+    for seed in range(1, seeds + 1):
+        ours(corpus, peer.folder / f"seed{seed}", seed, epochs)
+        found["this"].append(judge(f"--logdir={peer.folder}/seed{seed}", data))
+        peer.train(seed, epochs)
+        found["gensim"].append(judge(f"--vectors={peer.folder}/gensim{seed}.bin", data))
+    for name in ("analogies", "ws353", "bruni_men"):
+        for who, values in found.items():
+            show(f"{name}, {who}, {epochs} epochs", [each[name] for each in values], ".4f")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True)
@@ -87,48 +150,12 @@ def main() -> None:
     parser.add_argument("--environments", default=str(HERE / ".environments"))
     args = parser.parse_args()
     python = make_environment("gensim", Path(args.environments).absolute(), sys.executable)
-    data = Path(args.data_dir)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        plain = folder / "corpus.txt"
-        with lzma.open(args.corpus) as file, plain.open("wb") as written:
-            for line in file:
-                written.write(b" ".join(re.findall(rb"[a-z]+", line.lower())) + b"\n")
-        (folder / "theirs.py").write_text(GENSIM)
-        (folder / "memory.py").write_text(MEMORY)
-
-        def gensim(seed: int, epochs: int, workers: int = 2) -> dict[str, float]:
-            output = folder / f"gensim{seed}.bin"
-            return json.loads(run(python, folder / "theirs.py", plain, str(epochs), str(seed), output, str(workers)))
-
-        rows, counts = [], []
-        for number in range(args.rounds):
-            speed, counted = ours(args.corpus, folder / f"two{number}", 1, 1)
-            theirs = gensim(1, 1)
-            one, _ = ours(args.corpus, folder / f"one{number}", 1, 1, threads=1)
-            rows.append((speed, theirs["words_per_second"], one))
-            counts.append((counted, theirs["counting"]))
-        show("words/s, two threads", [row[0] for row in rows], ",.0f")
-        show("words/s, one thread", [row[2] for row in rows], ",.0f")
-        show("gensim, two workers", [row[1] for row in rows], ",.0f")
-        show("to gensim", [row[0] / row[1] for row in rows], ".2f")
-        show("two threads to one", [row[0] / row[2] for row in rows], ".2f")
-        show("seconds to count, xz unpacked", [row[0] for row in counts], ".1f")
-        show("gensim's, plain text", [row[1] for row in counts], ".1f")
-        (folder / "memory").mkdir()
-        for name in ("vocabulary.tsv", "ids.int32"):  # Without what counting takes.
-            (folder / "memory" / name).hardlink_to(folder / "two0" / name)
-        flags = [f"--corpus={args.corpus}", f"--logdir={folder}/memory", "--epochs=1"]
-        print(run(sys.executable, folder / "memory.py", EXAMPLE / "train.py", *flags).splitlines()[-1])
-        found: dict[str, list[dict[str, float]]] = {"this": [], "gensim": []}
-        for seed in range(1, args.seeds + 1):
-            ours(args.corpus, folder / f"seed{seed}", seed, args.epochs)
-            found["this"].append(judge(f"--logdir={folder}/seed{seed}", data))
-            gensim(seed, args.epochs)
-            found["gensim"].append(judge(f"--vectors={folder}/gensim{seed}.bin", data))
-        for name in ("analogies", "ws353", "bruni_men") if args.seeds else ():
-            for who, values in found.items():
-                show(f"{name}, {who}, {args.epochs} epochs", [each[name] for each in values], ".4f")
+        peer = make_peer(args.corpus, python, Path(temporary))
+        measure_speed(args.corpus, peer, args.rounds)
+        measure_memory(args.corpus, peer.folder)
+        if args.seeds:
+            measure_accuracy(args.corpus, peer, Path(args.data_dir), args.seeds, args.epochs)
 
 
 if __name__ == "__main__":

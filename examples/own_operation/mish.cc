@@ -5,9 +5,6 @@
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/util/work_sharder.h"
-#if GOOGLE_CUDA
-#include "xla/stream_executor/stream.h"
-#endif
 
 using namespace tensorflow;
 
@@ -26,13 +23,15 @@ class OwnMish : public OpKernel {
     float* to = y->flat<float>().data();
     const auto* workers = context->device()->tensorflow_cpu_worker_threads();
     Shard(workers->num_threads, workers->workers, y->NumElements(), 50, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) to[i] = from[i] * std::tanh(std::fmax(from[i], 0) + std::log1p(std::exp(-std::abs(from[i]))));
+      for (int64_t i = begin; i < end; ++i)
+        to[i] = from[i] * std::tanh(std::fmax(from[i], 0) + std::log1p(std::exp(-std::abs(from[i]))));
     });
   }
 };
 REGISTER_KERNEL_BUILDER(Name("OwnMish").Device(DEVICE_CPU), OwnMish);
 
 #if GOOGLE_CUDA  // Defined where mish.cu has been compiled.
+#include "xla/stream_executor/stream.h"
 void MishOnGpu(const float* x, float* y, int64_t n, void* stream);
 
 class OwnMishOnGpu : public OpKernel {

@@ -8,5 +8,6 @@ __global__ void Mish(const float* x, float* y, int64_t n) {
 }
 
 void MishOnGpu(const float* x, float* y, int64_t n, void* stream) {
-  if (n > 0) Mish<<<(n + 255) / 256 < 4096 ? (n + 255) / 256 : 4096, 256, 0, static_cast<cudaStream_t>(stream)>>>(x, y, n);
+  if (n > 0)
+    Mish<<<(n + 255) / 256 < 4096 ? (n + 255) / 256 : 4096, 256, 0, static_cast<cudaStream_t>(stream)>>>(x, y, n);
 }

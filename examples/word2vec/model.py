@@ -16,7 +16,6 @@ class Step(NamedTuple):
     ids: tf.Tensor  # int32 [n], placeholder
     rates: tf.Tensor  # float32 [2], placeholder: of its first word, and behind its last
     position: tf.Tensor  # int64 [], placeholder: of its first word in all epochs
-    centers: tf.Tensor  # int64 [], words that were kept
     loss: tf.Tensor  # float32 [], mean over some contexts; NaN where the vectors are
     step: tf.Tensor  # int64 [], after it
     counters: Counters
@@ -62,4 +61,4 @@ def build_step(counts, dim: int, *, window: int, negatives: int, subsample: floa
         step = counters.step.assign_add(1)
     with tf.control_dependencies([moved]):
         step = tf.identity(step)
-    return Step(ids, rates, position, trained.centers, trained.loss, step, counters)
+    return Step(ids, rates, position, trained.loss, step, counters)

@@ -120,7 +120,7 @@ def _run(settings: Settings, rundir: RunDir, console: Console, signals: Signals)
         path = Path(settings.corpus)
         data = corpus.prepare(path, rundir.path, min_count=settings.min_count, tokens=settings.tokens)
         seconds = time.monotonic() - begin
-        console.say(f"{data.num_words:,} words of {len(data.words):,} kinds in {path}, counted in {seconds:.1f} s")
+        console.say(f"{data.num_words:,} words of {len(data.words):,} types in {path}, counted in {seconds:.1f} s")
     signals.check()
     found = load_progress(rundir, console.say)
     with op_determinism(settings.deterministic), tf.Graph().as_default(), tf.device("/cpu:0"):

@@ -1,6 +1,6 @@
-// The two operations of the classic tutorial, by their names, attributes and semantics: examples and labels of a file of
-// words, and plain gradient descent pair by pair. What was wrong with them is not: w_in and w_out are resource variables,
-// ids are checked, the seed decides all numbers, no batch is lost.
+// The two operations of the classic tutorial, by their names, attributes and semantics: examples and labels of a file
+// of words, and plain gradient descent pair by pair. What was wrong with them is not: w_in and w_out are resource
+// variables, ids are checked, the seed decides all numbers, no batch is lost.
 
 #include <algorithm>
 #include <cmath>
@@ -10,33 +10,13 @@
 #include <unordered_map>
 #include <vector>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/framework/resource_mgr.h"
-#include "tensorflow/core/framework/resource_var.h"
-#include "tensorflow/core/framework/shape_inference.h"
 #include "word2vec_rules.h"
+#include "word2vec_tables.h"
 
 namespace word2vec {
 namespace {
 
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
-using tensorflow::TensorShape;
-using tensorflow::tstring;
-using tensorflow::Var;
-using tensorflow::shape_inference::InferenceContext;
-
 constexpr int64_t kMostBatch = 1 << 24;
-
-template <typename... Args>
-absl::Status Invalid(const Args&... args) {
-  return absl::InvalidArgumentError(absl::StrCat(args...));
-}
 
 REGISTER_OP("SkipgramWord2vec")
     .Output("vocab_word: string")
@@ -75,7 +55,8 @@ class SkipgramOp : public OpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("subsample", &subsample_));
     OP_REQUIRES_OK(context, context->GetAttr("seed", &seed));
     OP_REQUIRES(context, batch_size_ <= kMostBatch, Invalid("batch_size=", batch_size_, " is above ", kMostBatch));
-    OP_REQUIRES(context, window_ >= 1 && window_ <= kMaxWindow, Invalid("window_size=", window_, " is not within 1 to ", kMaxWindow));
+    OP_REQUIRES(context, window_ >= 1 && window_ <= kMaxWindow,
+                Invalid("window_size=", window_, " is not within 1 to ", kMaxWindow));
     seed_ = static_cast<uint64_t>(seed);
     OP_REQUIRES_OK(context, Read(filename, min_count));
     Refill();
@@ -87,7 +68,8 @@ class SkipgramOp : public OpKernel {
     context->set_output(1, counts_);
     Tensor* outputs[7] = {};
     for (int i = 2; i < 7; ++i) {
-      OP_REQUIRES_OK(context, context->allocate_output(i, i < 5 ? TensorShape() : TensorShape({batch_size_}), &outputs[i]));
+      OP_REQUIRES_OK(context,
+                     context->allocate_output(i, i < 5 ? TensorShape() : TensorShape({batch_size_}), &outputs[i]));
     }
     for (int64_t i = 0; i < batch_size_; ++i) {
       OP_REQUIRES_OK(context, Next(&outputs[5]->flat<int32_t>()(i), &outputs[6]->flat<int32_t>()(i)));
@@ -113,7 +95,8 @@ class SkipgramOp : public OpKernel {
       if (count >= min_count) kept.emplace_back(-count, word);
     }
     if (kept.size() < 2) {
-      return Invalid(filename, " has ", kept.size(), " different words that come ", min_count, " times or more; wanted two");
+      return Invalid(filename, " has ", kept.size(), " different words that come ", min_count,
+                     " times or more; wanted two");
     }
     std::sort(kept.begin(), kept.end());
     const int64_t n = kept.size() + 1;
@@ -237,7 +220,8 @@ class NegTrainOp : public OpKernel {
       OP_REQUIRES(context, count >= 0, Invalid("a count is ", count));
       weights.push_back(std::pow(static_cast<double>(count), 0.75));
     }
-    OP_REQUIRES(context, std::any_of(weights.begin(), weights.end(), [](double w) { return w > 0; }), Invalid("no word is counted"));
+    OP_REQUIRES(context, std::any_of(weights.begin(), weights.end(), [](double w) { return w > 0; }),
+                Invalid("no word is counted"));
     alias_ = Alias::Make(weights);
     seed_ = static_cast<uint64_t>(seed);
   }
@@ -245,7 +229,8 @@ class NegTrainOp : public OpKernel {
   void Compute(OpKernelContext* context) override {
     tensorflow::core::RefCountPtr<Var> variables[2];
     for (int i = 0; i < 2; ++i) {
-      OP_REQUIRES_OK(context, tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, i), &variables[i]));
+      OP_REQUIRES_OK(context,
+                     tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, i), &variables[i]));
     }
     OP_REQUIRES(context, variables[0].get() != variables[1].get(), Invalid("w_in and w_out are one variable"));
     const bool ordered = variables[0]->mu() < variables[1]->mu();
@@ -254,21 +239,17 @@ class NegTrainOp : public OpKernel {
     int64_t d = 0;
     const int64_t words = alias_.stays.size();
     for (int i = 0; i < 2; ++i) {
-      OP_REQUIRES(context, variables[i]->is_initialized, absl::FailedPreconditionError("w_in or w_out has no value yet"));
+      OP_REQUIRES_OK(context, OwnTable(context, variables[i].get()));
       Tensor* tensor = variables[i]->tensor();
-      OP_REQUIRES(context, tensor->dtype() == tensorflow::DT_FLOAT && tensor->dims() == 2 && tensor->dim_size(0) == words && (i == 0 || tensor->dim_size(1) == d),
+      OP_REQUIRES(context, tensor->dim_size(0) == words && (i == 0 || tensor->dim_size(1) == d),
                   Invalid("w_in and w_out are float32 [", words, ", d], got ", tensor->shape().DebugString()));
       d = tensor->dim_size(1);
-      if (!tensor->RefCountIsOne()) {
-        Tensor own;
-        OP_REQUIRES_OK(context, context->allocate_temp(tensor->dtype(), tensor->shape(), &own));
-        own.flat<float>() = tensor->flat<float>();
-        *tensor = own;
-      }
       tables[i] = tensor->flat<float>().data();
     }
     const Tensor &examples = context->input(2), &labels = context->input(3), &lr = context->input(4);
-    OP_REQUIRES(context, tensorflow::TensorShapeUtils::IsVector(examples.shape()) && labels.shape() == examples.shape() && tensorflow::TensorShapeUtils::IsScalar(lr.shape()),
+    OP_REQUIRES(context,
+                tensorflow::TensorShapeUtils::IsVector(examples.shape()) && labels.shape() == examples.shape() &&
+                    tensorflow::TensorShapeUtils::IsScalar(lr.shape()),
                 Invalid("examples and labels are vectors of one length, and lr is a scalar"));
     const float rate = lr.scalar<float>()();
     OP_REQUIRES(context, std::isfinite(rate), Invalid("lr is not finite"));

@@ -7,42 +7,20 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <fstream>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/framework/resource_mgr.h"
-#include "tensorflow/core/framework/resource_var.h"
-#include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/util/work_sharder.h"
 #include "word2vec_rules.h"
+#include "word2vec_tables.h"
 #include "xla/tsl/util/determinism.h"
 
 namespace word2vec {
 namespace {
 
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
-using tensorflow::TensorShape;
-using tensorflow::tstring;
-using tensorflow::Var;
-using tensorflow::shape_inference::InferenceContext;
-
 constexpr int64_t kMostWords = int64_t{1} << 31;
-
-template <typename... Args>
-absl::Status Invalid(const Args&... args) {
-  return absl::InvalidArgumentError(absl::StrCat(args...));
-}
 
 // Both tables of a model, locked for reading: threads write without locks (hogwild), but nobody replaces a table.
 struct Held {
@@ -58,25 +36,15 @@ absl::Status Hold(OpKernelContext* context, Held* held) {
   // The values of sparse variables are copied for readers from now on, and written in place.
   for (Var* variable : {held->in.get(), held->out.get()}) {
     tensorflow::mutex_lock lock(*variable->mu());
-    if (!variable->is_initialized) return absl::FailedPreconditionError("w_in or w_out has no value yet");
-    Tensor* tensor = variable->tensor();
-    if (tensor->dtype() != tensorflow::DT_FLOAT || tensor->dims() != 2) {
-      return Invalid("w_in and w_out are float32 [words, d], got ", tensor->DebugString(0));
-    }
+    TF_RETURN_IF_ERROR(OwnTable(context, variable));
     variable->copy_on_read_mode = true;
-    if (!tensor->RefCountIsOne()) {
-      Tensor own;
-      TF_RETURN_IF_ERROR(context->allocate_temp(tensor->dtype(), tensor->shape(), &own));
-      own.flat<float>() = tensor->flat<float>();
-      *tensor = own;
-    }
   }
   Var *first = held->in.get(), *second = held->out.get();
   if (second->mu() < first->mu()) std::swap(first, second);
   held->first = std::make_unique<tensorflow::tf_shared_lock>(*first->mu());
   held->second = std::make_unique<tensorflow::tf_shared_lock>(*second->mu());
   const Tensor &in = *held->in->tensor(), &out = *held->out->tensor();
-  if (in.dims() != 2 || in.shape() != out.shape() || in.dim_size(0) < 1 || in.dim_size(1) < 1) {
+  if (in.shape() != out.shape()) {
     return Invalid("w_in is ", in.shape().DebugString(), " and w_out ", out.shape().DebugString(), ": wanted the same");
   }
   held->tables = {const_cast<float*>(in.flat<float>().data()), const_cast<float*>(out.flat<float>().data()),
@@ -155,12 +123,14 @@ class TrainOp : public OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor &counts = context->input(2), &ids = context->input(3), &position = context->input(4);
     const Tensor& rates = context->input(5);
-    OP_REQUIRES(context, tensorflow::TensorShapeUtils::IsVector(counts.shape()) &&
-                             tensorflow::TensorShapeUtils::IsVector(ids.shape()) &&
-                             tensorflow::TensorShapeUtils::IsScalar(position.shape()) && rates.shape() == TensorShape({2}),
+    OP_REQUIRES(context,
+                tensorflow::TensorShapeUtils::IsVector(counts.shape()) &&
+                    tensorflow::TensorShapeUtils::IsVector(ids.shape()) &&
+                    tensorflow::TensorShapeUtils::IsScalar(position.shape()) && rates.shape() == TensorShape({2}),
                 Invalid("wanted counts [words], ids [n], position [] and rates [2]"));
     const float first = rates.flat<float>()(0), last = rates.flat<float>()(1);
-    OP_REQUIRES(context, std::isfinite(first) && std::isfinite(last), Invalid("a rate is not finite: ", first, ", ", last));
+    OP_REQUIRES(context, std::isfinite(first) && std::isfinite(last),
+                Invalid("a rate is not finite: ", first, ", ", last));
     Held held;
     OP_REQUIRES_OK(context, Hold(context, &held));
     OP_REQUIRES(context, counts.NumElements() == held.tables.words,
@@ -180,8 +150,11 @@ class TrainOp : public OpKernel {
       Trainer trainer(held.tables, settings);
       for (int64_t s = begin; s < end && legal; ++s) {
         const int64_t from = s * kStretch, to = std::min(n, from + kStretch);
-        const auto rate = [&](int64_t i) { return first + (last - first) * static_cast<float>(i) / static_cast<float>(n); };
-        if (!trainer.Train(all + from, to - from, position.scalar<int64_t>()() + from, rate(from), rate(to), &trained[s])) {
+        const auto rate = [&](int64_t i) {
+          return first + (last - first) * static_cast<float>(i) / static_cast<float>(n);
+        };
+        if (!trainer.Train(all + from, to - from, position.scalar<int64_t>()() + from, rate(from), rate(to),
+                           &trained[s])) {
           legal = false;
         }
       }
@@ -197,7 +170,8 @@ class TrainOp : public OpKernel {
     OP_REQUIRES(context, legal, Invalid("an id is out of range -1..", held.tables.words - 1));
     Trained total;
     for (const Trained& each : trained) {
-      total.centers += each.centers, total.pairs += each.pairs, total.loss += each.loss, total.measured += each.measured;
+      total.centers += each.centers, total.pairs += each.pairs, total.loss += each.loss,
+          total.measured += each.measured;
     }
     Tensor* output = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, {}, &output));
@@ -244,20 +218,22 @@ REGISTER_KERNEL_BUILDER(Name("Word2vecTrain").Device(tensorflow::DEVICE_CPU), Tr
 
 // ---- Counting a corpus: a resource, and one operation a verb.
 
-// The words that have been seen, in the order of their first coming.
+// The words that have been seen, by the numbers of their first coming.
 class Words : public tensorflow::ResourceBase {
  public:
   std::string DebugString() const override { return "words of a corpus"; }
 
   tensorflow::mutex mutex;
   absl::flat_hash_map<std::string, int32_t> numbers;
-  std::vector<const std::string*> words;
   std::vector<int64_t> counts;
   bool in_line = false;  // has a word come since the last end of a line
 };
 
-REGISTER_OP("Word2vecWords").Output("words: resource").Attr("shared_name: string").SetIsStateful().SetShapeFn(
-    tensorflow::shape_inference::ScalarShape);
+REGISTER_OP("Word2vecWords")
+    .Output("words: resource")
+    .Attr("shared_name: string")
+    .SetIsStateful()
+    .SetShapeFn(tensorflow::shape_inference::ScalarShape);
 
 class WordsOp : public OpKernel {
  public:
@@ -267,11 +243,12 @@ class WordsOp : public OpKernel {
 
   void Compute(OpKernelContext* context) override {
     tensorflow::core::RefCountPtr<Words> words;
-    OP_REQUIRES_OK(context, tensorflow::LookupOrCreateResource<Words>(context, Handle(context), &words, [](Words** made) {
-      *made = new Words;
-      (*made)->numbers.reserve(1 << 17);
-      return absl::OkStatus();
-    }));
+    OP_REQUIRES_OK(context,
+                   tensorflow::LookupOrCreateResource<Words>(context, Handle(context), &words, [](Words** made) {
+                     *made = new Words;
+                     (*made)->numbers.reserve(1 << 17);
+                     return absl::OkStatus();
+                   }));
     Tensor* output = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, {}, &output));
     output->scalar<tensorflow::ResourceHandle>()() = Handle(context);
@@ -342,12 +319,9 @@ class EncodeOp : public OpKernel {
 
  private:
   static absl::Status Count(std::string* word, Words* words, std::vector<int32_t>* ids) {
-    if (static_cast<int64_t>(words->words.size()) + 1 >= kMostWords) return Invalid("there are 2^31 different words");
-    const auto [found, is_new] = words->numbers.try_emplace(*word, static_cast<int32_t>(words->words.size()));
-    if (is_new) {
-      words->words.push_back(nullptr);  // Their addresses may change until all are there.
-      words->counts.push_back(0);
-    }
+    if (static_cast<int64_t>(words->counts.size()) + 1 >= kMostWords) return Invalid("there are 2^31 different words");
+    const auto [found, is_new] = words->numbers.try_emplace(*word, static_cast<int32_t>(words->counts.size()));
+    if (is_new) words->counts.push_back(0);
     ++words->counts[found->second];
     ids->push_back(found->second);
     words->in_line = true;

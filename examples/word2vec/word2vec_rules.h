@@ -75,7 +75,8 @@ struct Alias {
   }
 
   int32_t Draw(uint64_t bits) const {
-    const uint32_t place = static_cast<uint32_t>((static_cast<uint64_t>(static_cast<uint32_t>(bits)) * stays.size()) >> 32);
+    const uint32_t place =
+        static_cast<uint32_t>((static_cast<uint64_t>(static_cast<uint32_t>(bits)) * stays.size()) >> 32);
     return static_cast<uint32_t>(bits >> 32) <= stays[place] ? static_cast<int32_t>(place) : other[place];
   }
 };

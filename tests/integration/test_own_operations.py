@@ -423,13 +423,13 @@ def test_a_gradient_that_is_missing_is_one_line(own_net, digits_dir, tmp_path):
         api.train(model=f"{own_net}:build", data_dir=digits_dir, logdir=tmp_path / "run", train_steps=3)
 
 
-@pytest.mark.parametrize(("pad", "crop", "n"), [(100_000, 200_001, 1), (0, 1, 5), (4096, 8192, 3)])
+@pytest.mark.parametrize(("pad", "crop", "n"), [(100_000, 200_001, 1), (4096, 8192, 3)])
 def test_pictures_that_are_too_large_are_refused(ops, pad, crop, n):
     with tf.Graph().as_default(), tf.Session() as session, pytest.raises((ValueError, tf.errors.OpError)):
         session.run(ops["augment"].tower_augment(
             images=tf.placeholder_with_default(np.zeros((n, 1, 1, 100_000), np.uint8), None), keys=np.arange(n),
             dtype=tf.float32, height=1, width=1, depth=100_000, pad=pad, crop_height=crop, crop_width=crop, seed=1,
-            crop=0, steps=["standardize"] if crop > 1 else ["none"], numbers=[], places=[-1]))  # fmt: skip
+            crop=0, steps=["standardize"], numbers=[], places=[-1]))  # fmt: skip
 
 
 def test_a_source_outside_of_what_is_kept_is_refused(own_net, digits_dir, tmp_path):
@@ -453,7 +453,7 @@ def test_the_example_agrees_with_numpy_and_its_gradient_is_right(run_program, co
     numbers = [float(line.rpartition(" ")[2]) for line in done.out.splitlines()]
     assert done.code == 0 and len(numbers) == 2 and max(numbers) < 1e-3, done
     lines = sum(len((EXAMPLE.with_name(name)).read_text().splitlines()) for name in ("mish.cc", "mish.py"))
-    assert lines <= 85
+    assert lines <= 80
 
 
 def test_the_program_builds_checks_and_cleans(tmp_path, run_program, compiler):

@@ -12,7 +12,9 @@ int main() {
   // The first numbers of SplitMix64 with seed 1234567 (Vigna's reference program).
   CHECK(Mix(1234567u + kGolden) == 6457827717110365317u && Mix(1234567u + 2 * kGolden) == 3203168211198807973u);
   std::mt19937 random(1);
-  const auto any = [&](int64_t least, int64_t most) { return least + static_cast<int64_t>(random() % (most - least + 1)); };
+  const auto any = [&](int64_t least, int64_t most) {
+    return least + static_cast<int64_t>(random() % (most - least + 1));
+  };
   int done = 0;
   for (int round = 0; round < 5000; ++round) {
     Augment a;
@@ -24,7 +26,13 @@ int main() {
     a.flip = any(-1, 3), a.cutout = any(-1, 3), a.hole = any(-1, 15), a.seed = random();
     for (int64_t count = any(0, 3); count > 0; --count) {
       const Kind kind = static_cast<Kind>(any(0, 4));
-      a.steps.push_back({kind, std::vector<float>(any(0, 9) ? (kind < Kind::kBrightness ? a.depth : kind == Kind::kStandardize ? 0 : 2) : any(0, 3), 0.5f), any(-1, 3)});
+      a.steps.push_back({kind,
+                         std::vector<float>(any(0, 9) ? (kind < Kind::kBrightness     ? a.depth
+                                                         : kind == Kind::kStandardize ? 0
+                                                                                      : 2)
+                                                      : any(0, 3),
+                                            0.5f),
+                         any(-1, 3)});
     }
     if (!a.Damage().empty()) continue;
     ++done;
@@ -39,7 +47,8 @@ int main() {
       for (int64_t c = 0; c < a.crop_width; ++c) {
         const int64_t column = drawn.flips ? a.crop_width - 1 - c : c;
         const int64_t y = drawn.top + r - a.pad, x = drawn.left + column - a.pad;
-        const bool hole = a.cutout >= 0 && r >= drawn.hole_top && r < drawn.hole_top + a.hole && c >= drawn.hole_left && c < drawn.hole_left + a.hole;
+        const bool hole = a.cutout >= 0 && r >= drawn.hole_top && r < drawn.hole_top + a.hole && c >= drawn.hole_left &&
+                          c < drawn.hole_left + a.hole;
         const bool inside = !hole && y >= 0 && y < a.height && x >= 0 && x < a.width;
         for (int64_t d = 0; d < a.depth; ++d) {
           CHECK(row[c * a.depth + d] == (inside ? in[(y * a.width + x) * a.depth + d] : 0));

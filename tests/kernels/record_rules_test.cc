@@ -49,8 +49,9 @@ int main() {
     if (!wild.Damage().empty()) continue;
     std::vector<char> exact(wild.frame_bytes, 'x');
     std::vector<uint8_t> out(wild.image_bytes);
-    ReadFrame(wild, exact.data(), [](const char* data, int64_t n) { return n ? static_cast<uint32_t>(data[n - 1]) : 0u; },
-              out.data(), &label);
+    ReadFrame(
+        wild, exact.data(), [](const char* data, int64_t n) { return n ? static_cast<uint32_t>(data[n - 1]) : 0u; },
+        out.data(), &label);
   }
   return 0;
 }

@@ -1,4 +1,5 @@
-// Every optimizer, clip, L2 and average over sizes around the chunks, against the formulas written out; under sanitizers.
+// Every optimizer, clip, L2 and average over sizes around the chunks, against the formulas written out; under
+// sanitizers.
 #include "update_rules.h"
 
 #include <limits>
@@ -11,9 +12,14 @@ using namespace tower;
 
 static float Expected(Optimizer optimizer, const Rule& r, float g, float w, float* a, float* b) {
   switch (optimizer) {
-    case Optimizer::kSgd: return w - g * r.rate;
-    case Optimizer::kMomentum: *a = *a * r.momentum + g; return w - *a * r.rate;
-    case Optimizer::kNesterov: *a = *a * r.momentum + g; return w - (g * r.rate + *a * r.momentum * r.rate);
+    case Optimizer::kSgd:
+      return w - g * r.rate;
+    case Optimizer::kMomentum:
+      *a = *a * r.momentum + g;
+      return w - *a * r.rate;
+    case Optimizer::kNesterov:
+      *a = *a * r.momentum + g;
+      return w - (g * r.rate + *a * r.momentum * r.rate);
     case Optimizer::kRmsprop:
       *a += (g * g - *a) * (1 - r.rho);
       *b = *b * r.momentum + (g * r.rate) / std::sqrt(*a + r.epsilon);
@@ -35,7 +41,8 @@ int main() {
         // Exactly as large as they have to be: the sanitizer sees the first byte behind.
         std::vector<float> g(n), w(n), a(n), b(n), m(n);
         for (int64_t i = 0; i < n; ++i) {
-          g[i] = normal(random), w[i] = normal(random), a[i] = std::abs(normal(random)), b[i] = std::abs(normal(random));
+          g[i] = normal(random), w[i] = normal(random), a[i] = std::abs(normal(random)),
+          b[i] = std::abs(normal(random));
           m[i] = normal(random);
         }
         Rule rule{static_cast<Optimizer>(o), 0.1f, 0.9f, 0.9f, 0.9f, 0.999f, 1e-8f, 0.25f};

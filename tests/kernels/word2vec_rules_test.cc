@@ -42,7 +42,8 @@ static void CheckOneWindow(int64_t d, int64_t negatives) {
   const std::vector<uint32_t> keep(words, UINT32_MAX);
   const Alias alias = Alias::Make(std::vector<double>(words, 1.0));
   Settings settings;
-  settings.window = 1, settings.negatives = negatives, settings.seed = 9, settings.keep = keep.data(), settings.alias = &alias;
+  settings.window = 1, settings.negatives = negatives, settings.seed = 9, settings.keep = keep.data(),
+  settings.alias = &alias;
   Trained trained;
   const int32_t ids[] = {2, 5};
   CHECK(Trainer({in.data(), out.data(), words, d}, settings).Train(ids, 2, 100, 0.5f, 0.5f, &trained));

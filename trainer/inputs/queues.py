@@ -59,11 +59,11 @@ def build(
       cache: of decoded pictures, which are then not decoded again.
       operation: module of `ops.records`, which reads the records of a layout; None: TensorFlow's readers do.
     """
-    start = find_start(plan, position)
-    stored = make_stored(spec, layout, side, plan, operation)
+    start, stored = find_start(plan, position), make_stored(spec, layout, side, plan, operation)
     parts = build_parts(plan, start, num_readers, layout, stored)
     variables = _remainder_variables(stored.empty)
-    block = _join(parts, remainder := {name: variable.read_value() for name, variable in variables.items()})
+    remainder = {name: variable.read_value() for name, variable in variables.items()}
+    block = _join(parts, remainder)
     batches = _split_into_batches(block, _shuffle(block, remainder, plan, start), variables, batch_size, shard)
     features = batch_feature_shapes(spec, len(range(batch_size)[shard]), side.batch_shape, side.batch_dtype)
     queue = tf.FIFOQueue(capacity, *zip(*features.values(), strict=True), name="batches")

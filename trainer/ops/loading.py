@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from trainer.console import say_note
 from trainer.errors import TrainerError, UsageError, reason
 from trainer.ops import toolchain
-from trainer.ops.building import LIBRARY, LIMIT_SECONDS, Recipe, make_recipe
-from trainer.ops.cache import Built, cache_dir, find_or_build, key_of, read_about, temporary_cache
+from trainer.ops.building import LIBRARY, LIMIT_SECONDS, make_recipe
+from trainer.ops.cache import Built, cache_dir, find_or_build, read_about, temporary_cache
 from trainer.ops.sources import Sources, read_sources
 from trainer.ops.toolchain import NoCompilerError
 from trainer.tf1 import tf
@@ -60,17 +60,6 @@ def find_loaded(
     return LOADED[key]
 
 
-def build(paths: Sequence[Path]) -> None:
-    """Builds what `find_loaded` would load, where that has not been done.
-
-    Raises:
-      TrainerError: it cannot be built.
-    """
-    sources = read_sources(paths)
-    if (sources.digest, ()) not in LOADED:
-        find_library(sources, (), os.environ)
-
-
 def load_named(paths: Sequence[str]) -> None:
     """Loads what a user names: libraries that are built, FILE.so, and C++ files, all of which are one library.
 
@@ -83,10 +72,10 @@ def load_named(paths: Sequence[str]) -> None:
         if not library.is_file():
             raise UsageError(f"--operations={library}: there is no such file")
         about = read_about(library.parent) if library.name == LIBRARY else None
-        if about and (missing := set(about.cpu) - toolchain.cpu_features()):
+        if about and (missing := toolchain.missing_features(about.cpu)):
             raise UsageError(
-                f"--operations={library} was built for a CPU with {', '.join(sorted(missing)[:5])}, which this one has "
-                "not: name its sources, which lie beside it"
+                f"--operations={library} was built for a CPU with {missing}, which this one has not: name its sources, "
+                "which lie beside it"
             )
         try:
             tf.load_op_library(str(library.absolute()))
@@ -143,7 +132,7 @@ def find_library(
         say_note(f"{', '.join(sources.cuda)}: there is no nvcc on $PATH: these operations run on CPUs alone")
     folder = cache_dir(environ)
     if not _can_write(folder):
-        kept = _find_kept(folder, sources, recipe)
+        kept, _ = _find_in(folder, sources, tuple(flags))
         if kept:
             return kept
         say_note(
@@ -155,13 +144,6 @@ def find_library(
     if built.seconds:
         say_note(f"built the operations of {sources.shown} in {built.seconds:.1f} s: {built.path.parent}")
     return built
-
-
-def _find_kept(folder: Path, sources: Sources, recipe: Recipe) -> Built | None:
-    """Finds a library in a cache that cannot be written."""
-    path = folder / key_of(sources, recipe)
-    about = read_about(path)
-    return Built(path / LIBRARY, about, 0.0) if about else None
 
 
 def _find_in(folder: Path, sources: Sources, flags: tuple[str, ...]) -> tuple[Built | None, str]:
@@ -176,8 +158,8 @@ def _find_in(folder: Path, sources: Sources, flags: tuple[str, ...]) -> tuple[Bu
         elif about.tensorflow != toolchain.tensorflow_version():
             here = toolchain.tensorflow_version()
             unfit = f"{path} was built for TensorFlow {about.tensorflow}, and this is {here}"
-        elif missing := set(about.cpu) - toolchain.cpu_features():
-            unfit = f"{path} was built for a CPU with {', '.join(sorted(missing)[:5])}, which this one has not"
+        elif missing := toolchain.missing_features(about.cpu):
+            unfit = f"{path} was built for a CPU with {missing}, which this one has not"
         else:
             return Built(path / LIBRARY, about, 0.0), ""
     return None, unfit

@@ -47,7 +47,7 @@ def load_all(setting: str) -> tuple[dict[str, Any], str]:
         return {}, ""
     try:
         with ThreadPoolExecutor(len(OPERATIONS)) as pool:  # The compilers run at the same time.
-            list(pool.map(lambda name: loading.build(paths_of(name)), OPERATIONS))
-        return {name: find_own(name).module for name in OPERATIONS}, ""
+            found = [loaded.module for loaded in pool.map(find_own, OPERATIONS)]
+        return dict(zip(OPERATIONS, found, strict=True)), ""
     except TrainerError as error:
         return {}, f"without operations of the trainer's own, by TensorFlow's, with the same results: {error}"

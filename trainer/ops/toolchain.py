@@ -8,7 +8,7 @@ import platform
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,6 +123,11 @@ def cpu_features() -> frozenset[str]:
         return frozenset({platform.machine(), platform.processor()})
     found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return frozenset(found.partition(":")[2].split())
+
+
+def missing_features(wanted: Iterable[str]) -> str:
+    """Lists what a CPU has to be able to do and this one cannot, a few of it; empty where it can do all."""
+    return ", ".join(sorted(set(wanted) - cpu_features())[:5])
 
 
 def header_flags() -> tuple[str, ...]:

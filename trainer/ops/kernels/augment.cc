@@ -1,5 +1,5 @@
-// TowerAugment: pad, crop, flip, cut out and normalize a batch of pictures in one pass. trainer/ops/augment.py documents
-// it.
+// TowerAugment: pad, crop, flip, cut out and normalize a batch of pictures in one pass. trainer/ops/augment.py
+// documents it.
 
 #define EIGEN_USE_THREADS
 
@@ -10,22 +10,12 @@
 #include <type_traits>
 #include <vector>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "augment_rules.h"
-#include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/framework/shape_inference.h"
+#include "kernel.h"
 #include "tensorflow/core/util/work_sharder.h"
 
 namespace tower {
 namespace {
-
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
-using tensorflow::TensorShape;
 
 struct Known {
   const char* name;
@@ -61,24 +51,26 @@ absl::Status Read(Context* context, Augment* a) {
   a->seed = static_cast<uint64_t>(seed);
   TF_RETURN_IF_ERROR(context->GetAttr("places", &places));
   if (places.size() != names.size()) {
-    return absl::InvalidArgumentError(absl::StrCat(places.size(), " places of ", names.size(), " steps"));
+    return Invalid(places.size(), " places of ", names.size(), " steps");
   }
   size_t used = 0;
   for (size_t i = 0; i < names.size(); ++i) {
-    const auto* known = std::find_if(std::begin(kSteps), std::end(kSteps), [&](const Known& k) { return names[i] == k.name; });
-    if (known == std::end(kSteps)) return absl::InvalidArgumentError(absl::StrCat("step ", names[i], " is unknown"));
+    const auto* known =
+        std::find_if(std::begin(kSteps), std::end(kSteps), [&](const Known& k) { return names[i] == k.name; });
+    if (known == std::end(kSteps)) return Invalid("step ", names[i], " is unknown");
     const size_t count = known->numbers < 0 ? std::max<int64_t>(0, a->depth) : known->numbers;
     if (count > numbers.size() - used) {
-      return absl::InvalidArgumentError(absl::StrCat(numbers.size(), " numbers are too few for the steps"));
+      return Invalid(numbers.size(), " numbers are too few for the steps");
     }
-    a->steps.push_back({known->kind, std::vector<float>(numbers.begin() + used, numbers.begin() + used + count), places[i]});
+    a->steps.push_back(
+        {known->kind, std::vector<float>(numbers.begin() + used, numbers.begin() + used + count), places[i]});
     used += count;
   }
   if (used != numbers.size()) {
-    return absl::InvalidArgumentError(absl::StrCat(numbers.size(), " numbers are too many for the steps"));
+    return Invalid(numbers.size(), " numbers are too many for the steps");
   }
   const std::string damage = a->Damage();
-  return damage.empty() ? absl::OkStatus() : absl::InvalidArgumentError(damage);
+  return damage.empty() ? absl::OkStatus() : Invalid(damage);
 }
 
 REGISTER_OP("TowerAugment")
@@ -118,7 +110,7 @@ class AugmentOp : public OpKernel {
   explicit AugmentOp(OpKernelConstruction* context) : OpKernel(context) {
     OP_REQUIRES_OK(context, Read(context, &augment_));
     if (std::is_same<T, uint8_t>::value) {
-      OP_REQUIRES(context, augment_.steps.empty(), absl::InvalidArgumentError("uint8 goes through no steps of values"));
+      OP_REQUIRES(context, augment_.steps.empty(), Invalid("uint8 goes through no steps of values"));
     }
     normalizer_ = std::make_unique<Normalizer>(augment_);
   }
@@ -131,8 +123,8 @@ class AugmentOp : public OpKernel {
       OP_REQUIRES_OK(context, wanted.AddDimWithStatus(side));
     }
     OP_REQUIRES(context, tensorflow::TensorShapeUtils::IsVector(keys.shape()) && images.shape() == wanted,
-                absl::InvalidArgumentError(absl::StrCat("images are ", images.shape().DebugString(), " with keys ",
-                                                        keys.shape().DebugString(), "; wanted ", wanted.DebugString())));
+                Invalid("images are ", images.shape().DebugString(), " with keys ", keys.shape().DebugString(),
+                        "; wanted ", wanted.DebugString()));
     Tensor* out = nullptr;
     TensorShape shape({n});
     for (int64_t side : {augment_.crop_height, augment_.crop_width, augment_.depth}) {

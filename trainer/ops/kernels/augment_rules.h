@@ -52,22 +52,24 @@ struct Step {
 struct Augment {
   int64_t height = 0, width = 0, depth = 0;  // of what comes in
   int64_t pad = 0;
-  int64_t crop_height = 0, crop_width = 0;                // of what goes out
-  int64_t crop = -1, flip = -1, cutout = -1;              // places of the random operations in the pipeline; -1: none
-  int64_t hole = 0;                                       // side of what is cut out
+  int64_t crop_height = 0, crop_width = 0;    // of what goes out
+  int64_t crop = -1, flip = -1, cutout = -1;  // places of the random operations in the pipeline; -1: none
+  int64_t hole = 0;                           // side of what is cut out
   uint64_t seed = 0;
-  std::vector<Step> steps;                                // of values
+  std::vector<Step> steps;  // of values
 
   // Says what is wrong with it; empty where nothing is.
   std::string Damage() const {
     constexpr int64_t kMost = 100000;
-    if (height < 1 || width < 1 || depth < 1 || height > kMost || width > kMost || depth > kMost) return "an impossible picture";
+    if (height < 1 || width < 1 || depth < 1 || height > kMost || width > kMost || depth > kMost)
+      return "an impossible picture";
     if (pad < 0 || pad > kMost || hole < 0 || hole > kMost) return "an impossible pad or hole";
     if (crop_height < 1 || crop_width < 1 || crop_height > height + 2 * pad || crop_width > width + 2 * pad) {
       return "a crop that is larger than the picture";
     }
     constexpr int64_t kMostOfPicture = 1 << 28, kMostOfRow = 1 << 24;
-    if (crop_width > kMostOfRow / depth || crop_height > kMostOfPicture / (crop_width * depth)) return "too large a crop";
+    if (crop_width > kMostOfRow / depth || crop_height > kMostOfPicture / (crop_width * depth))
+      return "too large a crop";
     if (width > kMostOfRow / depth || height > kMostOfPicture / (width * depth)) return "too large a picture";
     if (crop < 0 && (crop_height != height + 2 * pad || crop_width != width + 2 * pad)) return "a crop without a place";
     for (const Step& step : steps) {
@@ -214,7 +216,8 @@ class Normalizer {
     std::vector<float> means(row_);
     for (int64_t channel = 0; channel < depth_; ++channel) {
       const int64_t pixels = n / depth_;
-      const float mean = static_cast<float>(Sum(pixels, [&](int64_t i) { return picture[i * depth_ + channel]; }) / pixels);
+      const float mean =
+          static_cast<float>(Sum(pixels, [&](int64_t i) { return picture[i * depth_ + channel]; }) / pixels);
       for (int64_t i = channel; i < row_; i += depth_) means[i] = mean;
     }
     const float* __restrict mean = means.data();

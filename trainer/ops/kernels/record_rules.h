@@ -23,11 +23,13 @@ struct Layout {
   // Says what is wrong with it; empty where nothing is.
   std::string Damage() const {
     if (frame_bytes < kHeaderBytes + kFooterBytes) return "a frame is too short";
-    if (image < 0 || image_bytes < 1 || image > frame_bytes - kFooterBytes - image_bytes) return "no room for the image";
+    if (image < 0 || image_bytes < 1 || image > frame_bytes - kFooterBytes - image_bytes)
+      return "no room for the image";
     if (label < 0 || label >= frame_bytes) return "no room for the label";
     if (classes < 1) return "there are no classes";
     for (const auto& [offset, bytes] : constant) {
-      if (offset < 0 || offset > frame_bytes - static_cast<int64_t>(bytes.size())) return "no room for what is constant";
+      if (offset < 0 || offset > frame_bytes - static_cast<int64_t>(bytes.size()))
+        return "no room for what is constant";
     }
     return "";
   }

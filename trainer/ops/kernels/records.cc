@@ -15,22 +15,12 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "record_rules.h"
-#include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/framework/shape_inference.h"
+#include "kernel.h"
 #include "tensorflow/core/lib/hash/crc32c.h"
 
 namespace tower {
 namespace {
-
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
-using tensorflow::TensorShape;
 
 constexpr int64_t kMostImageBytes = int64_t{1} << 31;
 
@@ -77,8 +67,9 @@ class Shard {
     struct stat found;
     absl::Status status;
     if (fstat(file, &found) != 0 || found.st_size != bytes) {
-      status = absl::DataLossError(absl::StrCat(path, " does not have the ", bytes,
-                                                " bytes that its manifest says: a shard holds another number of records"));
+      status =
+          absl::DataLossError(absl::StrCat(path, " does not have the ", bytes,
+                                           " bytes that its manifest says: a shard holds another number of records"));
     } else {
       void* data = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file, 0);
       if (data == MAP_FAILED) {
@@ -102,11 +93,11 @@ class Shard {
 
 // One rule for shape function and kernel.
 absl::Status CheckShape(const std::vector<int64_t>& shape, int64_t* bytes) {
-  if (shape.size() != 3) return absl::InvalidArgumentError("the shape of an image is height, width, depth");
+  if (shape.size() != 3) return Invalid("the shape of an image is height, width, depth");
   *bytes = 1;
   for (int64_t side : shape) {
     if (side < 1 || side > kMostImageBytes / *bytes) {
-      return absl::InvalidArgumentError(absl::StrCat("an image of side ", side, " is impossible"));
+      return Invalid("an image of side ", side, " is impossible");
     }
     *bytes *= side;
   }
@@ -157,16 +148,16 @@ class RecordsOp : public OpKernel {
     OP_REQUIRES_OK(context, context->GetAttr("offsets", &offsets));
     OP_REQUIRES_OK(context, context->GetAttr("constants", &constants));
     OP_REQUIRES(context, offsets.size() == constants.size(),
-                absl::InvalidArgumentError(absl::StrCat(offsets.size(), " offsets of ", constants.size(), " constants")));
+                Invalid(offsets.size(), " offsets of ", constants.size(), " constants"));
     for (size_t i = 0; i < offsets.size(); ++i) layout_.constant.emplace_back(offsets[i], constants[i]);
     const std::string damage = layout_.Damage();
-    OP_REQUIRES(context, damage.empty(), absl::InvalidArgumentError(absl::StrCat("wrong layout of the records: ", damage)));
+    OP_REQUIRES(context, damage.empty(), Invalid("wrong layout of the records: ", damage));
     OP_REQUIRES(context, counts.size() == paths_.size(),
-                absl::InvalidArgumentError(absl::StrCat(counts.size(), " counts of ", paths_.size(), " shards")));
+                Invalid(counts.size(), " counts of ", paths_.size(), " shards"));
     firsts_.push_back(0);
     for (int64_t count : counts) {
       OP_REQUIRES(context, count >= 0 && count < (int64_t{1} << 62) / layout_.frame_bytes - firsts_.back(),
-                  absl::InvalidArgumentError(absl::StrCat("a shard of ", count, " records is impossible")));
+                  Invalid("a shard of ", count, " records is impossible"));
       firsts_.push_back(firsts_.back() + count);
     }
     shards_.resize(paths_.size());
@@ -176,7 +167,7 @@ class RecordsOp : public OpKernel {
   void Compute(OpKernelContext* context) override {
     const Tensor& numbers = context->input(0);
     OP_REQUIRES(context, tensorflow::TensorShapeUtils::IsVector(numbers.shape()),
-                absl::InvalidArgumentError(absl::StrCat("numbers are no vector: ", numbers.shape().DebugString())));
+                Invalid("numbers are no vector: ", numbers.shape().DebugString()));
     const int64_t n = numbers.NumElements();
     TensorShape shape({n});
     for (int64_t side : shape_) OP_REQUIRES_OK(context, shape.AddDimWithStatus(side));
@@ -192,7 +183,7 @@ class RecordsOp : public OpKernel {
       std::lock_guard<std::mutex> lock(mutex_);
       for (int64_t i = 0; i < n; ++i) {
         OP_REQUIRES(context, wanted[i] >= 0 && wanted[i] < firsts_.back(),
-                    absl::InvalidArgumentError(absl::StrCat("record ", wanted[i], " is out of range 0..", firsts_.back() - 1)));
+                    Invalid("record ", wanted[i], " is out of range 0..", firsts_.back() - 1));
         const int64_t s = std::upper_bound(firsts_.begin(), firsts_.end(), wanted[i]) - firsts_.begin() - 1;
         if (!shards_[s].is_open()) {
           OP_REQUIRES_OK(context, shards_[s].Open(paths_[s], (firsts_[s + 1] - firsts_[s]) * layout_.frame_bytes));
@@ -204,8 +195,9 @@ class RecordsOp : public OpKernel {
     int64_t failed = 0;
     const char* damage = Copy(frames, image, label, &failed);
     OP_REQUIRES(context, damage == nullptr,
-                absl::DataLossError(absl::StrCat(paths_[of_shard[failed]], ": record ", wanted[failed] - firsts_[of_shard[failed]],
-                                                 ": ", damage, ": a shard is not what it was when the run began")));
+                absl::DataLossError(absl::StrCat(paths_[of_shard[failed]], ": record ",
+                                                 wanted[failed] - firsts_[of_shard[failed]], ": ", damage,
+                                                 ": a shard is not what it was when the run began")));
   }
 
  private:

@@ -9,32 +9,18 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
-#include "tensorflow/core/framework/op.h"
-#include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/resource_mgr.h"
 #include "tensorflow/core/framework/resource_var.h"
-#include "tensorflow/core/framework/shape_inference.h"
 #include "tensorflow/core/framework/tensor_util.h"
 #include "tensorflow/core/util/work_sharder.h"
 #include "update_rules.h"
+#include "kernel.h"
 
 namespace tower {
 namespace {
 
-using tensorflow::OpKernel;
-using tensorflow::OpKernelConstruction;
-using tensorflow::OpKernelContext;
-using tensorflow::Tensor;
-using tensorflow::TensorShape;
 using tensorflow::Var;
-
-template <typename... Args>
-absl::Status Invalid(const Args&... args) {
-  return absl::InvalidArgumentError(absl::StrCat(args...));
-}
 
 constexpr int64_t kPart = 16384;  // elements that one thread does at a time
 
@@ -123,8 +109,7 @@ REGISTER_OP("TowerUpdate")
       TF_RETURN_IF_ERROR(c->GetAttr("decays", &decays));
       TF_RETURN_IF_ERROR(c->GetAttr("optimizer", &name));
       TF_ASSIGN_OR_RETURN(const Known known, Find(name));
-      TF_RETURN_IF_ERROR(
-          CheckCounts(known, gradients, variables, slots, averages, powers, decays.size()));
+      TF_RETURN_IF_ERROR(CheckCounts(known, gradients, variables, slots, averages, powers, decays.size()));
       // Each variable, slot and average has the shape of the gradient.
       const int64_t kinds = 1 + known.slots + (averages ? 1 : 0);
       for (int64_t i = 0; i < variables; ++i) {
@@ -198,7 +183,6 @@ class UpdateOp : public OpKernel {
     std::vector<tensorflow::mutex_lock> locks;
   };
 
-  int64_t first_resource() const { return columns_; }
   int64_t num_large() const { return count_ * (1 + known_.slots) + averages_; }
 
   // Finds and locks all variables, by address, and looks whether they are what the attributes say.
@@ -212,7 +196,7 @@ class UpdateOp : public OpKernel {
     for (int64_t i = 0; i < total; ++i) {
       tensorflow::core::RefCountPtr<Var> variable;
       TF_RETURN_IF_ERROR(
-          tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, first_resource() + i), &variable));
+          tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, columns_ + i), &variable));
       mutexes.push_back(variable->mu());
       state->held.push_back(std::move(variable));
     }
@@ -229,22 +213,23 @@ class UpdateOp : public OpKernel {
   absl::Status CheckVariable(OpKernelContext* context, Var& variable, int64_t i) {
     const bool is_counter = i >= num_large() + known_.powers;
     const auto wanted = is_counter ? tensorflow::DT_INT64 : tensorflow::DT_FLOAT;
-    const std::string& name = requested_input(first_resource() + i);
-    if (!variable.is_initialized) return absl::FailedPreconditionError(absl::StrCat("variable ", name, " has no value yet"));
+    const std::string& name = requested_input(columns_ + i);
+    if (!variable.is_initialized)
+      return absl::FailedPreconditionError(absl::StrCat("variable ", name, " has no value yet"));
     const Tensor& tensor = *variable.tensor();
     if (tensor.dtype() != wanted) {
-      return Invalid("variable ", name, " is of ", tensorflow::DataTypeString(tensor.dtype()),
-                                     "; wanted ", tensorflow::DataTypeString(wanted));
+      return Invalid("variable ", name, " is of ", tensorflow::DataTypeString(tensor.dtype()), "; wanted ",
+                     tensorflow::DataTypeString(wanted));
     }
     const TensorShape shape = i < num_large() ? context->input(first_ + i % count_).shape() : TensorShape();
     if (tensor.shape() != shape) {
       return Invalid("variable ", name, " is of shape ", tensor.shape().DebugString(), "; wanted ",
-                                     shape.DebugString());
+                     shape.DebugString());
     }
     return absl::OkStatus();
   }
 
-  // Runs work(variable, begin, end, part) on all gradients, in parts of one size, whatever the number of threads.
+  // Runs work(variable, begin, end) on all gradients, in parts of one size, whatever the number of threads.
   template <typename Work>
   void ForParts(OpKernelContext* context, int64_t cost, const Work& work) {
     std::vector<std::pair<int64_t, int64_t>> parts;
@@ -258,15 +243,15 @@ class UpdateOp : public OpKernel {
                         for (int64_t p = from; p < to; ++p) {
                           const auto [i, begin] = parts[p];
                           const int64_t size = context->input(first_ + i).NumElements();
-                          work(i, begin, std::min(size, begin + kPart), p);
+                          work(i, begin, std::min(size, begin + kPart));
                         }
                       });
   }
 
   float decay_of(int64_t i) const { return decays_.empty() ? 0.0f : decays_[i]; }
 
-  // Looks at what is to be finite besides the gradients, and at these: which columns are not finite, and the sums of squares where clipping
-  // asks for them.
+  // Looks at what is to be finite besides the gradients, and at these: which columns are not finite, and the sums of
+  // squares where clipping asks for them.
   void LookAt(OpKernelContext* context, const State& state, std::vector<double>* squares, std::vector<bool>* bad) {
     for (int64_t column = 0; column < first_; ++column) {
       const Tensor& tensor = context->input(column);
@@ -279,7 +264,7 @@ class UpdateOp : public OpKernel {
     for (int64_t i = 0; i < count_; ++i) {
       sums[i].resize((context->input(first_ + i).NumElements() + kPart - 1) / kPart);
     }
-    ForParts(context, measures ? 4 : 2, [&](int64_t i, int64_t begin, int64_t end, int64_t) {
+    ForParts(context, measures ? 4 : 2, [&](int64_t i, int64_t begin, int64_t end) {
       const float* gradient = context->input(first_ + i).flat<float>().data();
       const float* weight = state.held[i]->tensor()->flat<float>().data();
       const Seen seen = Look(gradient + begin, weight + begin, decay_of(i), end - begin, measures);
@@ -383,7 +368,7 @@ class UpdateOp : public OpKernel {
     }
     const auto at = [&](int64_t kind, int64_t i) { return kind * count_ + i; };
     const int64_t average = 1 + known_.slots;
-    ForParts(context, 8, [&](int64_t i, int64_t begin, int64_t end, int64_t) {
+    ForParts(context, 8, [&](int64_t i, int64_t begin, int64_t end) {
       const auto from = [&](int64_t kind) -> const float* { return old[at(kind, i)].flat<float>().data() + begin; };
       const auto to = [&](int64_t kind) -> float* { return now[at(kind, i)].flat<float>().data() + begin; };
       Part part;
